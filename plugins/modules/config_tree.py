@@ -1,0 +1,245 @@
+#!/usr/bin/python
+"""Put a tree of configuration files into place: all of it, validated first, or none of it."""
+
+from __future__ import annotations
+
+import fnmatch
+import grp
+import os
+import pwd
+import shlex
+import shutil
+import tempfile
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: config_tree
+short_description: Put a tree of configuration files into place in one step
+description:
+  - Renders the templates/ folder of the role it runs in and copies its files/ folder; a file's place below the folder is its path on the host.
+  - The whole tree is staged and validated before a single file changes; when a command of O(validate) fails, nothing has changed.
+  - Each file is replaced atomically. If writing fails half way (a full disk), what was replaced is put back.
+  - When a systemd unit changed, systemd re-reads its units.
+options:
+  path:
+    description: Only these sub-trees or files, relative to the role's folders.
+    type: raw
+  exclude:
+    description: Leave these out; shell patterns, relative paths.
+    type: raw
+  contents:
+    description: Further files, absolute path to text.
+    type: dict
+  files:
+    description: Set by the action plugin from the options above, the rendered files.
+    type: list
+    elements: dict
+  owner:
+    description: Owner of the files.
+    type: str
+    default: root
+  group:
+    description: Group of the files.
+    type: str
+    default: root
+  mode:
+    description: Mode of the files, octal. Directories that must be made get 0755.
+    type: str
+    default: "0644"
+  attributes:
+    description: Exceptions by absolute path or shell pattern; keys owner, group, mode, secret (no diff is shown).
+    type: dict
+  absent:
+    description: Files to remove in the same step.
+    type: list
+    elements: str
+  validate:
+    description: Command or commands that check the staged tree; C({staged}) stands for its root.
+    type: raw
+author: Fortress
+"""
+
+EXAMPLES = r"""
+- name: Configure Prometheus
+  config_tree:
+    validate: promtool check config {staged}/etc/prometheus/prometheus.yml
+  notify: Reload Prometheus
+"""
+
+RETURN = r"""
+changed_paths:
+  description: The files that were (or, in check mode, would be) written or removed.
+  type: list
+  returned: always
+"""
+
+UNIT_DIRECTORY = "/etc/systemd/system/"
+
+
+def main() -> None:
+    """Read the arguments, compare, validate, activate."""
+    module = AnsibleModule(
+        argument_spec={
+            "files": {"type": "list", "elements": "dict", "required": True},
+            "owner": {"type": "str", "default": "root"},
+            "group": {"type": "str", "default": "root"},
+            "mode": {"type": "str", "default": "0644"},
+            "attributes": {"type": "dict", "default": {}},
+            "absent": {"type": "list", "elements": "str", "default": []},
+            "validate": {"type": "raw", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    wanted = [File(module, entry["path"], entry["content"]) for entry in module.params["files"]]
+    changed = [file for file in wanted if file.differs()]
+    stale = [path for path in module.params["absent"] if os.path.lexists(path)]
+    changed_paths = [file.path for file in changed] + stale
+    diff = [file.diff() for file in changed] + [{"before_header": path, "after_header": "(removed)"} for path in stale]
+
+    if changed_paths:
+        validate(module, wanted)
+    if changed_paths and not module.check_mode:
+        activate(module, changed, stale)
+        if any(path.startswith(UNIT_DIRECTORY) for path in changed_paths):
+            module.run_command(["systemctl", "daemon-reload"], check_rc=True)
+    module.exit_json(changed=bool(changed_paths), changed_paths=changed_paths, diff=diff)
+
+
+class File:
+    """One file as it should be, and how it differs from what is there."""
+
+    def __init__(self, module: AnsibleModule, path: str, content: str) -> None:
+        """Take the defaults from the task, then whatever `attributes` say of this path."""
+        if not os.path.isabs(path):
+            module.fail_json(msg=f"config_tree: {path!r} is not an absolute path.")
+        own: dict[str, Any] = {key: module.params[key] for key in ("owner", "group", "mode")}
+        for pattern, exception in module.params["attributes"].items():
+            if fnmatch.fnmatch(path, pattern):
+                own.update(exception)
+        self.path = path
+        self.content = content.encode("utf-8")
+        self.secret = bool(own.get("secret", False))
+        self.mode = int(str(own["mode"]), 8)
+        self.uid = _id(module, pwd.getpwnam, own["owner"], path)
+        self.gid = _id(module, grp.getgrnam, own["group"], path)
+
+    def current(self) -> bytes | None:
+        """Return what is there now, None where nothing is."""
+        try:
+            with open(self.path, "rb") as stream:
+                return stream.read()
+        except FileNotFoundError:
+            return None
+
+    def differs(self) -> bool:
+        """Tell whether content, mode or ownership is not as it should be."""
+        if os.path.islink(self.path) or self.current() != self.content:
+            return True
+        status = os.stat(self.path)
+        return (status.st_mode & 0o7777, status.st_uid, status.st_gid) != (self.mode, self.uid, self.gid)
+
+    def diff(self) -> dict[str, str]:
+        """Return before and after, as Ansible's --diff shows them."""
+        before, after = self.current() or b"", self.content
+        if self.secret:
+            before, after = b"(secret)\n" if before else b"", b"(secret, changed)\n"
+        return {
+            "before_header": self.path,
+            "after_header": self.path,
+            "before": before.decode("utf-8", "replace"),
+            "after": after.decode("utf-8", "replace"),
+        }
+
+    def write(self, path: str) -> None:
+        """Write this file at `path`, with its mode and owner from the first byte on."""
+        directory = os.path.dirname(path)
+        os.makedirs(directory, mode=0o755, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{os.path.basename(path)}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                os.fchown(stream.fileno(), self.uid, self.gid)
+                os.fchmod(stream.fileno(), self.mode)
+                stream.write(self.content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+
+def validate(module: AnsibleModule, files: list[File]) -> None:
+    """Stage every file of the call below a private directory and run the commands on it."""
+    commands = module.params["validate"]
+    commands = [commands] if isinstance(commands, str) else commands
+    if module.check_mode:
+        # On a fresh host the program that would judge the files is not there yet.
+        commands = [command for command in commands if shutil.which(shlex.split(command)[0])]
+    if not commands:
+        return
+    staged = tempfile.mkdtemp(prefix="config_tree.")
+    try:
+        for file in files:
+            file.write(staged + file.path)
+        for command in commands:
+            code, out, err = module.run_command(command.replace("{staged}", staged))
+            if code != 0:
+                module.fail_json(
+                    msg=(
+                        f"The new configuration is not valid, so nothing was changed. `{command}` answered ({code}): "
+                        + (err + out).replace(staged, "").strip()
+                    )
+                )
+    finally:
+        shutil.rmtree(staged)
+
+
+def activate(module: AnsibleModule, files: list[File], stale: list[str]) -> None:
+    """Replace the files one by one; on an error put back what was replaced."""
+    backup = tempfile.mkdtemp(prefix="config_tree.")
+    done: list[str] = []
+    try:
+        for path in [file.path for file in files] + stale:
+            if os.path.lexists(path):
+                os.makedirs(backup + os.path.dirname(path), exist_ok=True)
+                _copy(path, backup + path)
+        for file in files:
+            done.append(file.path)
+            file.write(file.path)
+        for path in stale:
+            done.append(path)
+            os.unlink(path)
+    except OSError as error:
+        for path in done:
+            if os.path.lexists(backup + path):
+                _copy(backup + path, path)
+            elif os.path.lexists(path):
+                os.unlink(path)
+        module.fail_json(msg=f"config_tree: {error}. The previous files were put back.")
+    finally:
+        shutil.rmtree(backup)
+
+
+def _copy(source: str, target: str) -> None:
+    """Copy with mode, times and owner, a link as a link, replacing the target in one step."""
+    temporary = target + ".config_tree"
+    shutil.copy2(source, temporary, follow_symlinks=False)
+    status = os.lstat(source)
+    os.chown(temporary, status.st_uid, status.st_gid, follow_symlinks=False)
+    os.replace(temporary, target)
+
+
+def _id(module: AnsibleModule, lookup: Any, name: str, path: str) -> int:
+    try:
+        return int(lookup(name)[2])
+    except KeyError:
+        if module.check_mode:
+            return -1  # made by a package that check mode did not install
+        module.fail_json(msg=f"config_tree: {path} should belong to {name!r}, which does not exist on this host.")
+        raise
+
+
+if __name__ == "__main__":
+    main()
