@@ -11,6 +11,7 @@ from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 
 TEMPLATE_SUFFIX = ".j2"
+JINJA_OPTIONS = {"trim_blocks": True, "lstrip_blocks": True}
 
 
 class ActionModule(ActionBase):
@@ -55,12 +56,9 @@ class ActionModule(ActionBase):
         return contents
 
     def _render(self, source: Path, text: str, task_vars: dict[str, Any]) -> str:
-        templar = self._templar.copy_with_new_env(
-            searchpath=[str(source.parent)], available_variables=task_vars | {"template_path": str(source)}
-        )
+        templar = self._templar.copy_with_new_env(searchpath=[str(source.parent)], available_variables=task_vars)
         try:
-            with templar.set_temporary_context(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True):
-                return str(templar.template(trust_as_template(text), convert_data=False, escape_backslashes=False))
+            return str(templar.template(trust_as_template(text), escape_backslashes=False, overrides=JINJA_OPTIONS))
         except AnsibleError as error:
             raise AnsibleActionFail(f"config_tree: {source}: {error}") from error
 

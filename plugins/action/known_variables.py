@@ -1,4 +1,4 @@
-"""Stop the run on a variable that carries a role's prefix but that no role knows: a typo is never silently ignored."""
+"""Stop the run on a variable with a role's prefix that the role does not know: a typo is never silently ignored."""
 
 from __future__ import annotations
 
