@@ -1,0 +1,146 @@
+# What people type. Each target does one thing; the work stands in tools/ and playbooks/.
+# INVENTORY=prod makes any of them mean inventory/prod instead of the local VM.
+
+INVENTORY ?= local
+RELEASE ?= trixie
+PYTHON ?= python3
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+SECRETS := inventory/$(INVENTORY)/secrets
+ENV_FILE := $(SECRETS)/fortress.env
+PLAYBOOK := $(BIN)/ansible-playbook -i inventory/$(INVENTORY)
+LOCALVM := $(SUDO) $(PYTHON) tools/localvm
+VM_NAME := fortress
+VM_ADDRESS := 172.30.0.10
+SSH_KEY := inventory/local/secrets/ssh/id_ed25519
+# Ansible and Molecule start programs of the virtual environment by name.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+##@ Run it
+
+.PHONY: up
+up: vm converge predict links  ## Boot a local VM, provision it, prove a prediction; a second run changes nothing
+
+.PHONY: down
+down:  ## Remove the local VM and everything it left on this machine
+	@$(LOCALVM) down $(VM_NAME)
+
+.PHONY: start-project stop-project
+start-project: up  ## The same as up
+stop-project:  ## Power the local VM off and keep its disk; start-project brings it back
+	@$(LOCALVM) stop $(VM_NAME)
+
+.PHONY: vm
+vm: control $(SSH_KEY)
+	@$(LOCALVM) setup
+	@$(LOCALVM) up $(VM_NAME) --address $(VM_ADDRESS) --release $(RELEASE) \
+	    --authorized-key $(SSH_KEY).pub --known-hosts inventory/local/secrets/ssh/known_hosts
+
+.PHONY: converge
+converge: control  ## Bring every host of the inventory to what site.yml says
+	@$(PLAYBOOK) site.yml
+
+.PHONY: verify
+verify: control  ## Check a running site from the inside: health, targets, Grafana's panels
+	@$(PLAYBOOK) playbooks/verify.yml
+
+##@ Use it
+
+.PHONY: env
+env: $(ENV_FILE)  ## Settings for curl: eval "$$(make -s env)"
+	@cat $(ENV_FILE)
+
+.PHONY: links
+links: $(ENV_FILE)  ## Every address, and where the credentials are
+	@tools/tour links $(ENV_FILE)
+
+.PHONY: predict
+predict: $(ENV_FILE)  ## One prediction through the gateway
+	@tools/tour predict $(ENV_FILE)
+
+.PHONY: flood
+flood: $(ENV_FILE)  ## 20 rapid requests: 200s, then 503s
+	@tools/tour flood $(ENV_FILE)
+
+.PHONY: balance
+balance: $(ENV_FILE)  ## How 30 requests spread over the instances
+	@tools/tour balance $(ENV_FILE)
+
+.PHONY: logs
+logs:  ## Follow the journal of the local VM
+	@ssh $(SSH_OPTIONS) sudo journalctl --follow --lines=50 --unit='iris-api@*' --unit=nginx --unit='prometheus*' --unit=grafana-server
+
+.PHONY: ssh
+ssh:  ## A shell on the local VM
+	@ssh $(SSH_OPTIONS)
+
+SSH_OPTIONS = -i $(SSH_KEY) -o UserKnownHostsFile=inventory/local/secrets/ssh/known_hosts debian@$(VM_ADDRESS)
+
+$(ENV_FILE):
+	@echo "$@ is not there yet: it is written at the end of \`make up\` (or \`make converge INVENTORY=$(INVENTORY)\`)." >&2; exit 1
+
+$(SSH_KEY):
+	@mkdir -p -m 0700 $(dir $@)
+	@ssh-keygen -q -t ed25519 -N '' -C fortress-local -f $@
+
+##@ Change it
+
+.PHONY: model
+model: tests-venv  ## Train the default model anew: models/iris/1.0.0
+	@$(BIN)/python models/train.py
+
+.PHONY: dashboards
+dashboards: tests-venv  ## Make Grafana's dashboards anew
+	@$(BIN)/python -m dashboards
+
+.PHONY: lock
+lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files
+	@tools/lock
+
+##@ Test it
+
+.PHONY: test
+test: test-fast test-vm  ## Everything, fast checks first
+
+.PHONY: test-fast
+test-fast: lint test-unit  ## What needs no VM: a few minutes
+
+.PHONY: lint
+lint: tests-venv
+	@echo "==> Linting"
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	tools/typecheck
+	$(BIN)/yamllint --strict .
+	$(BIN)/ansible-lint --offline -q
+
+.PHONY: test-unit
+test-unit: tests-venv
+	@echo "==> Testing the application, the templates and the tools"
+	$(BIN)/pytest
+
+.PHONY: test-vm
+test-vm: tests-venv
+	@$(LOCALVM) setup
+	@echo "==> Testing the local VM itself"
+	$(SUDO) env PATH="$$PATH" $(BIN)/pytest tests/localvm
+	@echo "==> Testing the whole site on Debian 13, then on Debian 12"
+	$(BIN)/molecule test --scenario-name default
+	$(BIN)/molecule test --scenario-name debian12
+
+.PHONY: control tests-venv
+control:
+	@$(PYTHON) tools/control-node control
+tests-venv:
+	@$(PYTHON) tools/control-node test
+
+.PHONY: help
+help:  ## This list
+	@awk 'BEGIN { FS = ":.*##" } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	    /^[a-z-]+:.*##/ { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

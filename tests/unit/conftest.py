@@ -1,0 +1,42 @@
+"""What the unit tests share: where the repository is, and a way to run a play on this machine in a throw-away folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Run:
+    """Run tasks as the role `demo` in tmp_path/roles, connection local, with the project's plugins and ansible.cfg."""
+
+    def run(tasks: list[dict[str, object]], *options: str, **variables: object) -> subprocess.CompletedProcess[str]:
+        role = tmp_path / "roles" / "demo"
+        (role / "tasks").mkdir(parents=True, exist_ok=True)
+        (role / "tasks" / "main.yml").write_text(yaml.safe_dump(tasks))
+        play = {
+            "hosts": "localhost",
+            "connection": "local",
+            "gather_facts": False,
+            "vars": {"ansible_python_interpreter": sys.executable, **variables},
+            "roles": ["demo"],
+        }
+        (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+        command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "play.yml", *options]
+        environment = os.environ | {
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_ROLES_PATH": str(tmp_path / "roles"),
+            "ANSIBLE_NOCOLOR": "1",
+        }
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    return run
