@@ -1,0 +1,80 @@
+"""The one shape of every error this API answers with."""
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+
+class Detail(BaseModel):
+    """What is wrong with one part of the body."""
+
+    field: str = Field(description="Name of the field, or `body` for the body as a whole.")
+    reason: str
+
+
+class ErrorBody(BaseModel):
+    """Body of every answer that is not a success."""
+
+    error: str = Field(description="What is wrong, as a sentence.")
+    code: str = Field(description="The same for programs; does not change.")
+    request_id: str = Field(description="Under which the request is found in the logs.")
+    details: list[Detail] | None = Field(None, description="Only with status 422: which fields, and why.")
+
+
+class ApiError(Exception):
+    """An error to answer a request with."""
+
+    def __init__(self, status: HTTPStatus, code: str, message: str, details: list[Detail] | None = None) -> None:
+        """Take what `error_response` is to be called with."""
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.details = details
+
+
+def invalid(code: str, message: str, *details: Detail) -> ApiError:
+    """Return the error for a body that is not what it must be."""
+    return ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, code, message, list(details))
+
+
+def error_response(
+    request_id: str,
+    status: int,
+    code: str,
+    message: str,
+    *,
+    details: list[Detail] | None = None,
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    """Render an error."""
+    body = ErrorBody(error=message, code=code, request_id=request_id, details=details)
+    return JSONResponse(body.model_dump(exclude_none=True), status, headers)
+
+
+def install(app: FastAPI) -> None:
+    """Make an application answer errors in this shape.
+
+    Exceptions nobody expected are handled in `middleware`, which stands outside of everything that may raise one.
+    """
+
+    async def on_api_error(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, ApiError)
+        return error_response(request.state.request_id, error.status, error.code, error.message, details=error.details)
+
+    async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        status = HTTPStatus(error.status_code)
+        message = {
+            HTTPStatus.NOT_FOUND: "There is nothing at this path.",
+            HTTPStatus.METHOD_NOT_ALLOWED: "This path does not take this method; the Allow header says which it takes.",
+        }.get(status, f"{status.phrase}.")
+        code = status.phrase.lower().replace(" ", "_")
+        headers = dict(error.headers) if error.headers else None
+        return error_response(request.state.request_id, status, code, message, headers=headers)
+
+    app.add_exception_handler(ApiError, on_api_error)
+    app.add_exception_handler(HTTPException, on_http_exception)

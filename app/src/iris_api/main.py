@@ -1,0 +1,89 @@
+"""Builds the application of one instance."""
+
+import asyncio
+import gc
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+
+from iris_api import __version__, docs, errors
+from iris_api.bundle import BundleError
+from iris_api.metrics import Metrics
+from iris_api.middleware import RequestContext
+from iris_api.model import Model
+from iris_api.notify import heartbeat, notify
+from iris_api.routes import build_router
+from iris_api.selftest import answer_golden_samples
+from iris_api.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# The code with which a gunicorn worker says that another try would fail alike: the master then gives up and says so.
+_WORKER_BOOT_ERROR = 3
+
+
+def build_app(settings: Settings, model: Model) -> FastAPI:
+    """Return the application that serves a model."""
+    metrics = Metrics(settings, model.manifest)
+    manifest = model.manifest
+    served = f"{manifest.name} {manifest.version} on {settings.bind}"
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.ready = True
+        notify("READY=1", f"STATUS=Serving {served}")
+        logger.info("Serving %s", served)
+        pulse = asyncio.create_task(heartbeat())
+        yield
+        app.state.ready = False
+        pulse.cancel()
+        with suppress(asyncio.CancelledError):
+            await pulse
+
+    app = FastAPI(
+        title=f"{manifest.name} API",
+        description=manifest.description,
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    app.state.ready = False
+    app.state.metrics = metrics
+    app.add_middleware(
+        RequestContext,
+        metrics=metrics,
+        headers={"X-Served-By": settings.name, "X-Model-Version": manifest.version},
+    )
+    errors.install(app)
+    app.include_router(build_router(settings, model, metrics))
+    docs.install(app)
+    return app
+
+
+def create_app() -> FastAPI:
+    """Load the model, prove it by its golden samples and return the application; called in the gunicorn worker.
+
+    Whatever is wrong with the bundle ends the process with one line in the log.
+    """
+    settings = Settings.from_environ(os.environ)
+    notify(f"STATUS=Loading {settings.model_dir}")
+    try:
+        model = Model.load(settings.model_dir)
+        app = build_app(settings, model)
+        asyncio.run(answer_golden_samples(app, model.manifest))
+    except BundleError as error:
+        logger.critical("Model refused: %s", error)
+        notify(f"STATUS=Model refused: {error}")
+        sys.exit(_WORKER_BOOT_ERROR)
+    # The golden samples were no traffic.
+    app.state.metrics.reset()
+    # What is loaded now stays: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    return app

@@ -1,0 +1,91 @@
+"""The settings of one instance, read from IRIS_API_* environment variables."""
+
+import difflib
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from iris_api import __version__
+
+PREFIX = "IRIS_API_"
+
+Seconds = Annotated[int, Field(ge=1, le=3600)]
+
+
+class SettingsError(Exception):
+    """An environment variable is unknown or has a bad value; the message names it, on one line."""
+
+
+class Settings(BaseModel):
+    """What an instance needs to know; every field is the environment variable IRIS_API_<FIELD>."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    instance: Annotated[int, Field(ge=1)] = 1
+    """Number of this instance; systemd fills it in (iris-api@2 has 2)."""
+    base_port: Annotated[int, Field(ge=1, le=65535)] = 8001
+    """Port of instance 1; each further instance takes the next one."""
+    bind_address: IPv4Address | IPv6Address = IPv4Address("127.0.0.1")
+    model_dir: Path
+    """Directory of a model bundle: manifest.json and the artifact it names."""
+    release: Annotated[str, Field(min_length=1, max_length=64)] = __version__
+    """Name of the deployed release, shown by /health/ready and /metrics."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    max_body_bytes: Annotated[int, Field(ge=256)] = 65536
+    keepalive: Seconds = 75
+    """Idle time of a connection; longer than the gateway's own, which must be the one to close it."""
+    worker_timeout: Annotated[int, Field(ge=3, le=3600)] = 5
+    """A worker whose event loop stood still for this long is replaced."""
+    graceful_timeout: Seconds = 15
+    """How long requests in flight may take to finish when the instance stops."""
+
+    @model_validator(mode="after")
+    def _port_exists(self) -> Self:
+        if self.port > 65535:
+            raise ValueError(f"{PREFIX}BASE_PORT + {PREFIX}INSTANCE - 1 is {self.port}, above 65535")
+        return self
+
+    @property
+    def port(self) -> int:
+        """The port this instance listens on."""
+        return self.base_port + self.instance - 1
+
+    @property
+    def bind(self) -> str:
+        """Address and port in gunicorn's notation."""
+        host = f"[{self.bind_address}]" if self.bind_address.version == 6 else str(self.bind_address)
+        return f"{host}:{self.port}"
+
+    @property
+    def name(self) -> str:
+        """The instance's name, the same as its systemd unit's."""
+        return f"iris-api@{self.instance}"
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Read the settings, or say in one line which variables are wrong and how."""
+        given = {key: value for key, value in environ.items() if key.startswith(PREFIX)}
+        try:
+            return cls.model_validate({key.removeprefix(PREFIX).lower(): value for key, value in given.items()})
+        except ValidationError as error:
+            raise SettingsError("; ".join(cls._explain(problem, given) for problem in error.errors())) from None
+
+    @classmethod
+    def _explain(cls, problem: Mapping[str, object], given: Mapping[str, str]) -> str:
+        location = problem["loc"]
+        if not isinstance(location, tuple) or not location:
+            return str(problem["msg"])
+        variable = f"{PREFIX}{str(location[0]).upper()}"
+        known = [f"{PREFIX}{field.upper()}" for field in cls.model_fields]
+        match problem["type"]:
+            case "missing":
+                return f"{variable} is not set"
+            case "extra_forbidden":
+                nearest = difflib.get_close_matches(variable, known, n=1)
+                hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}"
+                return f"{variable} is not a setting; {hint}"
+            case _:
+                return f"{variable}={given.get(variable, '')!r}: {problem['msg']}"
