@@ -1,0 +1,104 @@
+"""An inventory of one's own: its settings win, its secrets are no hosts, its mistakes are named."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+BIN = Path(sys.executable).parent
+
+
+def ansible(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    command = [str(BIN / program), *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def guard(inventory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return ansible("ansible-playbook", "-i", str(inventory), "playbooks/guard.yml", *arguments)
+
+
+def variable(inventory: Path, name: str) -> str:
+    """Print a variable as the playbooks of the project see it."""
+    play = [{"hosts": "all", "gather_facts": False, "tasks": [{"ansible.builtin.debug": {"var": name}}]}]
+    playbook = ROOT / "playbooks" / f".test-{os.getpid()}.yml"
+    playbook.write_text(yaml.safe_dump(play))
+    try:
+        done = ansible("ansible-playbook", "-i", str(inventory), str(playbook))
+    finally:
+        playbook.unlink()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.split(f"{name}:", 1)[1].split("\n\n")[0].strip()
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ROOT / "inventory" / "example", tmp_path / "prod"))
+
+
+def test_the_example_passes_the_guard_as_it_is(inventory: Path) -> None:
+    done = guard(inventory)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_setting_in_the_inventory_wins_over_the_projects(inventory: Path) -> None:
+    assert variable(inventory, "fortress_domain") == "iris.example.com"
+    assert variable(inventory, "fortress_api_instances") == "3"
+    (inventory / "group_vars" / "all.yml").write_text("fortress_api_instances: 5\n")
+    assert variable(inventory, "fortress_api_instances") == "5"
+    assert variable(inventory, "iris_api_instances") == "5"
+
+
+def test_secrets_are_no_hosts(inventory: Path) -> None:
+    (inventory / "secrets" / "users").mkdir(parents=True)
+    (inventory / "secrets" / "users" / "iris").write_text("swordfish\n")
+    done = ansible("ansible-inventory", "-i", str(inventory), "--list")
+    assert done.returncode == 0
+    assert "iris" in done.stdout
+    assert "swordfish" not in done.stdout + done.stderr
+
+
+def test_an_unknown_setting_is_told_the_nearest_name(inventory: Path) -> None:
+    done = guard(inventory, "-e", "fortress_domian=x")
+    assert done.returncode != 0
+    assert "Did you mean fortress_domain?" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("fortress_domain: Iris", "is no DNS name"),
+        ("fortress_api_instances: 0", "a whole number from 1 to 64"),
+        ("fortress_users: []", "Name at least one user"),
+    ],
+)
+def test_a_setting_that_can_not_work_is_refused(inventory: Path, setting: str, complaint: str) -> None:
+    (inventory / "group_vars" / "all.yml").write_text(f"{setting}\n")
+    done = guard(inventory)
+    assert done.returncode != 0
+    assert complaint in " ".join((done.stdout + done.stderr).split())
+
+
+def test_a_group_without_a_host_is_named(inventory: Path) -> None:
+    hosts = yaml.safe_load((inventory / "hosts.yml").read_text())
+    del hosts["all"]["children"]["monitoring"]
+    (inventory / "hosts.yml").write_text(yaml.safe_dump(hosts))
+    done = guard(inventory)
+    assert done.returncode != 0
+    assert 'no host in the group "monitoring"' in " ".join((done.stdout + done.stderr).split())
+
+
+def test_another_host_listens_and_trusts_where_there_are_two(inventory: Path) -> None:
+    hosts = yaml.safe_load((inventory / "hosts.yml").read_text())
+    hosts["all"]["hosts"]["second"] = {"ansible_host": "192.0.2.11"}
+    hosts["all"]["children"]["api"]["hosts"]["second"] = None
+    (inventory / "hosts.yml").write_text(yaml.safe_dump(hosts))
+    assert "192.0.2.11" in variable(inventory, "iris_api_bind_address")
+    assert "192.0.2.10" in variable(inventory, "base_trusted_networks")
