@@ -135,7 +135,7 @@ def test_a_corrupt_model_is_refused_and_the_unit_never_says_active(host: Host) -
         " && chmod -R a+rX /run/corrupt && mkdir -p /run/systemd/system/iris-api@9.service.d"
         " && printf '[Service]\\nRestart=no\\nEnvironment=\\nEnvironment=IRIS_API_INSTANCE=9\\n"
         "ExecStart=\\nExecStart=/usr/bin/env IRIS_API_MODEL_DIR=/run/corrupt /opt/iris-api/current/venv/bin/gunicorn"
-        " --config python:iris_api.gunicorn_conf iris_api.main:app\\n'"
+        " --config python:iris_api.gunicorn_conf\\n'"
         " > /run/systemd/system/iris-api@9.service.d/corrupt.conf && systemctl daemon-reload",
     )
     try:
