@@ -1,0 +1,146 @@
+"""Turn a list of users into the text of an htpasswd file, the same text for the same users on every run."""
+
+from __future__ import annotations
+
+import hmac
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from passlib import hash as hashers
+from passlib.exc import MissingBackendError
+
+DOCUMENTATION = r"""
+name: htpasswd
+short_description: The text of an htpasswd file for nginx
+description:
+  - Salts are derived from a secret of the site, the user and the password, so a second run gives the same text
+    and a changed password, scheme or secret gives another.
+  - Refuses what an attacker would guess, unless told otherwise.
+positional: _input
+options:
+  _input:
+    description: Users, each with name and password, and with a scheme where it differs.
+    type: list
+    elements: dict
+    required: true
+  salt:
+    description: A random secret of the site.
+    type: str
+    required: true
+  scheme:
+    description: How the passwords are hashed.
+    type: str
+    choices: [ssha, apr1, bcrypt, sha512_crypt]
+    default: ssha
+  allow_weak:
+    description: Accept weak passwords.
+    type: bool
+    default: false
+author: Fortress
+"""
+
+EXAMPLES = r"""
+text: "{{ [{'name': 'iris', 'password': secret}] | htpasswd(salt=site_salt) }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The lines of the file.
+  type: str
+"""
+
+FAST = ("ssha", "apr1")  # as cheap for nginx on each request as for whoever tries to guess
+ENOUGH_FOR_FAST = 128  # random bits
+ENOUGH = 50
+BCRYPT_COST = 10
+# fmt: off
+WELL_KNOWN = {
+    "admin", "administrator", "changeit", "changeme", "default", "dragon", "fortress", "guest", "iloveyou", "iris",
+    "letmein", "login", "master", "monkey", "nginx", "pass", "passwd", "password", "placeholder", "qwerty",
+    "root", "secret", "test", "user", "welcome",
+}
+# fmt: on
+LOOKALIKES = str.maketrans("@4013$57", "aaoiesst")
+CRYPT_ALPHABET = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+
+def htpasswd(users: Sequence[Mapping[str, Any]], salt: str, scheme: str = "ssha", allow_weak: bool = False) -> str:
+    """Return one line `name:hash` for each user."""
+    names = [str(user.get("name", "")) for user in users]
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9._@+-]+", name):
+            raise AnsibleFilterError(f"The user name {name!r} has other characters than letters, digits and . _ @ + -")
+        if names.count(name) > 1:
+            raise AnsibleFilterError(f"The user {name!r} is listed more than once.")
+    return "".join(
+        _line(name, str(user.get("password") or ""), str(user.get("scheme") or scheme), salt, allow_weak)
+        for name, user in zip(names, users, strict=True)
+    )
+
+
+def weakness(name: str, password: str, scheme: str) -> str | None:
+    """Say what is wrong with a password and what to do about it, or None."""
+    allow = "nginx_basic_auth_allow_weak_passwords: true accepts it all the same."
+    word = re.sub(r"[^a-z@$]+$|^[^a-z@$]+", "", password.lower()).translate(LOOKALIKES)
+    if password.lower() in (name.lower(), name.lower()[::-1]) or word in WELL_KNOWN:
+        return f"the password is the user's name or a well-known one. Take another; {allow}"
+    if random_bits(password) < ENOUGH:
+        return f"the password is too short or too uniform; 12 characters of several kinds are the least. {allow}"
+    if scheme in FAST and random_bits(password) < ENOUGH_FOR_FAST:
+        return (
+            f"the password is too weak for {scheme}, a fast scheme that suits only random passwords of 128 bits "
+            "(22 letters and digits, 32 hexadecimal digits). Take such a password, or give this user a slow scheme "
+            f"(`scheme: sha512_crypt`); {allow}"
+        )
+    return None
+
+
+def random_bits(password: str) -> float:
+    """Estimate, rather high than low, how random a password is: each character drawn from the kinds that are seen."""
+    if len(set(password)) < 6:
+        return 0
+    if words := re.fullmatch(r"[A-Za-z]+([ ._-][A-Za-z]+)+", password):
+        return 13.0 * len(re.split(r"[ ._-]", words[0]))  # from a large dictionary
+    if re.fullmatch(r"[0-9a-f]+|[0-9A-F]+", password):
+        return 4.0 * len(password)
+    kinds = {r"[a-z]": 26, r"[A-Z]": 26, r"[0-9]": 10, r"[^a-zA-Z0-9]": 32}
+    return len(password) * math.log2(sum(size for kind, size in kinds.items() if re.search(kind, password)))
+
+
+def _line(name: str, password: str, scheme: str, site_salt: str, allow_weak: bool) -> str:
+    if scheme not in SCHEMES:
+        raise AnsibleFilterError(f"User {name!r}: unknown scheme {scheme!r}; choose one of {', '.join(SCHEMES)}.")
+    if not password or not password.isprintable():
+        raise AnsibleFilterError(f"User {name!r}: the password is empty or has control characters.")
+    if not allow_weak and (objection := weakness(name, password, scheme)):
+        raise AnsibleFilterError(f"User {name!r}: {objection}")
+    seed = hmac.digest(site_salt.encode(), f"{scheme}\0{name}\0{password}".encode(), "sha256")
+    try:
+        return f"{name}:{SCHEMES[scheme](seed).hash(password)}\n"
+    except (ValueError, MissingBackendError) as error:
+        raise AnsibleFilterError(f"User {name!r}, scheme {scheme}: {error}") from error
+
+
+def _letters(seed: bytes, length: int) -> str:
+    return "".join(CRYPT_ALPHABET[byte % 64] for byte in seed[:length])
+
+
+# Each hasher with the salt made of the seed. nginx computes the first two itself and leaves the others to libcrypt.
+SCHEMES: dict[str, Callable[[bytes], Any]] = {
+    "ssha": lambda seed: hashers.ldap_salted_sha1.using(salt=seed[:16]),
+    "apr1": lambda seed: hashers.apr_md5_crypt.using(salt=_letters(seed, 8)),
+    "sha512_crypt": lambda seed: hashers.sha512_crypt.using(salt=_letters(seed, 16), rounds=5000),
+    # The last of bcrypt's 22 letters holds two bits only; "." leaves them zero.
+    "bcrypt": lambda seed: hashers.bcrypt.using(salt=_letters(seed, 21) + ".", rounds=BCRYPT_COST, truncate_error=True),
+}
+
+
+class FilterModule:
+    """What Ansible loads."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Name the filters of this file."""
+        return {"htpasswd": htpasswd}
