@@ -1,0 +1,167 @@
+"""The machines' network: a bridge, address translation in a table of our own, and strangers to knock on doors."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from .common import RUN, STATE, Problem, locked, run, succeeds
+
+BRIDGE = "fortress0"
+SUBNET = ipaddress.IPv4Network("172.30.0.0/24")
+GATEWAY = SUBNET[1]
+STRANGERS = ipaddress.IPv4Network("198.51.100.0/24")
+TABLE = "fortress_localvm"
+FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+REMEMBERED = RUN / "ip_forward"
+
+# The size clamp: the host's way out may carry less than the bridge, and not every network tells.
+RULES = f"""
+table ip {TABLE}
+delete table ip {TABLE}
+table ip {TABLE} {{
+    chain postrouting {{
+        type nat hook postrouting priority srcnat
+        ip saddr {SUBNET} ip daddr != {STRANGERS} oifname != "{BRIDGE}" masquerade
+    }}
+    chain forward {{
+        type filter hook forward priority filter
+        iifname "{BRIDGE}" tcp flags syn tcp option maxseg size set rt mtu
+        oifname "{BRIDGE}" iifname != {{ "{BRIDGE}", "fstr*" }} ct state new drop
+    }}
+}}
+"""
+
+
+def machine_address(text: str) -> str:
+    """Check an address for a machine."""
+    try:
+        address = ipaddress.IPv4Address(text)
+    except ValueError:
+        raise Problem(f"{text!r} is no IPv4 address: give one of {SUBNET[2]} ... {SUBNET[-2]}") from None
+    if address not in SUBNET or address in (SUBNET[0], GATEWAY, SUBNET[-1]):
+        raise Problem(f"{address} is not for machines: give one of {SUBNET[2]} ... {SUBNET[-2]}")
+    return str(address)
+
+
+def overlapping(routes: list[dict[str, str]]) -> dict[str, str] | None:
+    """The first of the host's routes (as `ip -json route` tells them) that claims our addresses."""
+    for route in routes:
+        if route["dst"] == "default" or route.get("dev") == BRIDGE:
+            continue
+        if ipaddress.IPv4Network(route["dst"]).overlaps(SUBNET):
+            return route
+    return None
+
+
+def ensure() -> None:
+    """Bring up what is missing: bridge, forwarding, table."""
+    if new := not Path("/sys/class/net", BRIDGE).exists():
+        if taken := overlapping(json.loads(run("ip", "-json", "-4", "route", "show"))):
+            raise Problem(
+                f"{SUBNET} is taken: {taken['dst']} is routed over {taken.get('dev', 'another interface')}. "
+                f"Take that network down first (`ip route show {taken['dst']}` shows it)"
+            )
+        # An address of its own: otherwise the bridge takes a port's, and changes it as machines come and go.
+        run("ip", "link", "add", BRIDGE, "address", "02:f0:17:1e:55:01", "type", "bridge")
+    run("ip", "address", "replace", f"{GATEWAY}/{SUBNET.prefixlen}", "dev", BRIDGE)
+    run("ip", "link", "set", BRIDGE, "up")
+    # A new bridge on a host that was rebooted or crashed: what an older run remembered is void.
+    if new or not REMEMBERED.exists():
+        RUN.mkdir(parents=True, exist_ok=True)
+        REMEMBERED.write_text(FORWARD.read_text())
+    if FORWARD.read_text().strip() != "1":
+        FORWARD.write_text("1")
+    run("nft", "-f", "-", stdin=RULES)
+
+
+def remove() -> None:
+    """Put the host's network back as it was."""
+    remove_dead_strangers()
+    for port in Path("/sys/class/net", BRIDGE, "brif").glob("*"):
+        succeeds("ip", "link", "delete", port.name)
+    succeeds("ip", "link", "delete", BRIDGE)
+    succeeds("nft", "delete", "table", "ip", TABLE)
+    if REMEMBERED.exists():
+        FORWARD.write_text(REMEMBERED.read_text())
+        REMEMBERED.unlink()
+    if RUN.exists():
+        RUN.rmdir()
+
+
+def resolvers() -> list[str]:
+    """The host's name servers as a guest can reach them: no loopback stub, no IPv6."""
+    for file in (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")):
+        words = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+        servers = [line[1] for line in words if len(line) > 1 and line[0] == "nameserver"]
+        usable = [server for server in servers if ":" not in server and not server.startswith("127.")]
+        if usable:
+            return usable
+    raise Problem("the host's resolv.conf names no server that a guest could reach: give --dns ADDRESS")
+
+
+@contextlib.contextmanager
+def stranger(wanted: str | None) -> Iterator[str]:
+    """A network namespace with an address outside every allowlist, routed to the machines; yields its name."""
+    remove_dead_strangers()
+    link = f"fstr{os.getpid()}"
+    namespace = f"fortress-stranger-{os.getpid()}"
+    try:
+        with locked(STATE):
+            if not Path("/sys/class/net", BRIDGE).exists():
+                raise Problem("no machine is up, so there is no network to be a stranger in: `localvm up NAME ...`")
+            address = _free_stranger_address(wanted)
+            run("ip", "netns", "add", namespace)
+            run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+            run("ip", "address", "add", f"{STRANGERS[1]}/32", "dev", link)
+            run("ip", "link", "set", link, "up")
+            run("ip", "route", "add", address, "dev", link)
+        inside = ("ip", "-netns", namespace)
+        run(*inside, "link", "set", "lo", "up")
+        run(*inside, "address", "add", f"{address}/32", "dev", "eth0")
+        run(*inside, "link", "set", "eth0", "up")
+        run(*inside, "route", "add", str(STRANGERS[1]), "dev", "eth0")
+        run(*inside, "route", "add", "default", "via", str(STRANGERS[1]))
+        yield namespace
+    finally:
+        _remove_stranger(os.getpid())
+
+
+def _free_stranger_address(wanted: str | None) -> str:
+    """The address asked for, else the first that no other stranger has."""
+    taken = {route["dst"] for route in json.loads(run("ip", "-json", "-4", "route", "show", "root", str(STRANGERS)))}
+    if wanted is None:
+        return next(str(address) for address in list(STRANGERS.hosts())[6:] if str(address) not in taken)
+    try:
+        address = ipaddress.IPv4Address(wanted)
+    except ValueError:
+        raise Problem(f"{wanted!r} is no IPv4 address") from None
+    if address not in STRANGERS or address in (STRANGERS[0], STRANGERS[1], STRANGERS[-1]):
+        raise Problem(f"a stranger's address is one of {STRANGERS[2]} ... {STRANGERS[-2]}, not {address}")
+    if wanted in taken:
+        raise Problem(f"another stranger has {wanted}: leave out --address and a free one is taken")
+    return wanted
+
+
+def _remove_stranger(pid: int) -> None:
+    """Remove the stranger that the process pid made, with all that runs in it."""
+    namespace = f"fortress-stranger-{pid}"
+    if Path("/run/netns", namespace).exists():
+        for inhabitant in run("ip", "netns", "pids", namespace).split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(inhabitant), signal.SIGKILL)
+    succeeds("ip", "link", "delete", f"fstr{pid}")
+    succeeds("ip", "netns", "delete", namespace)
+
+
+def remove_dead_strangers() -> None:
+    """Remove what strangers left whose maker was killed."""
+    for namespace in Path("/run/netns").glob("fortress-stranger-*"):
+        pid = int(namespace.name.rsplit("-", 1)[1])
+        if not Path("/proc", str(pid)).exists():
+            _remove_stranger(pid)
