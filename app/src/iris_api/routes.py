@@ -138,7 +138,7 @@ def parse(schema: type[BaseModel], body: bytes) -> BaseModel:
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         details = [
-            Detail(field=".".join(map(str, problem["loc"]))[:_LONGEST_NAME], reason=problem["msg"])
+            Detail(field=".".join(map(str, problem["loc"]))[:_LONGEST_NAME] or "body", reason=problem["msg"])
             for problem in problems[:_MOST_DETAILS]
         ]
         raise invalid("invalid_input", "The body does not have the fields it must have.", *details) from None

@@ -78,14 +78,15 @@ class Settings(BaseModel):
         location = problem["loc"]
         if not isinstance(location, tuple) or not location:
             return str(problem["msg"])
-        variable = f"{PREFIX}{str(location[0]).upper()}"
-        known = [f"{PREFIX}{field.upper()}" for field in cls.model_fields]
+        name = str(location[0]).upper()
+        variable = PREFIX + name
+        known = [field.upper() for field in cls.model_fields]
         match problem["type"]:
             case "missing":
                 return f"{variable} is not set"
             case "extra_forbidden":
-                nearest = difflib.get_close_matches(variable, known, n=1)
-                hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}"
+                nearest = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {PREFIX}{nearest[0]}?" if nearest else f"known are {', '.join(known)}"
                 return f"{variable} is not a setting; {hint}"
             case _:
                 return f"{variable}={given.get(variable, '')!r}: {problem['msg']}"

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from instance import Instance
+from iris_api.main import build_app
+from iris_api.model import Model
+from iris_api.settings import Settings
+
+BUNDLE = Path(__file__).parents[2] / "models" / "iris" / "1.0.0"
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    return Model.load(BUNDLE)
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    return Settings(instance=2, model_dir=BUNDLE, release="r42", max_body_bytes=1024)
+
+
+@pytest.fixture
+def app(settings: Settings, model: Model) -> FastAPI:
+    return build_app(settings, model)
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.fixture
+def copied_bundle(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(BUNDLE, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def edit_manifest(copied_bundle: Path) -> Callable[[Callable[[dict[str, Any]], None]], Path]:
+    """Change the manifest of a copy of the bundle and return the copy's directory."""
+
+    def edit(change: Callable[[dict[str, Any]], None]) -> Path:
+        path = copied_bundle / "manifest.json"
+        manifest = json.loads(path.read_text())
+        change(manifest)
+        path.write_text(json.dumps(manifest))
+        return copied_bundle
+
+    return edit
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Instance]]:
+    """Start real instances; all of them are gone after the test."""
+    running: list[Instance] = []
+
+    def start_one(model_dir: Path = BUNDLE, *, arguments: Sequence[str] = (), **settings: str) -> Instance:
+        running.append(Instance(tmp_path, model_dir, *arguments, **settings))
+        return running[-1]
+
+    yield start_one
+    for instance in running:
+        instance.close()
