@@ -77,7 +77,8 @@ def up(options: argparse.Namespace) -> None:
         machine.start()
     machine.wait_for_ssh()
     if options.known_hosts:
-        trust(machine, options.known_hosts)
+        with locked(STATE):
+            trust(machine, options.known_hosts)
     took = "already" if was_running else f"in {time.monotonic() - started:.1f} s"
     say(f"{name} is up at {address} ({took})")
 

@@ -23,12 +23,9 @@ SSH_TIMEOUT = 90
 STOP_TIMEOUT = 60
 POWER_OFF = signal.SIGRTMIN + 4
 
-# The mount lives in a namespace of its own and ends with the machine, however that ends. `volatile` leaves out
-# every sync to the host's disk: a guest's power cut spares the host's cache, and only the host's own crash would
-# tell. Overlayfs marks such a work directory as not to be mounted again, which is the host's crash once more.
+# The mount lives in a namespace of its own and ends with the machine, however that ends.
 BOOT = """
-rm -rf "$2/work/work/incompat"
-mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work,volatile" "$2/root"
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
 shift 2
 exec "$@"
 """
@@ -175,7 +172,8 @@ def create(machine: Machine, key: str, resolvers: list[str]) -> None:
                 f"{machine.address} is the address of {other.name}: choose another, or `localvm down {other.name}`"
             )
     draft = STATE / f".new-{machine.name}"
-    remove_tree(draft)
+    for leftover in (draft, machine.home):
+        remove_tree(leftover)
     for directory in ("upper", "work", "root"):
         (draft / directory).mkdir(parents=True)
     _personalize(draft / "upper", machine, key, resolvers)
