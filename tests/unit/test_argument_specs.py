@@ -59,7 +59,7 @@ def test_every_role_has_the_same_anatomy(role: Path) -> None:
 
 
 def test_the_wiring_names_only_what_roles_know() -> None:
-    wiring = load(ROOT / "playbooks" / "group_vars" / "all" / "wiring.yml")
+    wiring = load(ROOT / "group_vars" / "all" / "wiring.yml")
     known = {name for role in ROLES for name in options(role)}
     public = {name for name in wiring if not name.startswith("_fortress_")}
     assert public <= known, public - known
