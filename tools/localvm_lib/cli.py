@@ -268,7 +268,7 @@ def main() -> int:
         if options.action is not setup:
             require_host()
         return options.action(options) or 0
-    except Problem as problem:
+    except (Problem, OSError) as problem:
         print(f"localvm: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

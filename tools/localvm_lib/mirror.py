@@ -35,13 +35,19 @@ def parse_targets(listing: str) -> Mirrors | None:
     The origin is known once `apt-get update` has run. Before that, an archive is told by its path: other vendors
     use Debian's release names too.
     """
-    rows = [tuple(line.split("|")) for line in listing.splitlines() if line.count("|") == 2]
-    found: dict[bool, str] = {}
-    for origin, uri, release in rows:
-        path = uri.rstrip("/").rsplit("/", 1)[-1]
-        if origin == "Debian" or (not origin and path in {"debian", "debian-security"}):
-            found.setdefault(release.endswith(("-security", "/updates")), uri)
-    return Mirrors(found[False], found.get(True)) if False in found else None
+    found: dict[str, str] = {}
+    for line in listing.splitlines():
+        origin, uri, release = line.split("|")
+        directory = uri.rstrip("/").rsplit("/", 1)[-1]
+        if origin != "Debian" and (origin or directory not in {"debian", "debian-security"}):
+            continue
+        if not uri.startswith(("http:", "https:", "mirror+file:")):
+            continue
+        if release.endswith("-security"):
+            found.setdefault("security", uri)
+        elif "-" not in release or release.endswith("-updates"):
+            found.setdefault("main", uri)
+    return Mirrors(found["main"], found.get("security")) if "main" in found else None
 
 
 def resolve_mirror_list(uri: str) -> str:
@@ -67,6 +73,5 @@ def find(main: str | None, security: str | None) -> Mirrors:
             "the host's apt configuration names no Debian mirror: run `apt-get update`, "
             "or give --mirror URL and --security-mirror URL"
         )
-    return Mirrors(
-        resolve_mirror_list(known.main), security or (known.security and resolve_mirror_list(known.security))
-    )
+    security = security or known.security
+    return Mirrors(resolve_mirror_list(known.main), security and resolve_mirror_list(security))

@@ -37,9 +37,10 @@ def _processes(groups: Sequence[Path]) -> list[int]:
     """Every process in these control groups and below."""
     pids: set[int] = set()
     for group in groups:
-        for file in (group / "cgroup.procs", *group.glob("**/cgroup.procs")):
+        # Groups come and go while a machine dies. os.walk() bears that, Path.glob() does not.
+        for path, _, _ in os.walk(group):
             with contextlib.suppress(OSError):
-                pids.update(map(int, file.read_text().split()))
+                pids.update(map(int, Path(path, "cgroup.procs").read_text().split()))
     return sorted(pids)
 
 
