@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from pathlib import Path
 
 
 def pytest_configure() -> None:
     """Take FORTRESS_* from the file that `make env` prints, unless the shell has set them."""
+    # Testinfra and the tests start Ansible's programs by name.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     file = os.environ.get("FORTRESS_ENV_FILE")
     if not file:
         return

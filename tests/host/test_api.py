@@ -51,9 +51,9 @@ def test_it_listens_on_loopback_alone(host: Host, instance: int) -> None:
 
 @pytest.mark.parametrize("instance", INSTANCES)
 def test_an_instance_is_one_master_and_one_worker(host: Host, instance: int) -> None:
-    control_group = host.run(f"systemctl show iris-api@{instance} --property=ControlGroup --value").stdout.strip()
-    pids = host.run(f"cat /sys/fs/cgroup{control_group}/cgroup.procs").stdout.split()
-    assert len(pids) == 2
+    worker = worker_of(host, f"iris-api@{instance}")
+    assert host.run(f"pgrep --parent {pid_of(host, f'iris-api@{instance}')}").stdout.split() == [str(worker)]
+    assert host.run(f"pgrep --parent {worker}").stdout == ""
 
 
 @pytest.mark.parametrize("instance", INSTANCES)
@@ -62,7 +62,8 @@ def test_it_names_itself_its_release_and_its_model(host: Host, instance: int) ->
     assert answer["status"] == "ok"
     assert answer["model"] == "iris"
     assert answer["model_version"] == "1.0.0"
-    assert answer["instance"] == instance
+    assert answer["instance"] == f"iris-api@{instance}"
+    assert host.file("/opt/iris-api/current").linked_to.endswith("/" + answer["release"])
 
 
 def test_health_says_exactly_ok(host: Host) -> None:
