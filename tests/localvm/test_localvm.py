@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 LOCALVM = Path(__file__).parents[2] / "tools" / "localvm"
+BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 MACHINES = {"test-trixie": ("trixie", "172.30.0.24"), "test-bookworm": ("bookworm", "172.30.0.25")}
 
 
@@ -73,7 +75,7 @@ class Guest:
         return done.stdout.strip()
 
     def boot_id(self) -> str:
-        return self.run("cat /proc/sys/kernel/random/boot_id; ps -o lstart= -p 1", check=False)
+        return self.run(BOOT_ID, check=False)
 
 
 def traces() -> dict[str, list[str]]:
@@ -306,3 +308,41 @@ def test_down_of_a_machine_takes_its_address_off_the_network(trixie: Guest) -> N
     with pytest.raises(OSError):
         socket.create_connection((extra.address, 22), timeout=1)
     assert localvm("down", extra.name).stdout == "there is no machine test-extra\n"
+
+
+def test_it_works_where_systemd_is_pid_1(guest: Guest) -> None:
+    """A machine in a machine: that host is supervised by systemd, and has its release's versions of everything."""
+    options = f"--release {guest.release} --authorized-key key.pub --known-hosts known_hosts"
+    up = f"sudo ./localvm up inner {options} --address"
+
+    def send(folder: Path, *names: str, to: str) -> None:
+        with subprocess.Popen(["tar", "-C", str(folder), "-c", *names], stdout=subprocess.PIPE) as tar:
+            subprocess.run([*guest.ssh, f"sudo mkdir -p {to} && sudo tar -C {to} -x"], stdin=tar.stdout, check=True)
+
+    def inner(command: str) -> str:
+        options = "-i key -o UserKnownHostsFile=known_hosts -o BatchMode=yes -o ConnectTimeout=5"
+        return guest.run(f"ssh {options} debian@172.31.0.10 '{command}'", check=False)
+
+    send(LOCALVM.parent, "localvm", "localvm_lib", to="/home/debian")
+    image = json.loads(Path("/var/lib/fortress-localvm", guest.name, "machine.json").read_text())["image"]
+    send(Path("/var/cache/fortress-localvm"), image, to="/var/cache/fortress-localvm")
+    # An overlay holds no overlay's upper layer.
+    guest.run("sudo mkdir /var/lib/fortress-localvm && sudo mount -t tmpfs tmpfs /var/lib/fortress-localvm")
+    guest.run("ssh-keygen -q -t ed25519 -N '' -f key && sudo ./localvm setup")
+    assert "172.30.0.0/24 is routed over host0" in guest.run(f"{up} 172.30.0.10 2>&1", check=False)
+
+    guest.run("sudo sed -i s/172.30.0.0/172.31.0.0/ localvm_lib/network.py")
+    assert "is up" in guest.run(f"{up} 172.31.0.10")
+    assert "already" in guest.run(f"{up} 172.31.0.10")
+    assert guest.run("systemctl is-active fortress-vm-inner") == "active"
+    booted = inner(BOOT_ID)
+    inner("sudo touch /kept; sudo reboot")
+    eventually(lambda: inner(BOOT_ID) not in ("", booted))
+    for off in ("stop", "cut"):
+        guest.run(f"sudo ./localvm {off} inner")
+        assert guest.run("systemctl is-active fortress-vm-inner", check=False) == "inactive"
+        guest.run("sudo ./localvm start inner")
+    assert inner("ls /kept") == "/kept"
+    guest.run("sudo ./localvm down inner")
+    places = "/sys/class/net/fortress0 /run/fortress-localvm /var/lib/fortress-localvm/*"
+    assert guest.run(f"ls -d {places}; systemctl list-units --quiet 'fortress*'", check=False) == ""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ipaddress
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from . import image, mirror, network
 from .common import CACHE, STATE, Problem, locked, missing_packages, remove_tree, run
-from .machine import Machine, create, load, load_all, public_key, valid_name
+from .machine import Machine, create, load, load_all, public_key, require_free_address, valid_name
 from .supervisor import Daemon
 
 
@@ -56,6 +59,22 @@ def build(options: argparse.Namespace) -> None:
     say(str(image.path(image.ensure(options.release, mirrors))))
 
 
+@contextlib.contextmanager
+def state_locked() -> Iterator[None]:
+    """Hold the machines' state; when no machine is left in it, leave nothing else of ours on the host either."""
+    with locked(STATE):
+        try:
+            yield
+        finally:
+            if not load_all():
+                network.remove()
+                for leftover in STATE.iterdir():
+                    remove_tree(leftover)
+                # Somebody's disk may be mounted here: that stays.
+                with contextlib.suppress(OSError):
+                    STATE.rmdir()
+
+
 def up(options: argparse.Namespace) -> None:
     """Create what is missing, boot what is off."""
     name, address = valid_name(options.name), network.machine_address(options.address)
@@ -63,8 +82,11 @@ def up(options: argparse.Namespace) -> None:
     started = time.monotonic()
     built = None
     if not load(name):
+        # What can be refused is refused before the long work.
+        require_free_address(address)
+        network.require_free_subnet()
         built = image.ensure(options.release, mirror.find(options.mirror, options.security_mirror))
-    with locked(STATE):
+    with state_locked():
         machine = load(name)
         if machine:
             check_same(machine, options, key)
@@ -72,13 +94,12 @@ def up(options: argparse.Namespace) -> None:
             if built is None or not image.path(built).is_dir():
                 raise Problem("somebody removed the machine or its image at this moment: run the same command again")
             machine = Machine(name, address, options.release, built, str(options.authorized_key.resolve()))
-            create(machine, key, options.dns or network.resolvers())
+            create(machine, key, [str(server) for server in options.dns or network.resolvers()])
         was_running = machine.running
         machine.start()
-    machine.wait_for_ssh()
-    if options.known_hosts:
-        with locked(STATE):
+        if options.known_hosts:
             trust(machine, options.known_hosts)
+    machine.wait_for_ssh()
     took = "already" if was_running else f"in {time.monotonic() - started:.1f} s"
     say(f"{name} is up at {address} ({took})")
 
@@ -110,7 +131,7 @@ def trust(machine: Machine, file: Path) -> None:
 def start(options: argparse.Namespace) -> None:
     """Boot a machine that is off."""
     machine = existing(options.name)
-    with locked(STATE):
+    with state_locked():
         machine.start()
     machine.wait_for_ssh()
     say(f"{machine.name} is up at {machine.address}")
@@ -131,16 +152,13 @@ def down(options: argparse.Namespace) -> None:
     names = [machine.name for machine in load_all()] if options.all else [valid_name(name) for name in options.name]
     if not names and not options.all:
         raise Problem("which machine? `localvm down NAME`, or `localvm down --all`")
-    with locked(STATE):
+    with state_locked():
         for name in names:
             if machine := load(name):
                 machine.delete()
                 say(f"{name} is deleted")
             else:
                 say(f"there is no machine {name}")
-        if not load_all():
-            network.remove()
-            remove_tree(STATE)
 
 
 def show(_: argparse.Namespace) -> None:
@@ -151,7 +169,7 @@ def show(_: argparse.Namespace) -> None:
 
 def prune(_: argparse.Namespace) -> None:
     """Delete unused images."""
-    with locked(STATE):
+    with state_locked():
         for name in image.prune({machine.image for machine in load_all()}):
             say(f"{CACHE / name} is deleted")
 
@@ -212,7 +230,11 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--known-hosts", type=Path, metavar="FILE", help="write the machine's SSH host key here")
     sub.add_argument(
-        "--dns", action="append", metavar="ADDRESS", help="name server for the guest (default: the host's)"
+        "--dns",
+        action="append",
+        type=ipaddress.IPv4Address,
+        metavar="ADDRESS",
+        help="name server for the guest (default: the host's)",
     )
     with_image_options(sub)
 

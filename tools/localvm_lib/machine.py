@@ -163,22 +163,28 @@ def load_all() -> list[Machine]:
     return [machine for machine in machines if machine]
 
 
+def require_free_address(address: str) -> None:
+    """Refuse an address that another machine has."""
+    for other in load_all():
+        if other.address == address:
+            raise Problem(f"{address} is the address of {other.name}: choose another, or `localvm down {other.name}`")
+
+
 def create(machine: Machine, key: str, resolvers: list[str]) -> None:
     """Make the machine, under a name of no meaning until it is whole."""
+    require_free_address(machine.address)
     require_free_space(STATE, NEEDS_MB)
-    for other in load_all():
-        if other.address == machine.address:
-            raise Problem(
-                f"{machine.address} is the address of {other.name}: choose another, or `localvm down {other.name}`"
-            )
+    # What an interrupted `down` left of another.
+    remove_tree(machine.home)
     draft = STATE / f".new-{machine.name}"
-    for leftover in (draft, machine.home):
-        remove_tree(leftover)
-    for directory in ("upper", "work", "root"):
-        (draft / directory).mkdir(parents=True)
-    _personalize(draft / "upper", machine, key, resolvers)
-    (draft / "machine.json").write_text(json.dumps(asdict(machine), indent=2) + "\n")
-    draft.rename(machine.home)
+    try:
+        for directory in ("upper", "work", "root"):
+            (draft / directory).mkdir(parents=True)
+        _personalize(draft / "upper", machine, key, resolvers)
+        (draft / "machine.json").write_text(json.dumps(asdict(machine), indent=2) + "\n")
+        draft.rename(machine.home)
+    finally:
+        remove_tree(draft)
 
 
 def _personalize(upper: Path, machine: Machine, key: str, resolvers: list[str]) -> None:

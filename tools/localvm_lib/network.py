@@ -59,14 +59,19 @@ def overlapping(routes: list[dict[str, str]]) -> dict[str, str] | None:
     return None
 
 
+def require_free_subnet() -> None:
+    """Refuse to take addresses from somebody else's network."""
+    if taken := overlapping(json.loads(run("ip", "-json", "-4", "route", "show"))):
+        raise Problem(
+            f"{SUBNET} is taken: {taken['dst']} is routed over {taken.get('dev', 'another interface')}. "
+            f"Take that network down first (`ip route show {taken['dst']}` shows it)"
+        )
+
+
 def ensure() -> None:
     """Bring up what is missing: bridge, forwarding, table."""
     if new := not Path("/sys/class/net", BRIDGE).exists():
-        if taken := overlapping(json.loads(run("ip", "-json", "-4", "route", "show"))):
-            raise Problem(
-                f"{SUBNET} is taken: {taken['dst']} is routed over {taken.get('dev', 'another interface')}. "
-                f"Take that network down first (`ip route show {taken['dst']}` shows it)"
-            )
+        require_free_subnet()
         # An address of its own: otherwise the bridge takes a port's, and changes it as machines come and go.
         run("ip", "link", "add", BRIDGE, "address", "02:f0:17:1e:55:01", "type", "bridge")
     run("ip", "address", "replace", f"{GATEWAY}/{SUBNET.prefixlen}", "dev", BRIDGE)
@@ -112,9 +117,9 @@ def stranger(wanted: str | None) -> Iterator[str]:
     link = f"fstr{os.getpid()}"
     namespace = f"fortress-stranger-{os.getpid()}"
     try:
+        if not Path("/sys/class/net", BRIDGE).exists():
+            raise Problem("no machine is up, so there is no network to be a stranger in: `localvm up NAME ...`")
         with locked(STATE):
-            if not Path("/sys/class/net", BRIDGE).exists():
-                raise Problem("no machine is up, so there is no network to be a stranger in: `localvm up NAME ...`")
             address = _free_stranger_address(wanted)
             run("ip", "netns", "add", namespace)
             run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", namespace)
