@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
-from iris_api.notify import notify
+from iris_api.notify import heartbeat, notify
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
@@ -17,6 +20,18 @@ def test_systemd_gets_each_assignment_on_a_line(kind: str, tmp_path: Path, monke
         systemd.settimeout(1)
         notify("READY=1", "STATUS=Serving")
         assert systemd.recv(4096) == b"READY=1\nSTATUS=Serving"
+
+
+def test_a_heartbeat_never_waits_for_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "4000")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        started = time.monotonic()
+        # More beats than the socket holds, and nobody reads them.
+        with contextlib.suppress(TimeoutError):
+            asyncio.run(asyncio.wait_for(heartbeat(), 2))
+        assert time.monotonic() - started < 3
 
 
 def test_outside_of_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:

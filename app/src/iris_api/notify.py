@@ -11,8 +11,11 @@ import socket
 logger = logging.getLogger(__name__)
 
 
-def notify(*assignments: str) -> None:
-    """Send assignments such as READY=1 to systemd; outside of a systemd unit do nothing."""
+def notify(*assignments: str, patience: float = 5) -> None:
+    """Send assignments such as READY=1 to systemd; outside of a systemd unit do nothing.
+
+    If systemd does not listen for so many seconds, the message is lost and the log says so.
+    """
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -20,7 +23,7 @@ def notify(*assignments: str) -> None:
         address = "\0" + address[1:]
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-            channel.settimeout(1)
+            channel.settimeout(patience)
             channel.sendto("\n".join(assignments).encode(), address)
     except OSError as error:
         logger.warning("systemd did not get %s: %s", assignments, error)
@@ -30,6 +33,8 @@ async def heartbeat() -> None:
     """Feed systemd's watchdog for as long as the event loop turns."""
     if not (microseconds := int(os.environ.get("WATCHDOG_USEC", 0))):
         return
+    interval = min(1, microseconds / 1e6 / 4)
     while True:
-        notify("WATCHDOG=1")
-        await asyncio.sleep(microseconds / 1e6 / 4)
+        # Requests must not wait for a busy systemd: it gets the next beat.
+        notify("WATCHDOG=1", patience=0)
+        await asyncio.sleep(interval)
