@@ -155,7 +155,7 @@ def test_the_documentation_has_working_examples(client: TestClient) -> None:
 
 def test_the_documentation_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
     page = client.get("/docs")
-    assert "unsafe-inline" not in page.headers["Content-Security-Policy"].split("script-src")[1].split(";")[0]
+    assert "unsafe" not in page.headers["Content-Security-Policy"]
     assert "://" not in page.text
     assert not re.search(r"<script>|\son\w+=", page.text)
     links = re.findall(r'(?:src|href)="([^"]+)"', page.text)

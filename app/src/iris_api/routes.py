@@ -49,7 +49,7 @@ def build_router(settings: Settings, model: Model, metrics: Metrics) -> APIRoute
 
     @router.post(
         "/predict",
-        summary=manifest.description,
+        summary="Answer one row",
         responses={
             200: {"model": PredictionBody, "content": {"application/json": {"example": _example_answer(model)}}},
             413: {"model": ErrorBody, "description": f"The body is longer than {settings.max_body_bytes} bytes."},
@@ -77,7 +77,7 @@ def build_router(settings: Settings, model: Model, metrics: Metrics) -> APIRoute
             }
         )
 
-    @router.get("/health", response_model=HealthBody)
+    @router.get("/health", summary="Is it alive", response_model=HealthBody)
     async def health() -> Response:
         """The process is alive: its event loop turns. It listens only since its model gave the right answers."""
         return JSONResponse({"status": "ok"})
