@@ -128,6 +128,14 @@ def server(parsed: list[Directive], listens: str) -> list[Directive]:
     return list(found[0])
 
 
+def strangers(parsed: list[Directive]) -> list[Directive]:
+    """Return the block of the server that every foreign name lands on."""
+    [found] = [
+        block["block"] for block in blocks(parsed, "server") if own(block.get("block", []), "ssl_reject_handshake")
+    ]
+    return list(found)
+
+
 def locations(parsed: list[Directive]) -> dict[str, list[Directive]]:
     """Return the locations of the https server by what they match."""
     return {" ".join(block["args"]): block["block"] for block in blocks(server(parsed, ":443"), "location")}
@@ -174,13 +182,15 @@ def test_the_tree_needs_nothing_but_itself_the_certificate_and_debians_folders(r
     assert [path.name for path in tree.rglob("sites-*")] == []
 
 
-def test_http2_is_switched_on_in_each_releases_words(render: Render) -> None:
-    old = server(parse(render("12")), ":443")
-    assert own(old, "listen") == [["0.0.0.0:443", "ssl", "http2", "default_server"]]
-    assert own(old, "http2") == []
-    new = server(parse(render("13")), ":443")
-    assert own(new, "listen") == [["0.0.0.0:443", "ssl", "default_server"]]
-    assert own(new, "http2") == [["on"]]
+def test_http2_is_switched_on_in_each_releases_words_and_for_tls_alone(render: Render) -> None:
+    old = parse(render("12"))
+    assert {args[0]: "http2" in args for args in find(old, "listen")} == {"0.0.0.0:80": False, "0.0.0.0:443": True}
+    assert find(old, "http2") == []
+    new = parse(render("13"))
+    assert not any("http2" in args for args in find(new, "listen"))
+    for block in (server(new, ":443"), strangers(new)):
+        assert own(block, "http2") == [["on"]]
+    assert own(server(new, ":80"), "http2") == []
 
 
 def test_tls_is_mozillas_intermediate_as_far_as_openssl_goes(render: Render) -> None:
@@ -312,11 +322,7 @@ def test_a_request_id_is_the_clients_only_if_it_is_harmless(render: Render) -> N
 
 
 def test_strangers_names_get_no_certificate_and_no_answer(render: Render) -> None:
-    [stranger] = [
-        block["block"]
-        for block in blocks(parse(render()), "server")
-        if own(block.get("block", []), "ssl_reject_handshake")
-    ]
+    stranger = strangers(parse(render()))
     assert own(stranger, "server_name") == [["~."]]
     assert own(stranger, "return") == [["444"]]
     assert own(stranger, "ssl_reject_handshake") == [["on"]]

@@ -1,0 +1,69 @@
+"""From an address outside every allowlist: the door is open, everything behind it is shut."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from gateway import Gateway
+
+LOCALVM = Path(__file__).resolve().parents[2] / "tools" / "localvm"
+LOCAL_NETWORK = ipaddress.ip_network("172.30.0.0/24")
+REFUSED, TIMED_OUT = 7, 28
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _only_with_a_local_vm(gateway: Gateway) -> None:
+    try:
+        local = ipaddress.ip_address(gateway.host) in LOCAL_NETWORK
+    except ValueError:
+        local = False
+    if not local:
+        pytest.skip(f"{gateway.host} is no local VM: only there a second network can be made to call from")
+    if os.geteuid() != 0:
+        pytest.skip("only root can make the network namespace to call from")
+
+
+def stranger(gateway: Gateway, url: str) -> tuple[int, str]:
+    """Call from a stranger's address; return curl's exit code and the HTTP status."""
+    done = subprocess.run(
+        [LOCALVM, "stranger", "--", "curl", "--silent", "--insecure", "--connect-timeout", "2", "--max-time", "10",
+         "--output", "/dev/null", "--write-out", "%{http_code}", url],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout.strip()
+
+
+def test_a_stranger_reaches_the_gateway(gateway: Gateway) -> None:
+    """Else the refusals below would prove nothing."""
+    assert stranger(gateway, f"https://{gateway.host}/health") == (0, "200")
+    assert stranger(gateway, f"https://{gateway.host}/predict") == (0, "401")
+    assert stranger(gateway, f"http://{gateway.host}/") == (0, "308")
+
+
+def test_a_stranger_does_not_see_the_status_page(gateway: Gateway) -> None:
+    assert stranger(gateway, f"http://{gateway.host}/nginx_status") == (0, "403")
+
+
+def test_a_stranger_does_not_see_grafana(gateway: Gateway) -> None:
+    assert stranger(gateway, f"https://{gateway.host}/grafana/") == (0, "403")
+
+
+@pytest.mark.parametrize(
+    "port", [9090, 9100, 9113, 3000], ids=["prometheus", "node_exporter", "nginx_exporter", "grafana"]
+)
+def test_a_stranger_does_not_reach_the_monitoring(gateway: Gateway, port: int) -> None:
+    try:
+        socket.create_connection((gateway.host, port), timeout=5).close()
+    except OSError:
+        pytest.skip(f"nothing listens on port {port}, not even for the trusted")
+    assert stranger(gateway, f"http://{gateway.host}:{port}/")[0] in (REFUSED, TIMED_OUT)
+
+
+@pytest.mark.parametrize("port", [8001, 8002, 8003])
+def test_nobody_reaches_an_instance_past_the_gateway(gateway: Gateway, port: int) -> None:
+    assert stranger(gateway, f"http://{gateway.host}:{port}/health")[0] in (REFUSED, TIMED_OUT)
