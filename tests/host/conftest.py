@@ -1,18 +1,65 @@
-"""On a failure a test on a host prints what an operator would look at first: the journal of our units."""
+"""Tests on a host reach it as Ansible does; on a failure they print what an operator would look at first."""
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
+from ansible.vars.manager import VariableManager
 
 UNITS = " ".join(f"--unit='{unit}'" for unit in ("iris-api@*", "nginx", "prometheus*", "grafana-server", "init.scope"))
+CONNECTION = ("ansible_host", "ansible_port", "ansible_user", "ansible_ssh_private_key_file", "ansible_ssh_common_args")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give Testinfra the inventory with its templates filled in: it takes `{{ inventory_dir }}` to the letter."""
+    source = config.getoption("--ansible-inventory", default=None)
+    if not source or getattr(config, "fortress_inventory", None):
+        return
+    config.fortress_inventory = str(source)  # type: ignore[attr-defined]
+    folder = tempfile.TemporaryDirectory(prefix="fortress-tests-")
+    config.add_cleanup(folder.cleanup)
+    resolved = Path(folder.name) / "inventory.json"
+    resolved.write_text(json.dumps(resolve(str(source), Path(folder.name))))
+    config.option.ansible_inventory = str(resolved)
+
+
+def resolve(source: str, folder: Path) -> dict[str, Any]:
+    """Read an inventory as Ansible does; return its groups, and how each host is reached."""
+    loader = DataLoader()
+    inventory = InventoryManager(loader=loader, sources=[source])
+    variables = VariableManager(loader=loader, inventory=inventory)
+    hosts: dict[str, dict[str, Any]] = {}
+    for host in inventory.get_hosts():
+        known = variables.get_vars(host=host)
+        templar = Templar(loader=loader, variables=known)
+        reach = {name: str(templar.template(known[name])) for name in CONNECTION if name in known}
+        # One connection for all tests of a host instead of one for each command.
+        shared = f"-o ControlMaster=auto -o ControlPersist=60 -o ControlPath={folder}/%C"
+        reach["ansible_ssh_common_args"] = f"{reach.get('ansible_ssh_common_args', '')} {shared}".strip()
+        hosts[host.name] = reach
+    groups = {name: {"hosts": dict.fromkeys(members)} for name, members in inventory.get_groups_dict().items()}
+    return {
+        "all": {"hosts": hosts, "children": {name: groups[name] for name in groups if name not in ("all", "ungrouped")}}
+    }
+
+
+@pytest.fixture
+def inventory(request: pytest.FixtureRequest) -> str:
+    """The inventory as it was given."""
+    return str(request.config.fortress_inventory)  # type: ignore[attr-defined]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    """Add the last lines of the journal, and the failed units, to the report of a failed test."""
+    """Add the failed units and the last lines of our units' journal to the report of a failed test."""
     report = yield
     host = getattr(item, "funcargs", {}).get("host")
     if report.when == "call" and report.failed and host is not None:
@@ -20,5 +67,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             ("failed units", "systemctl --failed --no-legend --plain"),
             ("journal, last lines", f"journalctl --no-pager --lines=60 --output=short-iso {UNITS}"),
         ):
-            report.sections.append((f"{host.backend.hostname}: {title}", host.run(command).stdout))
+            try:
+                text = host.run(command).stdout
+            except RuntimeError as error:
+                text = f"the host could not be reached: {error}"
+            report.sections.append((f"{host.backend.hostname}: {title}", text))
     return report

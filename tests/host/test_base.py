@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 from testinfra.host import Host
 
@@ -68,7 +69,9 @@ def test_no_secret_lies_in_a_world_readable_file(host: Host) -> None:
 def test_no_secret_is_in_a_process_environment_or_its_arguments(host: Host) -> None:
     import os
 
-    secrets = [value for name, value in os.environ.items() if name.startswith("FORTRESS_") and name.endswith("PASSWORD")]
+    secrets = [
+        value for name, value in os.environ.items() if name.startswith("FORTRESS_") and name.endswith("PASSWORD")
+    ]
     assert secrets, "FORTRESS_PASSWORD is not set: there is nothing to look for"
     seen = host.run("cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'").stdout
     for secret in secrets:

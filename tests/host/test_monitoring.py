@@ -1,0 +1,383 @@
+"""Hosts of the group monitoring: what is watched is seen, bad news becomes an alert, the watchers are guarded."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+import ssl
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import yaml
+from testinfra.host import Host
+
+testinfra_hosts = ["ansible://monitoring"]
+
+ROOT = Path(__file__).resolve().parents[2]
+DASHBOARDS = sorted((ROOT / "roles/grafana/files/etc/grafana/dashboards").glob("*.json"))
+EXPOSURE_LIMIT = 1.5
+UNITS = ["prometheus", "prometheus-nginx-exporter", "prometheus-node-exporter", "grafana-server"]
+QUERIES = [
+    pytest.param(target["expr"], id=f"{dashboard['title']}, {panel['title']}, {target['refId']}")
+    for dashboard in (json.loads(path.read_text(encoding="utf-8")) for path in DASHBOARDS)
+    for panel in dashboard["panels"]
+    for target in panel["targets"]
+]
+
+
+def prometheus(host: Host, path: str) -> Any:
+    """Ask Prometheus' API on the host."""
+    answer = json.loads(host.check_output(f"curl --silent --max-time 5 'http://127.0.0.1:9090/api/v1/{path}'"))
+    assert answer["status"] == "success", answer.get("error")
+    return answer["data"]
+
+
+def query(host: Host, expression: str) -> list[dict[str, Any]]:
+    result: list[dict[str, Any]] = prometheus(host, f"query?query={quote(expression)}")["result"]
+    return result
+
+
+def wait_for(what: Callable[[], Any], seconds: float) -> Any:
+    """Return what is asked for as soon as it is true, or whatever it is when the time is over."""
+    deadline = time.monotonic() + seconds
+    while not (found := what()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return found
+
+
+def is_back(host: Host, unit: str, before: int) -> bool:
+    return pid_of(host, unit) not in {0, before}
+
+
+def pid_of(host: Host, unit: str) -> int:
+    return int(host.check_output(f"systemctl show {unit} --property=MainPID --value"))
+
+
+@pytest.fixture(autouse=True)
+def installed(host: Host, request: pytest.FixtureRequest) -> None:
+    """Leave out, and say why, what asks for a unit that this host does not have."""
+    unit = getattr(request.node, "callspec", None) and request.node.callspec.params.get("unit")
+    if unit == "grafana-server":
+        request.getfixturevalue("grafana")
+    elif unit and not host.service(unit).exists:
+        pytest.skip(f"{unit} is on another host")
+
+
+@pytest.fixture
+def grafana(host: Host) -> str:
+    """Return the version of Grafana or of its stand-in."""
+    version: str = host.run("dpkg-query --show --showformat='${Version}' grafana").stdout
+    if not version:
+        # A scenario either reaches the vendor's repository or offers the stand-in's.
+        assert "MOLECULE_SCENARIO_NAME" not in os.environ, "neither Grafana nor its stand-in was installed"
+        pytest.skip("Grafana is not installed: its vendor's repository can't be reached from here")
+    return version
+
+
+@pytest.fixture
+def real_grafana(grafana: str) -> str:
+    """Leave out what only Grafana itself can answer."""
+    if "standin" in grafana:
+        pytest.skip("a stand-in is installed in Grafana's place: its vendor's repository can't be reached from here")
+    return grafana
+
+
+@pytest.fixture
+def play(inventory: str, tmp_path: Path, host: Host) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run one role against this host with other settings than the inventory's."""
+
+    def run(role: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+        if not (tmp_path / "group_vars").exists():
+            (tmp_path / "group_vars").symlink_to(ROOT / "group_vars")
+        tasks = [
+            {"ansible.builtin.package_facts": {"manager": "apt"}},
+            {"ansible.builtin.import_role": {"name": role}},
+        ]
+        play = {"hosts": host.backend.host, "become": True, "gather_facts": False, "tasks": tasks}
+        (tmp_path / "play.yml").write_text(json.dumps([play]))
+        command = [
+            "ansible-playbook",
+            f"--inventory={inventory}",
+            f"--extra-vars={json.dumps(settings)}",
+            str(tmp_path / "play.yml"),
+        ]
+        environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def traffic() -> None:
+    """Make some predictions through the gateway, so that there is something to see."""
+    context = ssl.create_default_context(cafile=os.environ["FORTRESS_CA"])
+    credentials = f"{os.environ['FORTRESS_USER']}:{os.environ['FORTRESS_PASSWORD']}".encode()
+    for _ in range(6):
+        request = urllib.request.Request(
+            f"{os.environ['FORTRESS_URL']}/predict",
+            data=b'{"petal_length": 6.5, "petal_width": 0.8}',
+            headers={
+                "Authorization": f"Basic {base64.b64encode(credentials).decode()}",
+                "Content-Type": "application/json",
+            },
+        )
+        urllib.request.urlopen(request, timeout=10, context=context).close()
+        time.sleep(0.2)
+
+
+# --- what is watched is seen -----------------------------------------------------------------------------------------
+
+
+def test_nginx_is_seen_to_be_up(host: Host) -> None:
+    assert [sample["value"][1] for sample in query(host, "nginx_up")] == ["1"]
+
+
+def test_every_target_answers_within_ten_seconds(host: Host) -> None:
+    def down() -> list[str]:
+        targets = prometheus(host, "targets?state=active")["activeTargets"]
+        return [f"{t['labels']['instance']}: {t['lastError']}" for t in targets if t["health"] != "up"]
+
+    wait_for(lambda: not down(), 10)
+    assert down() == []
+
+
+def test_everybody_is_asked_every_three_seconds(host: Host) -> None:
+    targets = prometheus(host, "targets?state=active")["activeTargets"]
+    assert {target["labels"]["job"]: target["scrapeInterval"] for target in targets} == {
+        "prometheus": "3s",
+        "nginx": "3s",
+        "iris-api": "3s",
+        "node": "3s",
+    }
+    assert {t["labels"]["instance"] for t in targets if t["labels"]["job"] == "iris-api"} == {
+        "iris-api@1",
+        "iris-api@2",
+        "iris-api@3",
+    }
+
+
+@pytest.mark.parametrize("expression", QUERIES)
+def test_a_panel_has_something_to_show(host: Host, traffic: None, expression: str) -> None:
+    # What Grafana fills in before it asks: the gateways that are chosen, and four times the scrape interval.
+    asked = expression.replace("$instance", ".*").replace("$__rate_interval", "1m")
+    assert wait_for(lambda: query(host, asked), 30), f"no data: {asked}"
+
+
+def test_the_history_is_bounded_and_nobody_can_stop_prometheus_over_http(host: Host) -> None:
+    flags = prometheus(host, "status/flags")
+    assert flags["storage.tsdb.retention.time"] == "15d"
+    assert flags["storage.tsdb.retention.size"] == "5GiB"
+    assert flags["web.enable-lifecycle"] == "false"
+    assert flags["web.enable-admin-api"] == "false"
+    quit_ = host.run(
+        "curl --silent --output /dev/null --write-out '%{http_code}' --request POST http://127.0.0.1:9090/-/quit"
+    )
+    assert quit_.stdout == "403"
+
+
+def test_a_full_disk_would_be_seen_and_home_is_not_hidden(host: Host) -> None:
+    """The sandbox leaves the node exporter its view of the host's file systems."""
+    samples = query(host, "node_filesystem_readonly")
+    assert samples
+    assert {sample["value"][1] for sample in samples if sample["metric"]["mountpoint"] in {"/", "/tmp"}} == {"0"}
+
+
+# --- bad news becomes an alert ---------------------------------------------------------------------------------------
+
+
+def test_the_rules_are_sound_and_fire_as_their_tests_say(host: Host) -> None:
+    """The tests run where promtool is, against the rules that are installed."""
+    directory = host.check_output("mktemp --directory")
+    try:
+        for path in sorted((ROOT / "tests/rules").glob("*.yml")):
+            rules = yaml.safe_load(path.read_text(encoding="utf-8"))["rule_files"]
+            assert [Path(rule).name for rule in rules] == [path.name]
+            text = path.read_text(encoding="utf-8").replace(rules[0], f"/etc/prometheus/rules/{path.name}")
+            host.check_output(f"echo {base64.b64encode(text.encode()).decode()} | base64 -d > {directory}/{path.name}")
+        tested = host.run(f"promtool test rules {directory}/*.yml")
+        assert tested.rc == 0, tested.stdout + tested.stderr
+    finally:
+        host.run(f"rm -r {directory}")
+    assert host.run("promtool check config /etc/prometheus/prometheus.yml").rc == 0
+
+
+def test_every_rule_has_a_test(host: Host) -> None:
+    tested = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests/rules").glob("*.yml"))
+    rules = [rule for group in prometheus(host, "rules")["groups"] for rule in group["rules"]]
+    alerts = [rule["name"] for rule in rules if rule["type"] == "alerting"]
+    assert alerts
+    assert [name for name in alerts if f"alertname: {name}" not in tested] == []
+
+
+def test_an_instance_that_stops_becomes_an_alert(host: Host) -> None:
+    if not host.service("iris-api@3").is_running:
+        pytest.skip("the instances are on other hosts")
+    alerts = 'ALERTS{alertname="IrisApiInstanceDown", instance="iris-api@3", alertstate="firing"}'
+    host.check_output("systemctl stop iris-api@3")
+    try:
+        assert wait_for(lambda: query(host, alerts), 60)
+    finally:
+        host.check_output("systemctl start iris-api@3")
+    assert wait_for(lambda: not query(host, alerts), 60)
+
+
+# --- the watchers come back ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_watcher_runs_and_comes_up_at_boot(host: Host, unit: str) -> None:
+    assert host.service(unit).is_running
+    assert host.service(unit).is_enabled
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_killed_watcher_comes_back_however_often(host: Host, unit: str) -> None:
+    """Six times: systemd's own limit is five starts in ten seconds."""
+    for _ in range(6):
+        before = pid_of(host, unit)
+        host.check_output(f"kill -KILL {before}")
+        assert wait_for(partial(is_back, host, unit, before), 10), "it did not come back"
+
+
+def test_the_exporter_waits_for_an_nginx_that_is_late(host: Host) -> None:
+    """Debian 12's version exits when nginx does not answer at its start."""
+    if not host.service("nginx").exists:
+        pytest.skip("the gateway is another host")
+    host.check_output("systemctl stop nginx")
+    try:
+        host.run("systemctl restart prometheus-nginx-exporter")
+        time.sleep(8)
+    finally:
+        host.check_output("systemctl start nginx")
+    up = "curl --silent --max-time 2 http://127.0.0.1:9113/metrics | grep --quiet '^nginx_up 1'"
+    assert wait_for(lambda: host.run(up).rc == 0, 10)
+
+
+# --- the watchers are guarded ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_watcher_is_sandboxed(host: Host, unit: str) -> None:
+    report = host.check_output(f"systemd-analyze security {unit}")
+    exposure = float(report.splitlines()[-1].partition(": ")[2].split()[0])
+    assert exposure <= EXPOSURE_LIMIT
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_watcher_talks_to_trusted_networks_and_loopback_alone(host: Host, unit: str) -> None:
+    shown = host.check_output(f"systemctl show {unit} --property=IPAddressDeny --property=IPAddressAllow")
+    directives = dict(line.split("=", 1) for line in shown.splitlines())
+    assert set(directives["IPAddressDeny"].split()) == {"0.0.0.0/0", "::/0"}
+    allowed = set(directives["IPAddressAllow"].split())
+    assert {"127.0.0.0/8", "::1/128", "172.16.0.0/12"} <= allowed
+    assert not allowed & {"0.0.0.0/0", "::/0"}
+
+
+@pytest.mark.parametrize("unit", ["prometheus-nginx-exporter", "prometheus-node-exporter"])
+def test_an_exporter_is_nobody_who_owns_anything(host: Host, unit: str) -> None:
+    user = host.check_output(f"ps -o uid= -p {pid_of(host, unit)}").strip()
+    owned = host.check_output("stat --format=%u /var/lib/prometheus")
+    assert user not in {owned, "0"}
+
+
+def test_a_broken_configuration_leaves_the_running_one(
+    host: Host, play: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    before = (host.file("/etc/prometheus/prometheus.yml").sha256sum, pid_of(host, "prometheus"))
+    done = play("prometheus", prometheus_scrape_interval="3 parsecs")
+    assert done.returncode != 0
+    assert "The new configuration is not valid, so nothing was changed" in done.stdout
+    assert (host.file("/etc/prometheus/prometheus.yml").sha256sum, pid_of(host, "prometheus")) == before
+
+
+def test_a_new_configuration_is_taken_without_a_restart(
+    host: Host, play: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    before = pid_of(host, "prometheus")
+    try:
+        assert play("prometheus", prometheus_evaluation_interval="14s").returncode == 0
+        assert wait_for(lambda: "evaluation_interval: 14s" in prometheus(host, "status/config")["yaml"], 10)
+        assert pid_of(host, "prometheus") == before
+    finally:
+        assert play("prometheus").returncode == 0
+
+
+# --- Grafana ---------------------------------------------------------------------------------------------------------
+
+
+def test_grafana_answers_on_its_port_and_below_the_gateways_path(host: Host, grafana: str) -> None:
+    login = "curl --silent --output /dev/null --write-out '%{http_code}' http://127.0.0.1:3000/grafana/login"
+    assert wait_for(lambda: host.run(login).stdout == "200", 60)
+
+
+@pytest.mark.parametrize("name", ["admin_password", "secret_key"])
+def test_grafanas_secrets_are_for_grafana_alone(host: Host, grafana: str, name: str) -> None:
+    file = host.file(f"/etc/grafana/secrets/{name}")
+    assert (file.user, file.group, file.mode) == ("root", "grafana", 0o640)
+    assert file.content_string.strip() not in host.file("/etc/grafana/grafana.ini").content_string
+
+
+def test_apt_trusts_the_pinned_keys_for_grafana_and_no_other(host: Host, grafana: str) -> None:
+    """The keyring's name says which they are."""
+    sources = host.file("/etc/apt/sources.list.d/grafana.sources").content_string
+    (keyring,) = [line.removeprefix("Signed-By: ") for line in sources.splitlines() if line.startswith("Signed-By: ")]
+    listing = host.check_output(f"gpg --homedir $(mktemp -d) --batch --show-keys --with-colons {keyring}").splitlines()
+    primary = [fingerprint.split(":")[9] for key, fingerprint in itertools.pairwise(listing) if key.startswith("pub:")]
+    assert keyring == f"/etc/apt/keyrings/grafana-{'-'.join(fingerprint[-16:] for fingerprint in primary)}.gpg"
+
+
+def test_a_repository_without_a_pinned_key_is_refused(
+    host: Host, grafana: str, play: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """As after a rotation that nobody told us of, or with somebody between us and the vendor."""
+    done = play("grafana", grafana_apt_key_fingerprints=["0123456789ABCDEF0123456789ABCDEF01234567"])
+    assert done.returncode != 0
+    assert "none of them is in grafana_apt_key_fingerprints" in " ".join(done.stdout.split())
+    assert not host.file("/etc/apt/keyrings/grafana-89ABCDEF01234567.gpg").exists
+    assert "89ABCDEF01234567" not in host.file("/etc/apt/sources.list.d/grafana.sources").content_string
+
+
+def test_verify_passes_and_says_what_it_did_not_check(inventory: str, grafana: str) -> None:
+    command = ["ansible-playbook", f"--inventory={inventory}", "playbooks/verify.yml"]
+    environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert ("SKIPPED: health, login, datasource and panels of Grafana" in done.stdout) == ("standin" in grafana)
+
+
+@pytest.mark.usefixtures("real_grafana")
+def test_grafana_is_healthy(host: Host) -> None:
+    health = "curl --silent http://127.0.0.1:3000/grafana/api/health"
+    assert wait_for(lambda: json.loads(host.check_output(health)).get("database") == "ok", 60)
+
+
+@pytest.mark.usefixtures("real_grafana")
+@pytest.mark.parametrize(
+    ("path", "key", "value"),
+    [
+        ("user", "login", "admin"),
+        ("datasources/uid/fortress-prometheus/health", "status", "OK"),
+        ("dashboards/uid/fortress-nginx", "dashboard.title", "NGINX"),
+        ("dashboards/uid/fortress-iris-api", "dashboard.title", "Iris API"),
+    ],
+    ids=["login", "datasource", "dashboard NGINX", "dashboard Iris API"],
+)
+def test_grafana_answers_its_administrator(host: Host, path: str, key: str, value: str) -> None:
+    # The password comes from a file on the host, not by an argument that `ps` would show.
+    netrc = "printf 'machine 127.0.0.1 login admin password %s' \"$(cat /etc/grafana/secrets/admin_password)\""
+    answer = host.check_output(
+        f"{netrc} | curl --silent --netrc-file /dev/stdin http://127.0.0.1:3000/grafana/api/{path}"
+    )
+    found: Any = json.loads(answer)
+    for part in key.split("."):
+        found = found[part]
+    assert found == value
