@@ -67,8 +67,6 @@ def test_no_secret_lies_in_a_world_readable_file(host: Host) -> None:
 
 
 def test_no_secret_is_in_a_process_environment_or_its_arguments(host: Host) -> None:
-    import os
-
     secrets = [
         value for name, value in os.environ.items() if name.startswith("FORTRESS_") and name.endswith("PASSWORD")
     ]

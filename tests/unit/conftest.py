@@ -1,4 +1,4 @@
-"""What the unit tests share: where the repository is, and a way to run a play on this machine in a throw-away folder."""
+"""What the unit tests share: where the repository is, and a way to run a play on this machine."""
 
 from __future__ import annotations
 

@@ -149,7 +149,12 @@ class Daemon:
         """See Supervisor."""
         if self.alive(name):
             os.kill(int(self._lock_file(name).read_text()), signal.SIGTERM)
+        deadline = time.monotonic() + 30
         while self.alive(name):
+            if time.monotonic() > deadline:
+                raise Problem(
+                    f"the supervisor of {name} does not end: {self._lock_file(name)} holds its process number"
+                )
             # A guest in the middle of a reboot may have been started once more.
             kill_all(self.groups(name))
             time.sleep(0.02)
