@@ -22,7 +22,8 @@ _PAGE = """<!doctype html>
 </html>
 """
 _START = """SwaggerUIBundle({
-  url: "openapi.json",
+  // Without the user and password that the page's own address may carry: fetch refuses such an address.
+  url: new URL("openapi.json", location.origin + location.pathname).href,
   dom_id: "#swagger-ui",
   docExpansion: "full",
   defaultModelsExpandDepth: 0,
