@@ -310,6 +310,21 @@ def test_down_of_a_machine_takes_its_address_off_the_network(trixie: Guest) -> N
     assert localvm("down", extra.name).stdout == "there is no machine test-extra\n"
 
 
+def test_an_interrupted_build_leaves_nothing(trixie: Guest) -> None:
+    cache = Path("/var/cache/fortress-localvm")
+    before = sorted(cache.glob("*/"))
+    # The same mirror spelt differently is another image to build.
+    mirror = trixie.run("sed -n 's/^URIs: //p' /etc/apt/sources.list.d/debian.sources").split()[0]
+    build = subprocess.Popen([sys.executable, LOCALVM, "build", "--mirror", mirror.rstrip("/") + "/./"])
+    # mmdebstrap has mounted the guest's /proc and /sys by then.
+    eventually(lambda: list(cache.glob(".build-*/tree/usr/bin/dpkg")), seconds=120)
+    build.terminate()
+    assert build.wait(20) == 128 + signal.SIGTERM
+    assert sorted(cache.glob("*/")) == before
+    for command in (["cat", "/proc/mounts"], ["ps", "-ww", "-eo", "args="]):
+        assert ".build-" not in subprocess.check_output(command, text=True)
+
+
 def test_it_works_where_systemd_is_pid_1(guest: Guest) -> None:
     """A machine in a machine: that host is supervised by systemd, and has its release's versions of everything."""
     options = f"--release {guest.release} --authorized-key key.pub --known-hosts known_hosts"
@@ -332,7 +347,10 @@ def test_it_works_where_systemd_is_pid_1(guest: Guest) -> None:
     assert "172.30.0.0/24 is routed over host0" in guest.run(f"{up} 172.30.0.10 2>&1", check=False)
 
     guest.run("sudo sed -i s/172.30.0.0/172.31.0.0/ localvm_lib/network.py")
-    assert "is up" in guest.run(f"{up} 172.31.0.10")
+    guest.run("sudo nft 'table ip wall { chain forward { type filter hook forward priority 0; policy drop; }; }'")
+    done = guest.run(f"{up} 172.31.0.10 2>&1")
+    assert "inner is up at 172.31.0.10" in done
+    assert "nftables table `ip wall`) drops forwarded packets" in done
     assert "already" in guest.run(f"{up} 172.31.0.10")
     assert guest.run("systemctl is-active fortress-vm-inner") == "active"
     booted = inner(BOOT_ID)

@@ -111,6 +111,20 @@ def test_a_subnet_in_use_is_found() -> None:
         assert network.overlapping([*quiet, taken]) == taken
 
 
+def test_a_firewall_that_would_cut_the_machines_off_is_found() -> None:
+    def chain(table: str, **more: str) -> dict[str, dict[str, str]]:
+        return {"chain": {"family": "ip", "table": table, "name": "FORWARD", **more}}
+
+    chains = [
+        {"metainfo": {"version": "1"}},
+        chain("plain"),
+        chain("input", hook="input", policy="drop"),
+        chain("open", hook="forward", policy="accept"),
+        chain("filter", hook="forward", policy="drop"),
+    ]
+    assert network.firewalls({"nftables": chains}) == ["ip filter"]
+
+
 def test_the_mirror_is_learnt_from_apt() -> None:
     listing = (
         f"Vendor|http://vendor.test/debian/|bookworm\nDebian|{ARCHIVE}|bookworm\nDebian|{SECURITY}|bookworm-security\n"

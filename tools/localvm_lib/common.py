@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,4 +78,16 @@ def locked(directory: Path) -> Iterator[None]:
 
 def remove_tree(directory: Path) -> None:
     """Delete a guest's tree, never crossing into something mounted inside it."""
-    run("rm", "-rf", "--one-file-system", "--", directory)
+    command = ("rm", "-rf", "--one-file-system", "--", directory)
+    # Processes that were killed just now may write for another moment.
+    for _ in range(50):
+        if succeeds(*command):
+            return
+        time.sleep(0.1)
+    run(*command)
+
+
+def last_lines(file: Path) -> str:
+    """The end of a log, for an error message."""
+    lines = file.read_text(errors="replace").splitlines()[-15:]
+    return "\n".join(f"  {line[:300]}" for line in lines)

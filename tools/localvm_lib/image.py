@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import shlex
 import subprocess
-import tempfile
 from pathlib import Path
 
-from .common import CACHE, Problem, locked, remove_tree, require_free_space
+from .common import CACHE, Problem, last_lines, locked, remove_tree, require_free_space
 from .mirror import Mirrors
 
 RELEASES = {"trixie": "13", "bookworm": "12"}
@@ -70,28 +69,36 @@ def ensure(release: str, mirrors: Mirrors) -> str:
 def _build(release: str, mirrors: Mirrors, target: Path) -> None:
     """Build under a name nobody takes for a finished image, then rename."""
     require_free_space(CACHE, NEEDS_MB)
-    log = CACHE / "build.log"
-    with tempfile.TemporaryDirectory(prefix=".build-", dir=CACHE) as scratch:
-        sources = Path(scratch, "debian.sources")
+    scratch = CACHE / f".build-{target.name}"
+    sources, tree = scratch / "debian.sources", scratch / "tree"
+    scratch.mkdir()
+    try:
         sources.write_text(mirrors.sources(release))
-        tree = Path(scratch, "tree")
-        hooks = [f"--customize-hook={CUSTOMIZE}"]
-        if files := certificates():
-            hooks = [
-                f'--customize-hook=mkdir -p "$1{HOST_CERTIFICATES}"',
-                f"--customize-hook=copy-in {shlex.join(map(str, files))} {HOST_CERTIFICATES}",
-                *hooks,
-            ]
-        command = [
-            *("mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"),
-            *(f"--include={','.join(PACKAGES)}", *hooks, release, str(tree), str(sources)),
-        ]
+        log = CACHE / "build.log"
         with log.open("w") as output:
+            command = _command(release, sources, tree)
             done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False)
         if done.returncode != 0:
-            tail = "\n".join(f"  {line}" for line in log.read_text().splitlines()[-15:])
-            raise Problem(f"building the image failed; the end of {log}:\n{tail}")
+            raise Problem(f"building the image failed; the end of {log}:\n{last_lines(log)}")
         tree.rename(target)
+    finally:
+        remove_tree(scratch)
+
+
+def _command(release: str, sources: Path, tree: Path) -> list[str]:
+    """Mmdebstrap in namespaces of its own: killed, it leaves neither a process nor a mount on the host."""
+    hooks = [f"--customize-hook={CUSTOMIZE}"]
+    if files := certificates():
+        hooks = [
+            f'--customize-hook=mkdir -p "$1{HOST_CERTIFICATES}"',
+            f"--customize-hook=copy-in {shlex.join(map(str, files))} {HOST_CERTIFICATES}",
+            *hooks,
+        ]
+    return [
+        *("unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc"),
+        *("mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory", f"--include={','.join(PACKAGES)}"),
+        *(*hooks, release, str(tree), str(sources)),
+    ]
 
 
 def prune(used: set[str]) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from . import image, network
-from .common import STATE, Problem, remove_tree, require_free_space, run, succeeds
+from .common import STATE, Problem, last_lines, remove_tree, require_free_space, run, succeeds
 from .supervisor import kill_all, leader, supervisor
 
 NEEDS_MB = 1000
@@ -119,8 +119,7 @@ class Machine:
                 break
             time.sleep(0.1)
         what = f"did not answer on port 22 within {SSH_TIMEOUT} s" if self.running else "ended while booting"
-        tail = "\n".join(f"  {line}" for line in self.console.read_text(errors="replace").splitlines()[-15:])
-        raise Problem(f"{self.name} {what}; the end of {self.console}:\n{tail}")
+        raise Problem(f"{self.name} {what}; the end of {self.console}:\n{last_lines(self.console)}")
 
     def stop(self) -> None:
         """Power it off cleanly."""

@@ -7,6 +7,7 @@ import ipaddress
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,10 +69,28 @@ def require_free_subnet() -> None:
         )
 
 
+def firewalls(chains: dict[str, list[dict[str, dict[str, str]]]]) -> list[str]:
+    """The tables (as `nft -j list chains` tells them) that drop forwarded packets by default; ours does not."""
+    forward = (item["chain"] for item in chains["nftables"] if item.get("chain", {}).get("hook") == "forward")
+    return [f"{chain['family']} {chain['table']}" for chain in forward if chain.get("policy") == "drop"]
+
+
+def warn_of_firewalls() -> None:
+    """Tell what keeps machines from the outside: in nftables no table can overrule another's drop."""
+    for table in firewalls(json.loads(run("nft", "-j", "list", "chains"))):
+        print(
+            f"localvm: the host's firewall (nftables table `{table}`) drops forwarded packets, so machines may not "
+            f"reach the outside. Let it accept what comes from and goes to {BRIDGE}. Where Docker made it: "
+            f"iptables -I DOCKER-USER -i {BRIDGE} -j ACCEPT; iptables -I DOCKER-USER -o {BRIDGE} -j ACCEPT",
+            file=sys.stderr,
+        )
+
+
 def ensure() -> None:
     """Bring up what is missing: bridge, forwarding, table."""
     if new := not Path("/sys/class/net", BRIDGE).exists():
         require_free_subnet()
+        warn_of_firewalls()
         # An address of its own: otherwise the bridge takes a port's, and changes it as machines come and go.
         run("ip", "link", "add", BRIDGE, "address", "02:f0:17:1e:55:01", "type", "bridge")
     run("ip", "address", "replace", f"{GATEWAY}/{SUBNET.prefixlen}", "dev", BRIDGE)
