@@ -6,7 +6,6 @@ import json
 import os
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +28,7 @@ Apply = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def apply(request: pytest.FixtureRequest, tmp_path: Path) -> Apply:
+def apply(inventory: str, tmp_path: Path) -> Apply:
     """Run roles on the gateway with other variables, as an operator would."""
 
     def run(*roles: str, **variables: Any) -> subprocess.CompletedProcess[str]:
@@ -37,8 +36,7 @@ def apply(request: pytest.FixtureRequest, tmp_path: Path) -> Apply:
         playbook.write_text(yaml.safe_dump([{"hosts": "gateway", "become": True, "roles": list(roles)}]))
         if not (tmp_path / "group_vars").exists():
             (tmp_path / "group_vars").symlink_to(ROOT / "group_vars")
-        inventory = Path(request.config.getoption("--ansible-inventory") or ROOT / "inventory" / "local").absolute()
-        command = [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, playbook]
+        command = ["ansible-playbook", "-i", str(Path(inventory).absolute()), str(playbook)]
         return subprocess.run(
             [*command, "--extra-vars", json.dumps(variables)],
             cwd=ROOT,
