@@ -123,7 +123,8 @@ lint: tests-venv
 .PHONY: test-unit
 test-unit: tests-venv
 	@echo "==> Testing the application, the templates and the tools"
-	$(BIN)/pytest
+	$(BIN)/pytest tests/unit
+	$(BIN)/pytest app/tests
 
 .PHONY: test-vm
 test-vm: tests-venv
