@@ -293,10 +293,27 @@ def test_a_stranger_who_is_stopped_leaves_nothing(trixie: Guest) -> None:
         assert traces() == before
 
 
-def test_the_lan_is_not_let_in(trixie: Guest) -> None:
-    """Forwarding makes the host a router; it must not route newcomers to the machines."""
-    rules = subprocess.check_output(["nft", "list", "chain", "ip", "fortress_localvm", "forward"], text=True)
-    assert "ct state new drop" in rules
+@pytest.mark.parametrize(("link", "let_in"), [("lan0", False), ("fstrlan0", True)])
+def test_the_hosts_neighbours_are_not_let_in(trixie: Guest, link: str, let_in: bool) -> None:
+    """Forwarding makes the host a router; only a stranger's link, here by its name, may use it to reach machines."""
+    outside, inside = f"ip link add {link} type veth peer name eth0 netns test-lan", "ip -netns test-lan"
+    subprocess.run(["ip", "netns", "add", "test-lan"], check=True)
+    try:
+        for command in (
+            outside,
+            f"ip address add 203.0.113.1/24 dev {link}",
+            f"ip link set {link} up",
+            f"{inside} address add 203.0.113.2/24 dev eth0",
+            f"{inside} link set eth0 up",
+            f"{inside} route add default via 203.0.113.1",
+        ):
+            subprocess.run(command.split(), check=True)
+        knock = f"import socket; socket.create_connection(('{trixie.address}', 22), 2)"
+        done = subprocess.run(["ip", "netns", "exec", "test-lan", sys.executable, "-c", knock], capture_output=True)
+        assert (done.returncode == 0) == let_in, done.stderr
+    finally:
+        subprocess.run(["ip", "link", "delete", link], check=True)
+        subprocess.run(["ip", "netns", "delete", "test-lan"], check=True)
 
 
 def test_down_of_a_machine_takes_its_address_off_the_network(trixie: Guest) -> None:
@@ -361,6 +378,8 @@ def test_it_works_where_systemd_is_pid_1(guest: Guest) -> None:
         assert guest.run("systemctl is-active fortress-vm-inner", check=False) == "inactive"
         guest.run("sudo ./localvm start inner")
     assert inner("ls /kept") == "/kept"
+    assert guest.run("sudo ./localvm prune") == ""
     guest.run("sudo ./localvm down inner")
+    assert guest.run("sudo ./localvm prune") == f"/var/cache/fortress-localvm/{image} is deleted"
     places = "/sys/class/net/fortress0 /run/fortress-localvm /var/lib/fortress-localvm/*"
     assert guest.run(f"ls -d {places}; systemctl list-units --quiet 'fortress*'", check=False) == ""
