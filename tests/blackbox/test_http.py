@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import httpx
 import pytest
@@ -110,3 +111,11 @@ def test_headers_that_are_too_large_end_a_connection_of_http_2(gateway: Gateway)
         pytest.raises(httpx.RemoteProtocolError, match="ConnectionTerminated"),
     ):
         client.get("/health", headers=large)
+
+
+def test_a_client_that_dawdles_is_hung_up_on(gateway: Gateway) -> None:
+    """Ten seconds are enough for the headers of a request; who takes longer holds a connection for nothing."""
+    with gateway.connect_tls() as connection:
+        started = time.monotonic()
+        exchange(connection, f"GET /health HTTP/1.1\r\nHost: {gateway.host}\r\nX-Slow: ".encode())
+        assert 9 < time.monotonic() - started < 13

@@ -63,7 +63,7 @@ def master(host: Host) -> int:
 
 
 def workers(host: Host) -> list[str]:
-    return host.run(f"pgrep --parent {master(host)}").stdout.split()
+    return str(host.run(f"pgrep --parent {master(host)}").stdout).split()
 
 
 def status_of(host: Host, pid: int) -> dict[str, str]:
@@ -72,7 +72,7 @@ def status_of(host: Host, pid: int) -> dict[str, str]:
 
 
 def tree(host: Host) -> str:
-    return host.run("cd /etc && find nginx systemd/system/nginx.service.d -type f | sort | xargs sha256sum").stdout
+    return str(host.run("cd /etc && find nginx systemd/system/nginx.service.d -type f | sort | xargs sha256sum").stdout)
 
 
 def test_nginx_runs_and_comes_up_at_boot(host: Host) -> None:

@@ -22,7 +22,7 @@ from gixy.core.manager import Manager
 ROLE = ROOT / "roles" / "nginx"
 NGINX = "etc/nginx/nginx.conf"
 RELEASES = ["12", "13"]
-NEEDED = {
+NEEDED: dict[str, Any] = {
     "nginx_basic_auth_users": [{"name": "iris", "password": "kT9xWq2LmZ7vRb4NsY8cDp"}],
     "nginx_basic_auth_salt": "a-secret-of-this-site",
 }
