@@ -37,8 +37,9 @@ stop-project:  ## Power the local VM off and keep its disk; start-project brings
 	@$(LOCALVM) stop $(VM_NAME)
 
 .PHONY: vm
-vm: control $(SSH_KEY)
+vm: control
 	@$(LOCALVM) setup
+	@$(MAKE) $(SSH_KEY)
 	@$(LOCALVM) up $(VM_NAME) --address $(VM_ADDRESS) --release $(RELEASE) \
 	    --authorized-key $(SSH_KEY).pub --known-hosts inventory/local/secrets/ssh/known_hosts
 
