@@ -7,12 +7,26 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def render(role: str, path: str, **settings: Any) -> str:
+    """Render a template of a role with its defaults and these settings, as config_tree does."""
+    loader = DataLoader()
+    variables: dict[str, Any] = {}
+    for part in ("defaults", "vars"):
+        variables |= loader.load_from_file(str(ROOT / "roles" / role / part / "main.yml"), trusted_as_template=True)
+    templar = Templar(loader, variables | settings)
+    text = (ROOT / "roles" / role / "templates" / path).read_text(encoding="utf-8")
+    return str(templar.template(trust_as_template(text), overrides={"trim_blocks": True, "lstrip_blocks": True}))
 
 
 @pytest.fixture

@@ -13,9 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
-from conftest import ROOT
+from conftest import ROOT, render
 
 UNITS = {
     "nginx_exporter": "prometheus-nginx-exporter",
@@ -24,17 +22,6 @@ UNITS = {
     "grafana": "grafana-server",
 }
 SECRETS = {"grafana_admin_password": "correct horse battery", "grafana_secret_key": "0123456789abcdef"}
-
-
-def render(role: str, path: str, **settings: Any) -> str:
-    """Render a template of a role with its defaults and these settings, as config_tree does."""
-    loader = DataLoader()
-    variables: dict[str, Any] = {}
-    for part in ("defaults", "vars"):
-        variables |= loader.load_from_file(str(ROOT / "roles" / role / part / "main.yml"), trusted_as_template=True)
-    templar = Templar(loader, variables | settings)
-    text = (ROOT / "roles" / role / "templates" / path).read_text(encoding="utf-8")
-    return str(templar.template(trust_as_template(text), overrides={"trim_blocks": True, "lstrip_blocks": True}))
 
 
 def prometheus(**settings: Any) -> Any:
