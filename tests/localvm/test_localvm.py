@@ -284,7 +284,11 @@ def test_a_stranger_knocks_with_a_foreign_address(trixie: Guest) -> None:
 def test_a_stranger_who_is_stopped_leaves_nothing(trixie: Guest) -> None:
     before = traces()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
-        process = subprocess.Popen([sys.executable, LOCALVM, "stranger", "--", "sleep", "1000"])
+        process = subprocess.Popen(
+            [sys.executable, LOCALVM, "stranger", "--", "sleep", "1000"],
+            # A shell starts what it puts into the background with SIGINT ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         eventually(lambda pid=process.pid: subprocess.run(["pgrep", "-P", str(pid), "sleep"]).returncode == 0)  # type: ignore[misc]
         process.send_signal(number)
         assert process.wait(10) != 0
