@@ -15,7 +15,8 @@ from iris_api.main import build_app
 from iris_api.model import Model
 from iris_api.settings import Settings
 
-BUNDLE = Path(__file__).parents[2] / "models" / "iris" / "1.0.0"
+MODELS = Path(__file__).parents[2] / "models"
+BUNDLE = MODELS / "iris" / "1.0.0"
 
 
 @pytest.fixture(scope="session")

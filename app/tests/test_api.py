@@ -94,6 +94,7 @@ def test_readiness_names_release_and_model(client: TestClient) -> None:
         "status": "ok",
         "model": "iris",
         "model_version": "1.0.0",
+        "engine": "sklearn",
         "release": "r42",
         "instance": "iris-api@2",
     }
@@ -142,8 +143,12 @@ def test_a_client_cannot_make_up_label_values(client: TestClient) -> None:
 def test_the_documentation_has_working_examples(client: TestClient) -> None:
     operation = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
     content = operation["requestBody"]["content"]["application/json"]
-    assert content["schema"]["required"] == ["petal_length", "petal_width"]
-    assert content["schema"]["additionalProperties"] is False
+    one, many = content["schema"]["oneOf"]
+    assert one["required"] == ["petal_length", "petal_width"]
+    assert one["additionalProperties"] is False
+    assert many["items"] == one
+    answers = client.post("/predict", json=content["examples"].pop("a list")["value"]).json()
+    assert [answer["species"] for answer in answers] == ["virginica", "setosa"]
     assert content["examples"].keys() == {"setosa", "versicolor", "virginica"}
     for species, example in content["examples"].items():
         assert client.post("/predict", json=example["value"]).json()["species"] == species

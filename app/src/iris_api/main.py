@@ -74,7 +74,7 @@ def create_app() -> FastAPI:
     settings = Settings.from_environ(os.environ)
     notify(f"STATUS=Loading {settings.model_dir}")
     try:
-        model = Model.load(settings.model_dir)
+        model = Model.load(settings.model_dir, settings.skops_trusted)
         app = build_app(settings, model)
         asyncio.run(answer_golden_samples(app, model.manifest))
     except BundleError as error:

@@ -12,7 +12,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from iris_api.bundle import Manifest
+from iris_api.manifest import Manifest
 from iris_api.settings import Settings
 
 # A prediction takes some 0.4 ms, one in a queue some 10; a second is the time after which a client has long given up.
@@ -48,7 +48,7 @@ class Metrics:
         Info("iris_api_release", "The release that runs.", registry=self.registry).info(
             {"release": settings.release, "instance_name": settings.name}
         )
-        self._classes = manifest.classes
+        self._classes = [each.name for each in manifest.classes or []]
         self.reset()
 
     def reset(self) -> None:
