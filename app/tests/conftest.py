@@ -25,6 +25,11 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="session")
+def forest() -> Model:
+    return Model.load(MODELS / "iris-forest" / "1.0.0")
+
+
+@pytest.fixture(scope="session")
 def settings() -> Settings:
     return Settings(instance=2, model_dir=BUNDLE, release="r42", max_body_bytes=1024)
 

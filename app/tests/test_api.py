@@ -125,7 +125,9 @@ def test_metrics_count_answers_and_classes(client: TestClient) -> None:
     ):
         assert line in metrics.text.splitlines()
     assert re.search(
-        r'^iris_api_model_info{name="iris",sha256="[0-9a-f]{64}",version="1.0.0"} 1.0$', metrics.text, re.M
+        r'^iris_api_model_info{engine="sklearn",name="iris",sha256="[0-9a-f]{64}",version="1.0.0"} 1.0$',
+        metrics.text,
+        re.M,
     )
     assert "process_resident_memory_bytes" in metrics.text
 

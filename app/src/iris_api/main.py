@@ -10,13 +10,15 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
-from iris_api import __version__, docs, errors
+from iris_api import __version__, docs, errors, routes, v2
+from iris_api.batching import Batcher
 from iris_api.bundle import BundleError
+from iris_api.inference import Inference, Predict
 from iris_api.metrics import Metrics
 from iris_api.middleware import RequestContext
 from iris_api.model import Model
 from iris_api.notify import heartbeat, notify
-from iris_api.routes import build_router
+from iris_api.rows import RowParser
 from iris_api.selftest import answer_golden_samples
 from iris_api.settings import Settings
 
@@ -28,8 +30,14 @@ _WORKER_BOOT_ERROR = 3
 
 def build_app(settings: Settings, model: Model) -> FastAPI:
     """Return the application that serves a model."""
-    metrics = Metrics(settings, model.manifest)
     manifest = model.manifest
+    metrics = Metrics(settings, manifest, model.engine.name)
+    parser = RowParser(manifest, settings.max_rows)
+    batcher = Batcher(
+        model, metrics, max_batch_rows=settings.max_batch_rows, max_waiting_rows=settings.max_waiting_rows
+    )
+    inference = Inference(batcher, metrics)
+    predict = Predict(manifest, parser, inference, metrics, settings.max_body_bytes)
     served = f"{manifest.name} {manifest.version} on {settings.bind}"
 
     @asynccontextmanager
@@ -59,9 +67,11 @@ def build_app(settings: Settings, model: Model) -> FastAPI:
         RequestContext,
         metrics=metrics,
         headers={"X-Served-By": settings.name, "X-Model-Version": manifest.version},
+        shortcuts={("POST", "/predict"): predict},
     )
     errors.install(app)
-    app.include_router(build_router(settings, model, metrics))
+    app.include_router(routes.build_router(settings, model, parser, predict, metrics))
+    app.include_router(v2.build_router(settings, model, parser, inference, metrics))
     docs.install(app)
     return app
 

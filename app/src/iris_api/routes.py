@@ -1,4 +1,4 @@
-"""What the API answers."""
+"""The paths of the API, as FastAPI knows and documents them."""
 
 from http import HTTPStatus
 from typing import Any
@@ -8,7 +8,8 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field, create_model
 
-from iris_api.errors import ApiError, ErrorBody, invalid
+from iris_api.errors import ApiError, ErrorBody
+from iris_api.inference import Answers, Predict
 from iris_api.manifest import Manifest
 from iris_api.metrics import Metrics
 from iris_api.model import Model, Prediction
@@ -22,11 +23,12 @@ class HealthBody(BaseModel):
     status: str
 
 
-def build_router(settings: Settings, model: Model, metrics: Metrics) -> APIRouter:
-    """Return the routes of one instance."""
+def build_router(
+    settings: Settings, model: Model, parser: RowParser, predict_endpoint: Predict, metrics: Metrics
+) -> APIRouter:
+    """Return the routes of one instance, the Open Inference Protocol's apart."""
     router = APIRouter()
     manifest = model.manifest
-    parser = RowParser(manifest, settings.max_rows)
     ready_body = {
         "status": "ok",
         "model": manifest.name,
@@ -43,7 +45,7 @@ def build_router(settings: Settings, model: Model, metrics: Metrics) -> APIRoute
         responses={
             200: {
                 "model": answer_model | list[answer_model],  # type: ignore[valid-type]
-                "content": {"application/json": {"example": _example_answer(model)}},
+                "content": {"application/json": {"example": _example_answer(manifest)}},
             },
             413: {
                 "model": ErrorBody,
@@ -51,6 +53,7 @@ def build_router(settings: Settings, model: Model, metrics: Metrics) -> APIRoute
             },
             415: {"model": ErrorBody, "description": "The body is not declared as application/json."},
             422: {"model": ErrorBody, "description": "The body is not valid; `details` says where and why."},
+            503: {"model": ErrorBody, "description": "Too many rows wait already; Retry-After says how long."},
         },
         openapi_extra=_request_body(manifest, parser),
     )
@@ -59,15 +62,7 @@ def build_router(settings: Settings, model: Model, metrics: Metrics) -> APIRoute
 
         A list is answered by a list, each element as if it had been asked for alone.
         """
-        rows, is_list = parser.parse(await read_json_body(request, settings.max_body_bytes))
-        predictions = [prediction for prediction in model.predict(rows) if prediction]
-        if len(predictions) != len(rows):
-            raise invalid("no_answer", "The model has no finite answer for these values.")
-        for prediction in predictions:
-            if prediction.name is not None:
-                metrics.predictions.labels(prediction.name).inc()
-        answers = [answer_of(manifest, prediction) for prediction in predictions]
-        return JSONResponse(answers if is_list else answers[0])
+        return Response(await predict_endpoint(request.scope, request.receive), media_type="application/json")
 
     @router.get("/health", summary="Is it alive", response_model=HealthBody)
     async def health() -> Response:
@@ -91,59 +86,27 @@ def build_router(settings: Settings, model: Model, metrics: Metrics) -> APIRoute
     return router
 
 
-async def read_json_body(request: Request, limit: int) -> bytes:
-    """Return the body of a request that says it is JSON, without ever holding more than the limit."""
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != "application/json":
-        raise ApiError(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
-            "The body must be JSON, with the header Content-Type: application/json.",
-        )
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise ApiError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", f"The body is longer than {limit} bytes."
-            )
-    return bytes(body)
-
-
-def answer_of(manifest: Manifest, prediction: Prediction) -> dict[str, Any]:
-    """Return the answer for one row as clients see it."""
-    answer: dict[str, Any] = {"prediction": prediction.value}
-    if prediction.probabilities is not None:
-        answer["prediction_proba"] = prediction.probabilities
-    if prediction.name is not None:
-        answer[manifest.target.name] = prediction.name
-    return {**answer, "model": manifest.name, "model_version": manifest.version}
-
-
 def _answer_model(manifest: Manifest) -> type[BaseModel]:
-    """Describe the answer for one row; `answer_of` makes what is described here."""
+    """Describe the answer for one row, which `Answers` puts together."""
     target = manifest.target
     fields: dict[str, Any] = {}
     if manifest.classes is None:
         unit = f", in {target.unit}" if target.unit else ""
         fields["prediction"] = (float, Field(description=f"{target.description}{unit}."))
     else:
-        types: Any = type(manifest.classes[0].value)
-        fields["prediction"] = (types, Field(description="The most probable class, as the model itself names it."))
+        kind: Any = type(manifest.classes[0].value)
+        fields["prediction"] = (kind, Field(description="The most probable class, as the model itself names it."))
         if manifest.probabilities:
-            fields["prediction_proba"] = (
-                list[float],
-                Field(description="Probability of each class; they add up to 1."),
-            )
+            description = "Probability of each class; they add up to 1."
+            fields["prediction_proba"] = (list[float], Field(description=description))
         fields[target.name] = (str, Field(description=f"{target.description}: the name of that class."))
     return create_model("Prediction", **fields, model=(str, ...), model_version=(str, ...))
 
 
-def _example_answer(model: Model) -> dict[str, Any]:
-    sample = model.manifest.golden_samples[0]
-    name = model.manifest.class_name(sample.prediction) if model.manifest.classes else None
-    prediction = Prediction(sample.prediction, name=name, probabilities=sample.probabilities)
-    return answer_of(model.manifest, prediction)
+def _example_answer(manifest: Manifest) -> dict[str, Any]:
+    sample = manifest.golden_samples[0]
+    name = manifest.class_name(sample.prediction) if manifest.classes else None
+    return Answers(manifest).of(Prediction(sample.prediction, name=name, probabilities=sample.probabilities))
 
 
 def _request_body(manifest: Manifest, parser: RowParser) -> dict[str, Any]:

@@ -41,6 +41,10 @@ class Settings(BaseModel):
     max_body_bytes: Annotated[int, Field(ge=256)] = 65536
     max_rows: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """How many rows one request may have."""
+    max_batch_rows: Annotated[int, Field(ge=1)] = 1000
+    """How many rows of several requests may share one call of the model."""
+    max_waiting_rows: Annotated[int, Field(ge=1)] = 4000
+    """How many rows may wait for the model; a request beyond them gets 503."""
     skops_trusted: Annotated[tuple[str, ...], BeforeValidator(_split)] = ("sklearn.tree._tree.Tree",)
     """Types, separated by commas, that a skops artifact may hold beside those that skops itself trusts."""
     keepalive: Seconds = 75
