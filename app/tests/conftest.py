@@ -21,12 +21,13 @@ BUNDLE = MODELS / "iris" / "1.0.0"
 
 @pytest.fixture(scope="session")
 def model() -> Model:
+    """The default model, by the engine that an instance takes of its own accord."""
     return Model.load(BUNDLE)
 
 
 @pytest.fixture(scope="session")
-def forest() -> Model:
-    return Model.load(MODELS / "iris-forest" / "1.0.0")
+def joblib_model() -> Model:
+    return Model.load(BUNDLE, "sklearn")
 
 
 @pytest.fixture(scope="session")

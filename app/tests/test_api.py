@@ -94,7 +94,7 @@ def test_readiness_names_release_and_model(client: TestClient) -> None:
         "status": "ok",
         "model": "iris",
         "model_version": "1.0.0",
-        "engine": "sklearn",
+        "engine": "onnx",
         "release": "r42",
         "instance": "iris-api@2",
     }
@@ -125,7 +125,7 @@ def test_metrics_count_answers_and_classes(client: TestClient) -> None:
     ):
         assert line in metrics.text.splitlines()
     assert re.search(
-        r'^iris_api_model_info{engine="sklearn",name="iris",sha256="[0-9a-f]{64}",version="1.0.0"} 1.0$',
+        r'^iris_api_model_info{engine="onnx",name="iris",sha256="[0-9a-f]{64}",version="1.0.0"} 1.0$',
         metrics.text,
         re.M,
     )

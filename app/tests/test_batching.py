@@ -10,14 +10,16 @@ from http import HTTPStatus
 from typing import Any
 
 import httpx2
+import joblib
 import pytest
 from fastapi import FastAPI
 
+from conftest import MODELS
 from iris_api.batching import Batcher
 from iris_api.errors import ApiError
 from iris_api.main import build_app
 from iris_api.metrics import Metrics
-from iris_api.model import Model, Prediction
+from iris_api.model import EngineChoice, Model, Prediction
 from iris_api.settings import Settings
 
 POISON = 66.6
@@ -27,6 +29,7 @@ class Echo:
     """An engine that answers a row's first number and remembers its calls."""
 
     name = "sklearn"
+    tolerance = 0.0
 
     def __init__(self) -> None:
         self.calls: list[int] = []
@@ -139,9 +142,13 @@ def test_the_clients_of_a_full_queue_are_told(settings: Settings, model: Model) 
     assert b'iris_api_rejected_requests_total{reason="overloaded"}' in app.state.metrics.render()
 
 
-def test_answers_keep_their_order_and_their_owner(settings: Settings, model: Model, forest: Model) -> None:
-    """Random rows and lists, some of them wrong, all at once: each gets what the model says to it alone."""
+@pytest.mark.parametrize("engine", ["sklearn", "onnx"])
+@pytest.mark.parametrize("name", ["iris", "iris-forest"])
+def test_answers_keep_their_order_and_their_owner(settings: Settings, name: str, engine: EngineChoice) -> None:
+    """Random rows and lists, some of them wrong, all at once: each gets what the joblib model says to it alone."""
     chance = random.Random(5)
+    bundle = MODELS / name / "1.0.0"
+    estimator = joblib.load(bundle / "model.joblib")
 
     def row() -> dict[str, float]:
         return {"petal_length": chance.uniform(0, 8), "petal_width": chance.uniform(0, 3)}
@@ -150,21 +157,20 @@ def test_answers_keep_their_order_and_their_owner(settings: Settings, model: Mod
         chance.choice([row, row, lambda: [row() for _ in range(chance.randint(1, 9))], lambda: {"petal_length": 3}])()
         for _ in range(400)
     ]
-    for served in (model, forest):
-        app = build_app(settings, served)
-        for body, response in zip(bodies, together(app, bodies), strict=True):
-            rows = body if isinstance(body, list) else [body]
-            if "petal_width" not in rows[0]:
-                assert response.status_code == 422
-                continue
-            answers = response.json() if isinstance(body, list) else [response.json()]
-            for asked, answer in zip(rows, answers, strict=True):
-                (expected,) = served.predict([list(asked.values())])
-                assert expected and answer["prediction"] == expected.value
-                assert answer["prediction_proba"] == pytest.approx(expected.probabilities, abs=1e-12)
-        metrics = app.state.metrics.render().decode().splitlines()
-        calls = next(float(line.split()[1]) for line in metrics if line.startswith("iris_api_batch_rows_count"))
-        assert calls < 50
+    app = build_app(settings, Model.load(bundle, engine))
+    for body, response in zip(bodies, together(app, bodies), strict=True):
+        rows = body if isinstance(body, list) else [body]
+        if "petal_width" not in rows[0]:
+            assert response.status_code == 422
+            continue
+        answers = response.json() if isinstance(body, list) else [response.json()]
+        for asked, answer in zip(rows, answers, strict=True):
+            row_of_it = [list(asked.values())]
+            assert answer["prediction"] == estimator.predict(row_of_it)[0]
+            assert answer["prediction_proba"] == pytest.approx(estimator.predict_proba(row_of_it)[0], abs=1e-6)
+    metrics = app.state.metrics.render().decode().splitlines()
+    calls = next(float(line.split()[1]) for line in metrics if line.startswith("iris_api_batch_rows_count"))
+    assert calls < 50
 
 
 def test_the_way_through_fastapi_gives_the_same_answers(settings: Settings, model: Model) -> None:

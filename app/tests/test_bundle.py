@@ -25,7 +25,7 @@ EditManifest = Callable[[Callable[[dict[str, Any]], None]], Path]
 
 def refusal(directory: Path) -> str:
     with pytest.raises(BundleError) as caught:
-        Model.load(directory)
+        Model.load(directory, "sklearn")
     message = str(caught.value)
     assert str(directory) in message
     assert "\n" not in message
@@ -47,7 +47,7 @@ def exchange_estimator(directory: Path, estimator: object) -> None:
 
 
 def test_the_whole_bundle_loads(copied_bundle: Path) -> None:
-    model = Model.load(copied_bundle)
+    model = Model.load(copied_bundle, "sklearn")
     for sample in model.manifest.golden_samples:
         (answer,) = model.predict([[sample.input[name] for name in model.manifest.feature_names]])
         assert answer and answer.value == sample.prediction
@@ -55,7 +55,7 @@ def test_the_whole_bundle_loads(copied_bundle: Path) -> None:
 
 
 def test_rows_are_answered_together_in_their_order(copied_bundle: Path) -> None:
-    model = Model.load(copied_bundle)
+    model = Model.load(copied_bundle, "sklearn")
     rows = [[1.4, 0.2], [6.5, 0.8], [4.35, 1.35]]
     together = model.predict(rows)
     assert [answer and answer.value for answer in together] == [0, 2, 1]
@@ -168,9 +168,9 @@ def use_skops(directory: Path, estimator: Any) -> None:
     path.write_text(json.dumps(manifest))
 
 
-def test_a_skops_artifact_answers_as_the_joblib_does(copied_bundle: Path, model: Model) -> None:
+def test_a_skops_artifact_answers_as_the_joblib_does(copied_bundle: Path, joblib_model: Model) -> None:
     use_skops(copied_bundle, joblib.load(copied_bundle / "model.joblib"))
-    assert Model.load(copied_bundle).predict([[6.5, 0.8]]) == model.predict([[6.5, 0.8]])
+    assert Model.load(copied_bundle, "sklearn").predict([[6.5, 0.8]]) == joblib_model.predict([[6.5, 0.8]])
 
 
 def test_a_skops_type_must_be_allowed_by_the_settings(copied_bundle: Path) -> None:
@@ -179,4 +179,4 @@ def test_a_skops_type_must_be_allowed_by_the_settings(copied_bundle: Path) -> No
     message = refusal(copied_bundle)
     assert "sklearn.tree._tree.Tree, which is not allowed here" in message
     assert "IRIS_API_SKOPS_TRUSTED=sklearn.tree._tree.Tree" in message
-    Model.load(copied_bundle, ["sklearn.tree._tree.Tree"])
+    Model.load(copied_bundle, "sklearn", ["sklearn.tree._tree.Tree"])

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from conftest import MODELS
 from iris_api.main import build_app
-from iris_api.model import Model
+from iris_api.model import EngineChoice, Model
 from iris_api.settings import Settings
 
 BUNDLES = sorted(path.parent for path in MODELS.glob("*/*/manifest.json"))
@@ -26,9 +26,15 @@ def bundle(request: pytest.FixtureRequest) -> Path:
     return path
 
 
+@pytest.fixture(params=["sklearn", "onnx"])
+def engine(request: pytest.FixtureRequest) -> EngineChoice:
+    choice: EngineChoice = request.param
+    return choice
+
+
 @pytest.fixture
-def client(bundle: Path) -> Iterator[TestClient]:
-    with TestClient(build_app(Settings(model_dir=bundle), Model.load(bundle))) as client:
+def client(bundle: Path, engine: EngineChoice) -> Iterator[TestClient]:
+    with TestClient(build_app(Settings(model_dir=bundle), Model.load(bundle, engine))) as client:
         yield client
 
 
@@ -43,9 +49,9 @@ def test_a_row_is_answered_as_the_estimator_itself_does(bundle: Path, client: Te
     for sample in manifest(bundle)["golden_samples"]:
         answer = client.post("/predict", json=sample["input"]).json()
         row = [list(sample["input"].values())]
-        assert answer["prediction"] == pytest.approx(estimator.predict(row)[0], rel=1e-9)
+        assert answer["prediction"] == pytest.approx(estimator.predict(row)[0], rel=1e-6)
         if hasattr(estimator, "predict_proba"):
-            assert answer["prediction_proba"] == pytest.approx(estimator.predict_proba(row)[0], abs=1e-9)
+            assert answer["prediction_proba"] == pytest.approx(estimator.predict_proba(row)[0], abs=1e-6)
             assert answer[target] == manifest(bundle)["classes"][answer["prediction"]]["name"]
 
 

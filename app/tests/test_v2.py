@@ -35,7 +35,7 @@ def test_the_server_says_what_it_is_and_that_it_lives(client: TestClient) -> Non
 @pytest.mark.parametrize("path", ["/v2/models/iris", "/v2/models/iris/versions/1.0.0"])
 def test_the_model_says_what_it_takes(client: TestClient, path: str) -> None:
     about = client.get(path).json()
-    assert (about["name"], about["versions"], about["platform"]) == ("iris", ["1.0.0"], "sklearn")
+    assert (about["name"], about["versions"], about["platform"]) == ("iris", ["1.0.0"], "onnxruntime_onnx")
     (given,) = about["inputs"]
     assert (given["name"], given["datatype"], given["shape"]) == ("input", "FP64", [-1, 2])
     assert [(each["name"], each["datatype"], each["shape"]) for each in about["outputs"]] == [

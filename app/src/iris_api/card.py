@@ -42,7 +42,19 @@ def _facts(manifest: Manifest) -> str:
             ("Task", manifest.task),
             ("Artifact", f"`{manifest.artifact}`, sha256 `{manifest.sha256}`"),
             ("Made with", libraries),
+            ("ONNX", _onnx(manifest)),
         ],
+    )
+
+
+def _onnx(manifest: Manifest) -> str:
+    if manifest.onnx is None:
+        return f"none: {manifest.no_onnx_reason}"
+    proof = manifest.onnx.proof
+    same = "same classes, probabilities" if manifest.probabilities else "same classes" if manifest.classes else "values"
+    return (
+        f"`{manifest.onnx.artifact}`, proven on {sum(proof.points.values())} rows with onnxruntime "
+        f"{proof.onnxruntime}: {same} within {proof.largest_difference:.0e}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     pack.add_argument("--models-dir", type=Path, default=Path("models"), metavar="DIR", help="default: ./models")
     pack.add_argument("--replace", action="store_true", help="write over a bundle of the same name and version")
+    pack.add_argument("--no-onnx", action="store_true", help="leave out the conversion to ONNX")
     _add_trusted(pack)
     pack.set_defaults(run=_pack)
 
@@ -142,11 +144,16 @@ def _pack(given: argparse.Namespace) -> None:
 
     sample = Sample(names, np.array(rows, dtype=np.float64), targets)
     name = f"model{given.artifact.suffix}"
+    if not given.no_onnx and importlib.util.find_spec("skl2onnx") is None:
+        raise UsageError("skl2onnx, which converts, is not installed: pip install 'iris-api[pack]', or --no-onnx.")
     try:
-        manifest = pack(directory, about, name, artifact, sample, skops_trusted=given.skops_trusted)
+        manifest = pack(
+            directory, about, name, artifact, sample, skops_trusted=given.skops_trusted, onnx=not given.no_onnx
+        )
     except PackError as error:
         raise UsageError(str(error)) from error
     print(f"{directory}: {manifest.task}, {len(names)} features. {_summary(manifest.metrics)}".rstrip())
+    print(f"ONNX: {'proven equal' if manifest.onnx else manifest.no_onnx_reason}")
     print(f"Deploy it: fortress_model_name: {given.name}, fortress_model_version: {given.version}")
 
 
@@ -154,8 +161,13 @@ def _check(given: argparse.Namespace) -> None:
     from iris_api.packing import check
 
     for bundle in given.bundles:
-        manifest = check(bundle, given.skops_trusted).manifest
-        print(f"{bundle}: good, {manifest.name} {manifest.version}, {len(manifest.golden_samples)} golden samples")
+        manifest = check(bundle, "sklearn", given.skops_trusted).manifest
+        engines = "scikit-learn"
+        if manifest.onnx:
+            check(bundle, "onnx")
+            engines += " and ONNX Runtime"
+        samples = f"{len(manifest.golden_samples)} golden samples"
+        print(f"{bundle}: good, {manifest.name} {manifest.version}, {samples} answered by {engines}")
 
 
 def _show(given: argparse.Namespace) -> None:

@@ -38,7 +38,7 @@ def build_app(settings: Settings, model: Model) -> FastAPI:
     )
     inference = Inference(batcher, metrics)
     predict = Predict(manifest, parser, inference, metrics, settings.max_body_bytes)
-    served = f"{manifest.name} {manifest.version} on {settings.bind}"
+    served = f"{manifest.name} {manifest.version} by {model.engine.name} on {settings.bind}"
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -84,9 +84,9 @@ def create_app() -> FastAPI:
     settings = Settings.from_environ(os.environ)
     notify(f"STATUS=Loading {settings.model_dir}")
     try:
-        model = Model.load(settings.model_dir, settings.skops_trusted)
+        model = Model.load(settings.model_dir, settings.engine, settings.skops_trusted)
         app = build_app(settings, model)
-        asyncio.run(answer_golden_samples(app, model.manifest))
+        asyncio.run(answer_golden_samples(app, model.manifest, model.engine.tolerance))
     except BundleError as error:
         logger.critical("Model refused: %s", error)
         notify(f"STATUS=Model refused: {error}")

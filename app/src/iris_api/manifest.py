@@ -92,6 +92,38 @@ class GoldenSample(_Part):
     probabilities: list[float] | None = None
 
 
+class Proof(_Part):
+    """Where the converted model was compared with the artifact, and how well they agreed."""
+
+    artifact_sha256: Sha256
+    """Of the artifact it was compared with."""
+    onnxruntime: str
+    """Version of ONNX Runtime that computed the answers; the proof holds for no other."""
+    points: dict[str, int]
+    """How many rows of which kind; a classifier's classes were the same on all of them."""
+    tolerance: Annotated[float, Field(gt=0, le=1e-3)]
+    largest_difference: Annotated[float, Field(ge=0)]
+    """Of any probability, or of any value relative to its size."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if self.largest_difference > self.tolerance or not sum(self.points.values()):
+            raise ValueError("the proof proves nothing: no points, or a difference above its own tolerance")
+        return self
+
+
+class Onnx(_Part):
+    """The same model converted to ONNX."""
+
+    artifact: FileName
+    sha256: Sha256
+    precision: Literal["double", "float"]
+    """Type of its input."""
+    output: str
+    """Name of the output that answers."""
+    proof: Proof
+
+
 class Manifest(_Part):
     """A model bundle: what its artifact is, what it takes, what it answers, and what vouches for it."""
 
@@ -112,6 +144,9 @@ class Manifest(_Part):
     """In the order of the probabilities; null for a regressor."""
     probabilities: bool
     """Whether answers carry the probability of each class."""
+    onnx: Onnx | None = None
+    no_onnx_reason: str | None = None
+    """Why there is no converted model."""
     training: dict[str, str | int]
     metrics: dict[str, float]
     golden_samples: Annotated[list[GoldenSample], Field(min_length=1)]
@@ -130,6 +165,8 @@ class Manifest(_Part):
             raise ValueError("a classifier has classes, a regressor has a reference of its target")
         if self.probabilities and not classifies:
             raise ValueError("a regressor has no probabilities")
+        if (self.onnx is None) == (self.no_onnx_reason is None):
+            raise ValueError("there must be either an onnx model or the reason why there is none")
         values = [each.value for each in self.classes or []]
         if len(set(values)) != len(values):
             raise ValueError("two classes have the same value")
@@ -152,10 +189,6 @@ class Manifest(_Part):
     def class_name(self, value: Label) -> str:
         """Return the name of a class of this manifest."""
         return next(each.name for each in self.classes or [] if each.value == value)
-
-    def agrees(self, found: float, expected: float, tolerance: float | None = None) -> bool:
-        """Tell whether a number that was computed is, within the tolerance, the one that was promised."""
-        return abs(found - expected) <= (tolerance or self.golden_tolerance) * max(1.0, abs(expected))
 
 
 def json_schema() -> str:

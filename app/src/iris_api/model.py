@@ -1,21 +1,29 @@
 """A model: rows in, predictions out, whatever engine computes them."""
 
+import logging
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
-from iris_api.bundle import read_manifest
-from iris_api.manifest import Label, Manifest
+from iris_api.bundle import BundleError, read_manifest
+from iris_api.manifest import MANIFEST, Label, Manifest
+
+logger = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
     """Computes the answers of many rows in one call."""
 
     name: str
+    tolerance: float
+    """How far its answers may be off."""
 
     def __call__(self, rows: Sequence[Sequence[float]]) -> list[Any]:
         """Return a list of probabilities for each row, or its value where there are no probabilities."""
+
+
+EngineChoice = Literal["auto", "sklearn", "onnx"]
 
 
 class Prediction(NamedTuple):
@@ -41,12 +49,10 @@ class Model:
         self._by_value = {each[0]: Prediction(*each) for each in self._classes}
 
     @classmethod
-    def load(cls, directory: Path, skops_trusted: Sequence[str] = ()) -> Self:
+    def load(cls, directory: Path, engine: EngineChoice = "auto", skops_trusted: Sequence[str] = ()) -> Self:
         """Load the bundle in a directory, or raise BundleError."""
-        from iris_api.sklearn_engine import SklearnEngine
-
         manifest = read_manifest(directory)
-        return cls(manifest, SklearnEngine.load(directory, manifest, skops_trusted))
+        return cls(manifest, _load_engine(directory, manifest, engine, skops_trusted))
 
     def predict(self, rows: Sequence[Sequence[float]]) -> list[Prediction | None]:
         """Answer all rows with one call of the engine, in their order.
@@ -65,3 +71,22 @@ class Model:
         if not isfinite(sum(probabilities)):
             return None
         return Prediction(*self._classes[probabilities.index(max(probabilities))], probabilities)
+
+
+def _load_engine(directory: Path, manifest: Manifest, choice: EngineChoice, skops_trusted: Sequence[str]) -> Engine:
+    """Load one engine and import nothing of the other: scikit-learn alone takes a second, and memory."""
+    if choice != "sklearn":
+        from iris_api.onnx_engine import OnnxEngine, why_unproven
+
+        reason = why_unproven(manifest)
+        if reason is None:
+            return OnnxEngine.load(directory, manifest)
+        if choice == "onnx":
+            raise BundleError(
+                f"{directory / MANIFEST}: the model cannot be served by ONNX Runtime: {reason}. Pack it again, or set "
+                "IRIS_API_ENGINE=sklearn (or auto, which takes what there is)."
+            )
+        logger.info("Serving by scikit-learn, because the model cannot be served by ONNX Runtime: %s", reason)
+    from iris_api.sklearn_engine import SklearnEngine
+
+    return SklearnEngine.load(directory, manifest, skops_trusted)

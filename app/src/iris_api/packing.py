@@ -20,8 +20,9 @@ from sklearn.metrics import accuracy_score, log_loss, mean_absolute_error, r2_sc
 
 from iris_api.bundle import BundleError
 from iris_api.card import CARD, model_card
+from iris_api.conversion import ARTIFACT, ConversionError, convert
 from iris_api.manifest import MANIFEST, RESERVED, Label, Manifest, Reference
-from iris_api.model import Model
+from iris_api.model import EngineChoice, Model
 from iris_api.selftest import is_golden
 from iris_api.sklearn_engine import features_of, open_artifact, task_of
 
@@ -89,6 +90,7 @@ def pack(
     metrics: Mapping[str, float] | None = None,
     golden: Sequence[Sequence[float]] | None = None,
     skops_trusted: Sequence[str] = (),
+    onnx: bool = True,
 ) -> Manifest:
     """Write the bundle of an artifact, proven by loading it as an instance would."""
     try:
@@ -98,27 +100,41 @@ def pack(
     sample = _fit_features(estimator, sample)
     content = _describe(estimator, about, sample, metrics, golden)
     content.update(artifact=artifact_name, sha256=hashlib.sha256(artifact).hexdigest())
-    try:
-        manifest = Manifest.model_validate(content)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        raise PackError(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}.") from None
-    files = {
-        artifact_name: artifact,
-        MANIFEST: (json.dumps(content, indent=2) + "\n").encode(),
-        CARD: model_card(manifest).encode(),
-    }
+    files = {artifact_name: artifact}
+    manifest = _validate(content | {"no_onnx_reason": "it was packed without"})
+    if not onnx:
+        content["no_onnx_reason"] = manifest.no_onnx_reason
+    else:
+        try:
+            converted = convert(estimator, manifest, sample.rows)
+            content["onnx"] = converted.about
+            files[ARTIFACT] = converted.content
+        except ConversionError as error:
+            content["no_onnx_reason"] = str(error)
+    manifest = _validate(content)
+    files[MANIFEST] = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    files[CARD] = model_card(manifest).encode()
     write(directory, files, manifest, skops_trusted)
     return manifest
 
 
-def check(directory: Path, skops_trusted: Sequence[str]) -> Model:
+def _validate(content: dict[str, Any]) -> Manifest:
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        raise PackError(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}.") from None
+
+
+def check(directory: Path, engine: EngineChoice = "auto", skops_trusted: Sequence[str] = ()) -> Model:
     """Load a bundle as an instance does and ask it its golden samples; raise BundleError if it must not be served."""
-    model = Model.load(directory, skops_trusted)
+    model = Model.load(directory, engine, skops_trusted)
     manifest = model.manifest
     rows = [[sample.input[name] for name in manifest.feature_names] for sample in manifest.golden_samples]
     for number, (sample, answer) in enumerate(zip(manifest.golden_samples, model.predict(rows), strict=True), 1):
-        if answer is None or not is_golden(manifest, sample, answer.value, answer.probabilities):
+        if answer is None or not is_golden(
+            manifest, sample, answer.value, answer.probabilities, model.engine.tolerance
+        ):
             raise BundleError(
                 f"{directory / MANIFEST}: golden sample {number}, {sample.input}, is answered {answer} and not "
                 f"{sample.prediction!r} {sample.probabilities or ''}. Train the model again."
@@ -134,7 +150,9 @@ def write(directory: Path, files: Mapping[str, bytes], manifest: Manifest, skops
         new.mkdir()
         for name, content in files.items():
             (new / name).write_bytes(content)
-        check(new, skops_trusted)
+        check(new, "sklearn", skops_trusted)
+        if manifest.onnx:
+            check(new, "onnx", skops_trusted)
         if directory.exists():
             directory.rename(old)
         new.rename(directory)

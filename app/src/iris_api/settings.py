@@ -35,6 +35,8 @@ class Settings(BaseModel):
     bind_address: IPv4Address | IPv6Address = IPv4Address("127.0.0.1")
     model_dir: Path
     """Directory of a model bundle: manifest.json and the artifact it names."""
+    engine: Literal["auto", "sklearn", "onnx"] = "auto"
+    """What computes the answers; auto takes onnx where the bundle proves that it answers alike."""
     release: Annotated[str, Field(min_length=1, max_length=64)] = __version__
     """Name of the deployed release, shown by /health/ready and /metrics."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

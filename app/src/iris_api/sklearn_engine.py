@@ -31,6 +31,7 @@ class SklearnEngine:
     def __init__(self, manifest: Manifest, estimator: Any) -> None:
         """Take an estimator that fits the manifest."""
         self.estimator = estimator
+        self.tolerance = manifest.golden_tolerance
         self._call = estimator.predict_proba if manifest.probabilities else estimator.predict
 
     @classmethod
