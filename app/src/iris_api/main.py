@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from iris_api import __version__, docs, errors, routes, v2
 from iris_api.batching import Batcher
@@ -28,7 +29,17 @@ logger = logging.getLogger(__name__)
 _WORKER_BOOT_ERROR = 3
 
 
-def build_app(settings: Settings, model: Model) -> FastAPI:
+class Application(FastAPI):
+    """FastAPI behind our middleware, and not around it: what FastAPI does in front of every middleware takes 10 us."""
+
+    context: RequestContext
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request, or the start and stop of the application."""
+        await self.context(scope, receive, send)
+
+
+def build_app(settings: Settings, model: Model) -> Application:
     """Return the application that serves a model."""
     manifest = model.manifest
     metrics = Metrics(settings, manifest, model.engine.name)
@@ -52,7 +63,7 @@ def build_app(settings: Settings, model: Model) -> FastAPI:
         with suppress(asyncio.CancelledError):
             await pulse
 
-    app = FastAPI(
+    app = Application(
         title=f"{manifest.name} API",
         description=manifest.description,
         version=__version__,
@@ -63,8 +74,8 @@ def build_app(settings: Settings, model: Model) -> FastAPI:
     )
     app.state.ready = False
     app.state.metrics = metrics
-    app.add_middleware(
-        RequestContext,
+    app.context = RequestContext(
+        super(Application, app).__call__,
         metrics=metrics,
         headers={"X-Served-By": settings.name, "X-Model-Version": manifest.version},
         shortcuts={("POST", "/predict"): predict},
@@ -76,7 +87,7 @@ def build_app(settings: Settings, model: Model) -> FastAPI:
     return app
 
 
-def create_app() -> FastAPI:
+def create_app() -> Application:
     """Load the model, prove it by its golden samples and return the application; called in the gunicorn worker.
 
     Whatever is wrong with the bundle ends the process with one line in the log.
