@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from iris_api.main import build_app
@@ -193,36 +190,3 @@ def test_a_row_without_a_finite_answer_is_the_inputs_fault(
     monkeypatch.setattr(model, "engine", lambda rows: [[math.inf, 0, math.nan] for _ in rows])
     response = post(client, json.dumps(ROW))
     assert (response.status_code, response.json()["code"]) == (422, "no_answer")
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=12,
-)
-near_misses = st.fixed_dictionaries(
-    {}, optional={"petal_length": json_values, "petal_width": json_values, "colour": json_values}
-)
-bodies = (
-    st.binary(max_size=200)
-    | st.text().map(lambda text: text.encode("utf-8", "surrogatepass"))
-    | (json_values | near_misses | st.lists(near_misses, max_size=5)).map(lambda value: json.dumps(value).encode())
-    | st.floats().map(lambda value: with_length(repr(value)).encode())
-    | st.integers(-(10**400), 10**400).map(lambda value: with_length(str(value)).encode())
-)
-
-
-@hypothesis_settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(body=bodies)
-@example(body=b'{"petal_length": 1e308, "petal_width": 1e308}')
-@example(body=b'{"petal_length": 1' + 500 * b"0" + b', "petal_width": 1}')
-@example(body=900 * b'{"a":')
-def test_no_body_whatever_is_an_error_of_ours(client: TestClient, body: bytes) -> None:
-    response = post(client, body)
-    assert response.status_code in {200, 413, 422}
-    answer = response.json()
-    if response.status_code == 200:
-        for each in answer if isinstance(answer, list) else [answer]:
-            assert all(math.isfinite(probability) for probability in each["prediction_proba"])
-    else:
-        assert answer.keys() >= {"error", "code", "request_id"}

@@ -305,6 +305,11 @@ def build_router(
             summary="Answer rows",
             response_model=InferResponse,
             responses={
+                200: {
+                    "content": {
+                        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+                    },
+                },
                 400: {"model": ErrorBody, "description": "The body is not valid; `error` says where and why."},
                 413: {"model": ErrorBody, "description": "Too many bytes or rows."},
                 415: {"model": ErrorBody, "description": "The body is declared as something else."},
