@@ -15,12 +15,19 @@ from iris_api.main import build_app
 from iris_api.model import Model
 from iris_api.settings import Settings
 
-BUNDLE = Path(__file__).parents[2] / "models" / "iris" / "1.0.0"
+MODELS = Path(__file__).parents[2] / "models"
+BUNDLE = MODELS / "iris" / "1.0.0"
 
 
 @pytest.fixture(scope="session")
 def model() -> Model:
+    """The default model, by the engine that an instance takes of its own accord."""
     return Model.load(BUNDLE)
+
+
+@pytest.fixture(scope="session")
+def joblib_model() -> Model:
+    return Model.load(BUNDLE, "sklearn")
 
 
 @pytest.fixture(scope="session")

@@ -94,6 +94,7 @@ def test_readiness_names_release_and_model(client: TestClient) -> None:
         "status": "ok",
         "model": "iris",
         "model_version": "1.0.0",
+        "engine": "onnx",
         "release": "r42",
         "instance": "iris-api@2",
     }
@@ -124,7 +125,9 @@ def test_metrics_count_answers_and_classes(client: TestClient) -> None:
     ):
         assert line in metrics.text.splitlines()
     assert re.search(
-        r'^iris_api_model_info{name="iris",sha256="[0-9a-f]{64}",version="1.0.0"} 1.0$', metrics.text, re.M
+        r'^iris_api_model_info{engine="onnx",name="iris",sha256="[0-9a-f]{64}",version="1.0.0"} 1.0$',
+        metrics.text,
+        re.M,
     )
     assert "process_resident_memory_bytes" in metrics.text
 
@@ -142,8 +145,12 @@ def test_a_client_cannot_make_up_label_values(client: TestClient) -> None:
 def test_the_documentation_has_working_examples(client: TestClient) -> None:
     operation = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
     content = operation["requestBody"]["content"]["application/json"]
-    assert content["schema"]["required"] == ["petal_length", "petal_width"]
-    assert content["schema"]["additionalProperties"] is False
+    one, many = content["schema"]["oneOf"]
+    assert one["required"] == ["petal_length", "petal_width"]
+    assert one["additionalProperties"] is False
+    assert many["items"] == one
+    answers = client.post("/predict", json=content["examples"].pop("a list")["value"]).json()
+    assert [answer["species"] for answer in answers] == ["virginica", "setosa"]
     assert content["examples"].keys() == {"setosa", "versicolor", "virginica"}
     for species, example in content["examples"].items():
         assert client.post("/predict", json=example["value"]).json()["species"] == species

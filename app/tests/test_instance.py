@@ -32,7 +32,7 @@ def test_an_instance_that_says_ready_answers(start: Start) -> None:
     assert instance.request("GET", "/health/ready")[0] == 200
     loading, ready = (message.text for message in instance.messages)
     assert loading.startswith("STATUS=Loading ")
-    assert ready == f"READY=1\nSTATUS=Serving iris 1.0.0 on 127.0.0.1:{instance.port}"
+    assert ready == f"READY=1\nSTATUS=Serving iris 1.0.0 by onnx on 127.0.0.1:{instance.port}"
     # The master, which knows nothing of the model, has said nothing.
     assert {message.pid for message in instance.messages} == {worker} != {instance.master.pid}
 

@@ -45,3 +45,9 @@ def test_what_is_wrong_is_said_in_one_line_that_names_the_variable(environ: dict
         Settings.from_environ(environ)
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_trusted_types_are_separated_by_commas() -> None:
+    settings = Settings.from_environ(MINIMAL | {"IRIS_API_SKOPS_TRUSTED": "a.B, c.D"})
+    assert settings.skops_trusted == ("a.B", "c.D")
+    assert Settings.from_environ(MINIMAL | {"IRIS_API_SKOPS_TRUSTED": ""}).skops_trusted == ()

@@ -45,7 +45,7 @@ CHANGED: dict[str, Any] = {
     "nginx_rate_limit": "30r/m",
     "nginx_rate_limit_burst": 9,
     "nginx_rate_limit_status": 429,
-    "nginx_client_max_body_size": "64k",
+    "nginx_client_max_body_size": "1m",
     "nginx_client_timeout": "33s",
     "nginx_keepalive_timeout": "44s",
     "nginx_hsts_max_age": 300,
@@ -216,6 +216,8 @@ def test_predict_is_matched_exactly_and_nothing_else_reaches_the_api(render: Ren
         "= /_error",
         "= /predict",
         "= /health",
+        "~ ^/v2/health/(live|ready)$",
+        "~ ^/v2(/.*)?$",
         r"~ ^/(docs(/.*)?|openapi\.json)$",
         "^~ /grafana/",
         "/",
@@ -223,13 +225,13 @@ def test_predict_is_matched_exactly_and_nothing_else_reaches_the_api(render: Ren
     proxied = {name: own(block, "proxy_pass") for name, block in found.items() if own(block, "proxy_pass")}
     assert proxied.pop("^~ /grafana/") == [["http://grafana"]]
     assert all(target == [["http://iris_api"]] for target in proxied.values())
-    assert len(proxied) == 3
+    assert len(proxied) == 5
 
 
 def test_a_password_is_asked_for_wherever_the_api_does_work(render: Render) -> None:
     found = locations(parse(render()))
     asking = {name for name, block in found.items() if own(block, "auth_basic")}
-    assert asking == {"= /predict", r"~ ^/(docs(/.*)?|openapi\.json)$"}
+    assert asking == {"= /predict", "~ ^/v2(/.*)?$", r"~ ^/(docs(/.*)?|openapi\.json)$"}
     for name in asking:
         assert own(found[name], "auth_basic_user_file") == [["fortress.htpasswd"]]
 
@@ -256,7 +258,8 @@ def test_the_limit_is_10_a_second_and_a_burst_of_5_for_each_address(render: Rend
     assert ["$binary_remote_addr", "zone=predict:10m", "rate=10r/s"] in find(parsed, "limit_req_zone")
     assert find(parsed, "limit_req_status") == [["503"]]
     found = locations(parsed)
-    assert own(found["= /predict"], "limit_req") == [["zone=predict", "burst=5", "nodelay"]]
+    for name in ("= /predict", "~ ^/v2(/.*)?$"):
+        assert own(found[name], "limit_req") == [["zone=predict", "burst=5", "nodelay"]]
     for name, block in found.items():
         if own(block, "proxy_pass") == [["http://iris_api"]]:
             assert own(block, "limit_req"), f"{name} reaches the API without a limit"

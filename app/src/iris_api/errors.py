@@ -27,13 +27,27 @@ class ErrorBody(BaseModel):
 class ApiError(Exception):
     """An error to answer a request with."""
 
-    def __init__(self, status: HTTPStatus, code: str, message: str, details: list[Detail] | None = None) -> None:
+    def __init__(
+        self,
+        status: HTTPStatus,
+        code: str,
+        message: str,
+        details: list[Detail] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         """Take what `error_response` is to be called with."""
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.details = details
+        self.headers = headers
+
+    def response(self, request_id: str) -> JSONResponse:
+        """Render this error as the answer of a request."""
+        return error_response(
+            request_id, self.status, self.code, self.message, details=self.details, headers=self.headers
+        )
 
 
 def invalid(code: str, message: str, *details: Detail) -> ApiError:
@@ -63,7 +77,7 @@ def install(app: FastAPI) -> None:
 
     async def on_api_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
-        return error_response(request.state.request_id, error.status, error.code, error.message, details=error.details)
+        return error.response(request.state.request_id)
 
     async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)

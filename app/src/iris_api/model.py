@@ -1,72 +1,92 @@
-"""Inference, behind one class: the routes know rows and predictions, never an estimator."""
+"""A model: rows in, predictions out, whatever engine computes them."""
 
+import logging
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
-import numpy as np
-import sklearn
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from iris_api.bundle import BundleError, read_manifest
+from iris_api.manifest import MANIFEST, Label, Manifest
 
-from iris_api import bundle
-
-# Every row has been validated before it gets here: that scikit-learn looks again takes a sixth of a prediction's time.
-sklearn.set_config(assume_finite=True)
+logger = logging.getLogger(__name__)
 
 
-class NoAnswerError(Exception):
-    """The model has no finite answer for a row, although each of its values was acceptable."""
+class Engine(Protocol):
+    """Computes the answers of many rows in one call."""
+
+    name: str
+    tolerance: float
+    """How far its answers may be off."""
+
+    def __call__(self, rows: Sequence[Sequence[float]]) -> list[Any]:
+        """Return a list of probabilities for each row, or its value where there are no probabilities."""
+
+
+EngineChoice = Literal["auto", "sklearn", "onnx"]
 
 
 class Prediction(NamedTuple):
     """The answer for one row."""
 
-    label: int
-    probabilities: list[float]
+    value: Label
+    """What the estimator's own `predict` answers."""
+    number: int | None = None
+    """Of the class, from 0; None for a regressor."""
+    name: str | None = None
+    """Of the class."""
+    probabilities: list[float] | None = None
 
 
 class Model:
     """A loaded model bundle."""
 
-    def __init__(self, manifest: bundle.Manifest, estimator: Any) -> None:
-        """Take what `bundle.load` has checked."""
+    def __init__(self, manifest: Manifest, engine: Engine) -> None:
+        """Take a checked manifest and an engine that serves it."""
         self.manifest = manifest
-        self.row = _row_model(manifest)
-        """Pydantic model of a request's body."""
-        self._estimator = estimator
+        self.engine = engine
+        self._classes = [(each.value, number, each.name) for number, each in enumerate(manifest.classes or [])]
+        self._by_value = {each[0]: Prediction(*each) for each in self._classes}
 
     @classmethod
-    def load(cls, directory: Path) -> Self:
+    def load(cls, directory: Path, engine: EngineChoice = "auto", skops_trusted: Sequence[str] = ()) -> Self:
         """Load the bundle in a directory, or raise BundleError."""
-        return cls(*bundle.load(directory))
+        manifest = read_manifest(directory)
+        return cls(manifest, _load_engine(directory, manifest, engine, skops_trusted))
 
-    def predict(self, rows: Sequence[Sequence[float]]) -> list[Prediction]:
-        """Answer all rows with one call of the estimator, in their order."""
-        probabilities = self._estimator.predict_proba(np.array(rows, dtype=np.float64))
-        if not np.isfinite(probabilities).all():
-            raise NoAnswerError
-        return [Prediction(int(row.argmax()), row.tolist()) for row in probabilities]
+    def predict(self, rows: Sequence[Sequence[float]]) -> list[Prediction | None]:
+        """Answer all rows with one call of the engine, in their order.
+
+        None stands for a row to which the model has no finite answer although each of its values was acceptable.
+        """
+        answers = self.engine(rows)
+        if self.manifest.probabilities:
+            return [self._most_probable(answer) for answer in answers]
+        if self.manifest.classes:
+            return [self._by_value[answer] for answer in answers]
+        return [Prediction(answer) if isfinite(answer) else None for answer in answers]
+
+    def _most_probable(self, probabilities: list[float]) -> Prediction | None:
+        # A sum of probabilities cannot overflow: it is finite if and only if all of them are.
+        if not isfinite(sum(probabilities)):
+            return None
+        return Prediction(*self._classes[probabilities.index(max(probabilities))], probabilities)
 
 
-def _row_model(manifest: bundle.Manifest) -> type[BaseModel]:
-    """Build the request model: exactly the manifest's features, each a number within its physical limits.
+def _load_engine(directory: Path, manifest: Manifest, choice: EngineChoice, skops_trusted: Sequence[str]) -> Engine:
+    """Load one engine and import nothing of the other: scikit-learn alone takes a second, and memory."""
+    if choice != "sklearn":
+        from iris_api.onnx_engine import OnnxEngine, why_unproven
 
-    Strict: integers are numbers, strings and booleans are not. The limits keep values such as 1e308, finite in
-    themselves, from overflowing inside of the model.
-    """
-    fields: dict[str, Any] = {
-        feature.name: Annotated[
-            float,
-            Field(
-                strict=True,
-                allow_inf_nan=False,
-                ge=feature.minimum,
-                le=feature.maximum,
-                description=f"{feature.description}, in {feature.unit}; "
-                f"the training data spans {feature.training_minimum} to {feature.training_maximum}",
-                examples=[manifest.golden_samples[0].input[feature.name]],
-            ),
-        ]
-        for feature in manifest.features
-    }
-    return create_model("Features", __config__=ConfigDict(extra="forbid"), **fields)
+        reason = why_unproven(manifest)
+        if reason is None:
+            return OnnxEngine.load(directory, manifest)
+        if choice == "onnx":
+            raise BundleError(
+                f"{directory / MANIFEST}: the model cannot be served by ONNX Runtime: {reason}. Pack it again, or set "
+                "IRIS_API_ENGINE=sklearn (or auto, which takes what there is)."
+            )
+        logger.info("Serving by scikit-learn, because the model cannot be served by ONNX Runtime: %s", reason)
+    from iris_api.sklearn_engine import SklearnEngine
+
+    return SklearnEngine.load(directory, manifest, skops_trusted)

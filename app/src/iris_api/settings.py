@@ -6,13 +6,17 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from iris_api import __version__
 
 PREFIX = "IRIS_API_"
 
 Seconds = Annotated[int, Field(ge=1, le=3600)]
+
+
+def _split(value: object) -> object:
+    return tuple(filter(None, value.replace(" ", "").split(","))) if isinstance(value, str) else value
 
 
 class SettingsError(Exception):
@@ -31,10 +35,20 @@ class Settings(BaseModel):
     bind_address: IPv4Address | IPv6Address = IPv4Address("127.0.0.1")
     model_dir: Path
     """Directory of a model bundle: manifest.json and the artifact it names."""
+    engine: Literal["auto", "sklearn", "onnx"] = "auto"
+    """What computes the answers; auto takes onnx where the bundle proves that it answers alike."""
     release: Annotated[str, Field(min_length=1, max_length=64)] = __version__
     """Name of the deployed release, shown by /health/ready and /metrics."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     max_body_bytes: Annotated[int, Field(ge=256)] = 65536
+    max_rows: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """How many rows one request may have."""
+    max_batch_rows: Annotated[int, Field(ge=1)] = 1000
+    """How many rows of several requests may share one call of the model."""
+    max_waiting_rows: Annotated[int, Field(ge=1)] = 4000
+    """How many rows may wait for the model; a request beyond them gets 503."""
+    skops_trusted: Annotated[tuple[str, ...], BeforeValidator(_split)] = ("sklearn.tree._tree.Tree",)
+    """Types, separated by commas, that a skops artifact may hold beside those that skops itself trusts."""
     keepalive: Seconds = 75
     """Idle time of a connection; longer than the gateway's own, which must be the one to close it."""
     worker_timeout: Annotated[int, Field(ge=3, le=3600)] = 5

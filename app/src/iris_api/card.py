@@ -1,0 +1,87 @@
+"""The model card: what a person wants to know of a bundle, as Markdown made from its manifest."""
+
+from collections.abc import Iterable, Sequence
+
+from iris_api.manifest import Manifest
+
+CARD = "MODEL_CARD.md"
+
+
+def model_card(manifest: Manifest) -> str:
+    """Return the text of the card."""
+    parts = [
+        f"# {manifest.name} {manifest.version}\n\n{manifest.description}",
+        _facts(manifest),
+        "## Input\n\nA value beyond what is accepted is refused; one beyond the training data gets a guess.\n\n"
+        + _table(
+            ("Feature", "Description", "Unit", "Training data", "Accepted"),
+            (
+                (
+                    f"`{feature.name}`",
+                    feature.description,
+                    feature.unit,
+                    f"{feature.training_minimum:g} to {feature.training_maximum:g}",
+                    f"{feature.minimum:g} to {feature.maximum:g}",
+                )
+                for feature in manifest.features
+            ),
+        ),
+        "## Output\n\n" + _output(manifest),
+        "## Quality\n\n" + _table(("Metric", "Value"), ((_words(k), f"{v:g}") for k, v in manifest.metrics.items())),
+        "## Training\n\n" + _table(("", ""), ((_words(key), value) for key, value in manifest.training.items())),
+        "## Example\n\n" + _example(manifest),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _facts(manifest: Manifest) -> str:
+    libraries = ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())
+    return _table(
+        ("", ""),
+        [
+            ("Task", manifest.task),
+            ("Artifact", f"`{manifest.artifact}`, sha256 `{manifest.sha256}`"),
+            ("Made with", libraries),
+            ("ONNX", _onnx(manifest)),
+        ],
+    )
+
+
+def _onnx(manifest: Manifest) -> str:
+    if manifest.onnx is None:
+        return f"none: {manifest.no_onnx_reason}"
+    proof = manifest.onnx.proof
+    same = "same classes, probabilities" if manifest.probabilities else "same classes" if manifest.classes else "values"
+    return (
+        f"`{manifest.onnx.artifact}`, proven on {sum(proof.points.values())} rows with onnxruntime "
+        f"{proof.onnxruntime}: {same} within {proof.largest_difference:.0e}"
+    )
+
+
+def _output(manifest: Manifest) -> str:
+    target = manifest.target
+    unit = f", in {target.unit}" if target.unit else ""
+    text = f"`{target.name}`: {target.description}{unit}."
+    if manifest.classes is None:
+        return text
+    rows = ((f"`{each.value}`", each.name, f"{each.share:.1%}") for each in manifest.classes)
+    probabilities = "" if manifest.probabilities else " The answer has no probabilities."
+    return f"{text}{probabilities}\n\n" + _table(("Prediction", "Name", "Share of the training data"), rows)
+
+
+def _example(manifest: Manifest) -> str:
+    sample = manifest.golden_samples[0]
+    answer = repr(sample.prediction)
+    if manifest.classes:
+        answer += f" ({manifest.class_name(sample.prediction)})"
+    given = ", ".join(f"{name} {value:g}" for name, value in sample.input.items())
+    return f"{given}: {answer}."
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").capitalize()

@@ -1,0 +1,79 @@
+"""Inference by ONNX Runtime: of a model that was proven, when it was packed, to answer as its estimator does.
+
+Nothing here imports scikit-learn: that is what makes an instance small and quick to start.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from iris_api.bundle import BundleError, read_file
+from iris_api.manifest import Manifest
+
+INPUT = "input"
+DTYPES: dict[str, type[np.floating[Any]]] = {"double": np.float64, "float": np.float32}
+
+
+class OnnxEngine:
+    """Answers rows by a session of ONNX Runtime."""
+
+    name = "onnx"
+
+    def __init__(self, content: bytes, precision: str, output: str, tolerance: float) -> None:
+        """Take a model in ONNX's format, the type of its input, the output that answers and how far that may be off."""
+        options = onnxruntime.SessionOptions()
+        # A few rows are no work for threads, and the host has an instance for every processor.
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self._dtype = DTYPES[precision]
+        self._output = [output]
+        self.tolerance = tolerance
+
+    @classmethod
+    def load(cls, directory: Path, manifest: Manifest) -> Self:
+        """Load the converted model of a bundle, or refuse it."""
+        onnx = manifest.onnx
+        assert onnx
+        # It is never opened here, but a bundle with a damaged file is damaged.
+        read_file(directory, manifest.artifact, manifest.sha256)
+        content = read_file(directory, onnx.artifact, onnx.sha256)
+        tolerance = max(manifest.golden_tolerance, onnx.proof.tolerance)
+        try:
+            engine = cls(content, onnx.precision, onnx.output, tolerance)
+            engine([[sample.input[name] for name in manifest.feature_names] for sample in manifest.golden_samples])
+        except Exception as error:
+            # ONNX Runtime has exceptions of its own; none of them is more than a model that cannot be served.
+            raise BundleError(
+                f"{directory / onnx.artifact}: cannot be used "
+                f"({type(error).__name__}: {' '.join(str(error).split())}). "
+                "Pack the model again with the libraries installed here."
+            ) from error
+        return engine
+
+    def __call__(self, rows: Sequence[Sequence[float]]) -> list[Any]:
+        """Answer all rows with one call: a list of probabilities for each, or its value."""
+        answers: list[Any] = self.run(np.array(rows, dtype=self._dtype)).tolist()
+        return answers
+
+    def run(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Answer a table of the input's type."""
+        (answers,) = self._session.run(self._output, {INPUT: rows.astype(self._dtype, copy=False)})
+        # A regressor's answers come as a column.
+        result: NDArray[Any] = answers[:, 0] if answers.ndim == 2 and answers.shape[1] == 1 else answers
+        return result
+
+
+def why_unproven(manifest: Manifest) -> str | None:
+    """Say why a bundle must not be served by ONNX Runtime here, or nothing if it may."""
+    if manifest.onnx is None:
+        return manifest.no_onnx_reason
+    proof = manifest.onnx.proof
+    if proof.artifact_sha256 != manifest.sha256:
+        return "its proof is of another artifact"
+    if proof.onnxruntime != onnxruntime.__version__:
+        return f"it was proven with onnxruntime {proof.onnxruntime}, but {onnxruntime.__version__} is installed"
+    return None

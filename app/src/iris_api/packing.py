@@ -1,0 +1,335 @@
+"""Makes model bundles: from an estimator, the data it was trained on and what people know about both."""
+
+import hashlib
+import importlib.metadata
+import io
+import json
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from sklearn.metrics import accuracy_score, log_loss, mean_absolute_error, r2_score
+
+from iris_api.bundle import BundleError
+from iris_api.card import CARD, model_card
+from iris_api.conversion import ARTIFACT, ConversionError, convert
+from iris_api.manifest import MANIFEST, RESERVED, Label, Manifest, Reference
+from iris_api.model import EngineChoice, Model
+from iris_api.selftest import is_golden
+from iris_api.sklearn_engine import features_of, open_artifact, task_of
+
+Table = NDArray[np.float64]
+
+BINS = 5
+# How far beyond the sample a value may lie, in widths of the sample's range, where nobody says what is possible.
+HEADROOM = 10
+# Another processor may round the last bits differently; a wrong model is further off than this.
+GOLDEN_TOLERANCE = 1e-9
+
+
+class PackError(Exception):
+    """What was given makes no bundle; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class FeatureText:
+    """What people know about a feature and its numbers don't tell."""
+
+    description: str = ""
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True)
+class About:
+    """What people know about a model."""
+
+    name: str
+    version: str
+    description: str
+    target: str = "label"
+    target_description: str = "What the model predicts"
+    target_unit: str = ""
+    features: Mapping[str, FeatureText] = field(default_factory=dict)
+    class_names: Sequence[str] | None = None
+    training: Mapping[str, str | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows that the model was trained on, or alike, and their true targets if they are known."""
+
+    names: Sequence[str]
+    rows: Table
+    targets: Sequence[Label] | None = None
+
+
+def dump(estimator: Any, compress: int = 0) -> bytes:
+    """Return an estimator as joblib writes it."""
+    buffer = io.BytesIO()
+    joblib.dump(estimator, buffer, compress=("zlib", compress) if compress else 0)
+    return buffer.getvalue()
+
+
+def pack(
+    directory: Path,
+    about: About,
+    artifact_name: str,
+    artifact: bytes,
+    sample: Sample,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    golden: Sequence[Sequence[float]] | None = None,
+    skops_trusted: Sequence[str] = (),
+    onnx: bool = True,
+) -> Manifest:
+    """Write the bundle of an artifact, proven by loading it as an instance would."""
+    try:
+        estimator = open_artifact(Path(artifact_name), artifact, skops_trusted)
+    except BundleError as error:
+        raise PackError(str(error)) from error
+    sample = _fit_features(estimator, sample)
+    content = _describe(estimator, about, sample, metrics, golden)
+    content.update(artifact=artifact_name, sha256=hashlib.sha256(artifact).hexdigest())
+    files = {artifact_name: artifact}
+    manifest = _validate(content | {"no_onnx_reason": "it was packed without"})
+    if not onnx:
+        content["no_onnx_reason"] = manifest.no_onnx_reason
+    else:
+        try:
+            converted = convert(estimator, manifest, sample.rows)
+            content["onnx"] = converted.about
+            files[ARTIFACT] = converted.content
+        except ConversionError as error:
+            content["no_onnx_reason"] = str(error)
+    manifest = _validate(content)
+    files[MANIFEST] = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    files[CARD] = model_card(manifest).encode()
+    write(directory, files, manifest, skops_trusted)
+    return manifest
+
+
+def _validate(content: dict[str, Any]) -> Manifest:
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        raise PackError(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}.") from None
+
+
+def check(directory: Path, engine: EngineChoice = "auto", skops_trusted: Sequence[str] = ()) -> Model:
+    """Load a bundle as an instance does and ask it its golden samples; raise BundleError if it must not be served."""
+    model = Model.load(directory, engine, skops_trusted)
+    manifest = model.manifest
+    rows = [[sample.input[name] for name in manifest.feature_names] for sample in manifest.golden_samples]
+    for number, (sample, answer) in enumerate(zip(manifest.golden_samples, model.predict(rows), strict=True), 1):
+        if answer is None or not is_golden(
+            manifest, sample, answer.value, answer.probabilities, model.engine.tolerance
+        ):
+            raise BundleError(
+                f"{directory / MANIFEST}: golden sample {number}, {sample.input}, is answered {answer} and not "
+                f"{sample.prediction!r} {sample.probabilities or ''}. Train the model again."
+            )
+    return model
+
+
+def write(directory: Path, files: Mapping[str, bytes], manifest: Manifest, skops_trusted: Sequence[str]) -> None:
+    """Write a bundle beside its place, check it and then move it there, so that no half of one is ever seen."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=directory.parent) as staging:
+        new, old = Path(staging, "new"), Path(staging, "old")
+        new.mkdir()
+        for name, content in files.items():
+            (new / name).write_bytes(content)
+        check(new, "sklearn", skops_trusted)
+        if manifest.onnx:
+            check(new, "onnx", skops_trusted)
+        if directory.exists():
+            directory.rename(old)
+        new.rename(directory)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _fit_features(estimator: Any, sample: Sample) -> Sample:
+    """Return the sample with exactly the estimator's features in its own order, or say which are missing."""
+    known = features_of(estimator)
+    if isinstance(known, list):
+        if missing := [name for name in known if name not in sample.names]:
+            raise PackError(
+                f"The sample lacks the features {', '.join(missing)} that the model was trained with; "
+                f"it has {', '.join(sample.names)}."
+            )
+        columns = [list(sample.names).index(name) for name in known]
+        return Sample(known, sample.rows[:, columns], sample.targets)
+    if known is not None and known != len(sample.names):
+        raise PackError(
+            f"The model takes {known} features, but the sample has {len(sample.names)}: {', '.join(sample.names)}. "
+            "Give exactly the model's features, in its order; name the column of the target with --target."
+        )
+    return sample
+
+
+def _describe(
+    estimator: Any,
+    about: About,
+    sample: Sample,
+    metrics: Mapping[str, float] | None,
+    golden: Sequence[Sequence[float]] | None,
+) -> dict[str, Any]:
+    """Return the manifest, its artifact apart."""
+    task = task_of(estimator)
+    if task is None:
+        raise PackError(f"A {type(estimator).__name__} is neither a classifier nor a regressor.")
+    if about.target in RESERVED:
+        raise PackError(f"The target cannot be called {about.target}: an answer has a key of that name.")
+    predicted = _predict(estimator, sample.rows)
+    classes = [_plain(value) for value in estimator.classes_] if task == "classification" else None
+    probabilities = _gives_probabilities(estimator, sample.rows, predicted)
+    if golden is None:
+        golden = _choose_golden(estimator, sample.rows, predicted, probabilities)
+    inputs = np.array(golden, dtype=np.float64)
+    answers = _predict(estimator, inputs)
+    shares: NDArray[Any] = estimator.predict_proba(inputs) if probabilities else np.empty((len(inputs), 0))
+    target: dict[str, Any] = {"name": about.target, "description": about.target_description, "unit": about.target_unit}
+    known = [_plain(value) for value in predicted] if sample.targets is None else list(sample.targets)
+    if classes is None:
+        target["reference"] = reference(np.array(known, dtype=np.float64))
+    return {
+        "format": 2,
+        "name": about.name,
+        "version": about.version,
+        "description": about.description,
+        "task": task,
+        "libraries": {
+            "python": ".".join(platform.python_version_tuple()[:2]),
+            **{name: importlib.metadata.version(name) for name in ("scikit-learn", "numpy", "joblib")},
+        },
+        "features": [
+            _feature(name, sample.rows[:, column], about.features.get(name, FeatureText()))
+            for column, name in enumerate(sample.names)
+        ],
+        "target": target,
+        "classes": _classes(classes, about.class_names, known),
+        "probabilities": probabilities,
+        "training": dict(about.training),
+        "metrics": dict(metrics if metrics is not None else _sample_metrics(estimator, sample, probabilities)),
+        "golden_samples": [
+            {
+                "input": dict(zip(sample.names, map(float, values), strict=True)),
+                "prediction": _plain(answer),
+                "probabilities": row.tolist() if probabilities else None,
+            }
+            for values, answer, row in zip(inputs, answers, shares, strict=True)
+        ],
+        "golden_tolerance": GOLDEN_TOLERANCE,
+    }
+
+
+def _predict(estimator: Any, rows: Table) -> NDArray[Any]:
+    try:
+        predicted = np.asarray(estimator.predict(rows))
+    except Exception as error:
+        raise PackError(
+            f"The model cannot answer a plain table of numbers ({type(error).__name__}: {error}). One that picks "
+            "columns by name or takes texts needs a step of its own in front."
+        ) from error
+    if predicted.ndim != 1:
+        raise PackError(f"The model answers {predicted.shape[1]} numbers a row; only one target can be served.")
+    return predicted
+
+
+def _gives_probabilities(estimator: Any, rows: Table, predicted: NDArray[Any]) -> bool:
+    """Tell whether the most probable class is the model's answer: only then one call gives both."""
+    if not hasattr(estimator, "predict_proba"):
+        return False
+    most_probable = estimator.classes_[estimator.predict_proba(rows).argmax(axis=1)]
+    return bool((most_probable == predicted).all())
+
+
+def _feature(name: str, values: Table, text: FeatureText) -> dict[str, Any]:
+    least, greatest = float(values.min()), float(values.max())
+    headroom = HEADROOM * ((greatest - least) or max(1.0, abs(greatest)))
+    return {
+        "name": name,
+        "description": text.description or name.replace("_", " ").capitalize(),
+        "unit": text.unit,
+        "minimum": least - headroom if text.minimum is None else text.minimum,
+        "maximum": greatest + headroom if text.maximum is None else text.maximum,
+        "training_minimum": least,
+        "training_maximum": greatest,
+        "reference": reference(values),
+    }
+
+
+def reference(values: Table) -> dict[str, list[float]]:
+    """Return bins of about equal share; values that are often repeated make fewer of them."""
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1])).tolist()
+    empty = Reference(edges=edges, shares=[1.0] + [0.0] * len(edges))
+    counts = np.bincount([empty.bin_of(value) for value in values], minlength=len(edges) + 1)
+    return {"edges": edges, "shares": (counts / len(values)).tolist()}
+
+
+def _classes(
+    values: list[Label] | None, names: Sequence[str] | None, known: Sequence[Label]
+) -> list[dict[str, Any]] | None:
+    if values is None:
+        return None
+    if names is not None and len(names) != len(values):
+        raise PackError(f"The model has the {len(values)} classes {values}, but {len(names)} names were given.")
+    if strange := sorted({str(value) for value in known if value not in values}):
+        raise PackError(f"The sample's target has {', '.join(strange[:5])}, but the model's classes are {values}.")
+    counts = [sum(each == value for each in known) for value in values]
+    return [
+        {"value": value, "name": name, "share": count / len(known)}
+        for value, name, count in zip(values, names or map(str, values), counts, strict=True)
+    ]
+
+
+def _choose_golden(estimator: Any, rows: Table, predicted: NDArray[Any], probabilities: bool) -> list[list[float]]:
+    """Choose a row of each class, or of low, middle and high value; the least certain; and the range's corners."""
+    if task_of(estimator) == "classification":
+        chosen = [int(np.flatnonzero(predicted == value)[0]) for value in np.unique(predicted)[:10]]
+        if probabilities:
+            highest_two = np.sort(estimator.predict_proba(rows), axis=1)[:, -2:]
+            chosen.append(int((highest_two[:, 1] - highest_two[:, 0]).argmin()))
+    else:
+        order = np.argsort(predicted, kind="stable")
+        chosen = [int(order[len(order) // 2]), int(order[0]), int(order[-1])]
+    picked = [rows[number].tolist() for number in dict.fromkeys(chosen)]
+    return [*picked, rows.min(axis=0).tolist(), rows.max(axis=0).tolist()]
+
+
+def _sample_metrics(estimator: Any, sample: Sample, probabilities: bool) -> dict[str, float]:
+    """Score the model on the sample; the name says that it may have been trained on it."""
+    if sample.targets is None:
+        return {}
+    return {
+        f"sample_{name}": value for name, value in scores(estimator, sample.rows, sample.targets, probabilities).items()
+    }
+
+
+def scores(estimator: Any, rows: Table, targets: Sequence[Label], probabilities: bool) -> dict[str, float]:
+    """Score a model by rows whose targets are known."""
+    answers = _predict(estimator, rows)
+    if task_of(estimator) == "classification":
+        found = {"accuracy": accuracy_score(targets, answers)}
+        if probabilities:
+            found["log_loss"] = log_loss(targets, estimator.predict_proba(rows), labels=estimator.classes_)
+    else:
+        found = {"r2": r2_score(targets, answers), "mean_absolute_error": mean_absolute_error(targets, answers)}
+    return {name: round(float(value), 4) for name, value in found.items()}
+
+
+def _plain(value: Any) -> Label:
+    """Return a number or text of numpy as Python's own."""
+    plain: Label = value.item() if isinstance(value, np.generic) else value
+    return plain

@@ -1,0 +1,148 @@
+"""From a request's body to rows of numbers: the one place where input is judged, and described for OpenAPI."""
+
+import json
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+
+from iris_api.errors import ApiError, Detail, invalid
+from iris_api.manifest import Feature, Manifest
+
+Row = list[float]
+
+_MOST_DETAILS = 10
+_LONGEST_NAME = 64
+
+
+class RowParser:
+    """Turns bodies into rows of one model's features, or says which value is wrong and why."""
+
+    def __init__(self, manifest: Manifest, max_rows: int) -> None:
+        """Build the validators from the manifest's features."""
+        self._max_rows = max_rows
+        one = _row_model(manifest)
+        many: Any = Annotated[list[one], Field(min_length=1, max_length=max_rows)]  # type: ignore[valid-type]
+        self._one = TypeAdapter(one)
+        self._many: TypeAdapter[list[BaseModel]] = TypeAdapter(many)
+
+    def parse(self, body: bytes) -> tuple[list[Row], bool]:
+        """Return the rows of a body and whether it was a list."""
+        content = decode(body)
+        if isinstance(content, list):
+            return self.validate(content), True
+        try:
+            return [_values(self._one.validate_python(content))], False
+        except ValidationError as error:
+            raise _invalid_input(error) from None
+
+    def validate(self, content: list[Any]) -> list[Row]:
+        """Return the rows of a list of objects."""
+        if len(content) > self._max_rows:
+            raise ApiError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                "too_many_rows",
+                f"{len(content)} rows are more than the {self._max_rows} that one request may have.",
+            )
+        try:
+            return [_values(row) for row in self._many.validate_python(content)]
+        except ValidationError as error:
+            raise _invalid_input(error) from None
+
+    def json_schema(self) -> dict[str, Any]:
+        """Describe the body: a row or a list of rows."""
+        return {"oneOf": [self._one.json_schema(), _inlined(self._many.json_schema())]}
+
+
+def decode(body: bytes) -> Any:
+    """Turn a body into the JSON it holds, without what JSON does not have or leaves open."""
+    try:
+        return _decoder.decode(body.decode())
+    except UnicodeDecodeError:
+        raise _invalid_json("is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise _invalid_json(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise _invalid_json("is nested too deeply") from None
+    except ValueError:
+        # What is left is Python's own limit on the digits of an integer.
+        raise _invalid_json("has a number with too many digits") from None
+
+
+def _row_model(manifest: Manifest) -> type[BaseModel]:
+    """Build the model of a row: exactly the manifest's features, each a number within its limits.
+
+    Strict: integers are numbers, strings and booleans are not. The limits keep values such as 1e308, finite in
+    themselves, from overflowing inside of the model.
+    """
+    example = manifest.golden_samples[0].input
+    # A feature may have any name, a field of Python may not: the name that counts is the alias.
+    fields: dict[str, Any] = {
+        f"feature_{number}": Annotated[
+            float,
+            Field(
+                alias=feature.name,
+                title=feature.name,
+                strict=True,
+                allow_inf_nan=False,
+                ge=feature.minimum,
+                le=feature.maximum,
+                description=_description(feature),
+                examples=[example[feature.name]],
+            ),
+        ]
+        for number, feature in enumerate(manifest.features)
+    }
+    return create_model("Row", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def _description(feature: Feature) -> str:
+    unit = f", in {feature.unit}" if feature.unit else ""
+    return (
+        f"{feature.description}{unit}; the training data spans "
+        f"{feature.training_minimum:g} to {feature.training_maximum:g}"
+    )
+
+
+def _values(row: Any) -> Row:
+    # A pydantic model keeps its values in the order of its fields, however they came.
+    return list(row.__dict__.values())
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """Put the one definition of a schema where it is referred to: OpenAPI has another place for definitions."""
+    (definition,) = schema.pop("$defs").values()
+    return {**schema, "items": definition}
+
+
+def _invalid_input(error: ValidationError) -> ApiError:
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    details = [
+        Detail(
+            field=".".join(map(str, problem["loc"]))[:_LONGEST_NAME] or "body",
+            reason="Input should be an object" if problem["type"] == "model_type" else problem["msg"],
+        )
+        for problem in problems[:_MOST_DETAILS]
+    ]
+    return invalid("invalid_input", "The body does not have the fields it must have.", *details)
+
+
+def _invalid_json(reason: str) -> ApiError:
+    return invalid("invalid_json", "The body is not valid JSON.", Detail(field="body", reason=reason))
+
+
+def _refuse_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        # JSON leaves open which of them counts: a guard in front of us could have read another one.
+        raise invalid(
+            "invalid_input", "A name appears twice in the body.", Detail(field="body", reason="repeated name")
+        )
+    return content
+
+
+def _refuse_constant(_constant: str) -> float:
+    raise _invalid_json("NaN and Infinity are not JSON")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_refuse_repeated_names, parse_constant=_refuse_constant)

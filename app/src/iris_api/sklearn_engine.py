@@ -1,0 +1,129 @@
+"""Inference by scikit-learn: any estimator, from joblib or skops."""
+
+import importlib.metadata
+import io
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import joblib
+import numpy as np
+import sklearn
+from sklearn.base import is_classifier, is_regressor
+from sklearn.exceptions import InconsistentVersionWarning
+
+from iris_api.bundle import BundleError, read_file
+from iris_api.manifest import MANIFEST, Manifest
+
+# Every row has been validated before it gets here: that scikit-learn looks again takes a sixth of a prediction's time.
+sklearn.set_config(assume_finite=True)
+# Rows come in the order of the manifest, which was compared with these names when the bundle was loaded.
+warnings.filterwarnings("ignore", message="X does not have valid feature names")
+
+
+class SklearnEngine:
+    """Answers rows by the estimator itself."""
+
+    name = "sklearn"
+
+    def __init__(self, manifest: Manifest, estimator: Any) -> None:
+        """Take an estimator that fits the manifest."""
+        self.estimator = estimator
+        self.tolerance = manifest.golden_tolerance
+        self._call = estimator.predict_proba if manifest.probabilities else estimator.predict
+
+    @classmethod
+    def load(cls, directory: Path, manifest: Manifest, skops_trusted: Sequence[str]) -> Self:
+        """Load the artifact of a bundle, or refuse it."""
+        content = read_file(directory, manifest.artifact, manifest.sha256)
+        _check_library(directory, manifest)
+        path = directory / manifest.artifact
+        estimator = open_artifact(path, content, skops_trusted)
+        _check_shape(path, manifest, estimator)
+        return cls(manifest, estimator)
+
+    def __call__(self, rows: Sequence[Sequence[float]]) -> list[Any]:
+        """Answer all rows with one call: a list of probabilities for each, or its value."""
+        answers: list[Any] = self._call(np.array(rows, dtype=np.float64)).tolist()
+        return answers
+
+
+def open_artifact(path: Path, content: bytes, skops_trusted: Sequence[str]) -> Any:
+    """Turn the bytes of an artifact into an estimator. A pickle runs code: its bytes must have been vouched for."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", InconsistentVersionWarning)
+            if path.suffix == ".skops":
+                return _open_skops(path, content, skops_trusted)
+            return joblib.load(io.BytesIO(content))
+    except BundleError:
+        raise
+    except Exception as error:
+        # Unpickling may raise anything at all; none of it is more than a bundle that cannot be served.
+        raise BundleError(
+            f"{path}: cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())}). "
+            "Train it again with the libraries installed here."
+        ) from error
+
+
+def _open_skops(path: Path, content: bytes, trusted: Sequence[str]) -> Any:
+    from skops import io as skops_io
+
+    unknown = sorted(set(skops_io.get_untrusted_types(data=content)) - set(trusted))
+    if unknown:
+        raise BundleError(
+            f"{path}: it holds {', '.join(unknown)}, which is not allowed here. If these types are known to be "
+            f"harmless, allow them: IRIS_API_SKOPS_TRUSTED={','.join([*trusted, *unknown])}"
+        )
+    return skops_io.loads(content, trusted=sorted(set(trusted)))
+
+
+def _check_library(directory: Path, manifest: Manifest) -> None:
+    trained, installed = manifest.libraries.get("scikit-learn"), importlib.metadata.version("scikit-learn")
+    if trained != installed:
+        raise BundleError(
+            f"{directory / MANIFEST}: the model was trained with scikit-learn {trained}, but {installed} is installed. "
+            "Train it again or install that version."
+        )
+
+
+def _check_shape(path: Path, manifest: Manifest, estimator: Any) -> None:
+    expected = {
+        "task": manifest.task,
+        "features": manifest.feature_names if hasattr(estimator, "feature_names_in_") else len(manifest.features),
+        "classes": [each.value for each in manifest.classes or []],
+        "probabilities": manifest.probabilities,
+    }
+    found = {
+        "task": task_of(estimator),
+        "features": features_of(estimator),
+        "classes": np.asarray(getattr(estimator, "classes_", [])).tolist() if manifest.classes else [],
+        "probabilities": manifest.probabilities and hasattr(estimator, "predict_proba"),
+    }
+    if found != expected:
+        raise BundleError(
+            f"{path}: {MANIFEST} promises {json.dumps(expected)}, but the artifact has {json.dumps(found)}. "
+            "Manifest and artifact do not belong together: make the bundle anew."
+        )
+
+
+def task_of(estimator: Any) -> str | None:
+    """Say what an estimator does, in the words of the manifest."""
+    try:
+        if is_classifier(estimator):
+            return "classification"
+        return "regression" if is_regressor(estimator) else None
+    except AttributeError:
+        # It is no estimator at all.
+        return None
+
+
+def features_of(estimator: Any) -> list[str] | int | None:
+    """Return the names of an estimator's features if it knows them, else their number."""
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is not None:
+        return [str(name) for name in names]
+    number = getattr(estimator, "n_features_in_", None)
+    return None if number is None else int(number)

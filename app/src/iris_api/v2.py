@@ -1,0 +1,420 @@
+"""The Open Inference Protocol, version 2 (KServe, Triton): the same model under the names its clients know.
+
+Rows are one tensor, `input`, of shape [rows, features]. Its values are judged by the validator of /predict.
+"""
+
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+from pydantic_core import to_json
+
+from iris_api import __version__
+from iris_api.errors import ApiError, ErrorBody
+from iris_api.inference import Inference, header, read_body
+from iris_api.manifest import Manifest
+from iris_api.metrics import Metrics
+from iris_api.model import Model, Prediction
+from iris_api.rows import Row, RowParser, decode
+from iris_api.settings import Settings
+
+INPUT = "input"
+PLATFORMS = {"sklearn": "sklearn", "onnx": "onnxruntime_onnx"}
+# Numbers as they stand in a binary tensor: little-endian. BYTES is no number: each text comes after its length.
+DTYPES = {
+    "FP64": "<f8",
+    "FP32": "<f4",
+    "INT64": "<i8",
+    "INT32": "<i4",
+    "INT16": "<i2",
+    "INT8": "i1",
+    "UINT64": "<u8",
+    "UINT32": "<u4",
+    "UINT16": "<u2",
+    "UINT8": "u1",
+}
+_HEADER_LENGTH = "Inference-Header-Content-Length"
+
+
+class _Part(BaseModel):
+    # The protocol leaves room for what others add to it.
+    model_config = ConfigDict(extra="ignore")
+
+
+class InputParameters(_Part):
+    """Of these the binary tensor extension needs one."""
+
+    binary_data_size: Annotated[StrictInt, Field(ge=0)] | None = None
+
+
+class InputTensor(_Part):
+    """The rows."""
+
+    name: Literal["input"]
+    shape: Annotated[list[Annotated[StrictInt, Field(ge=1)]], Field(min_length=2, max_length=2)]
+    datatype: Literal["FP64", "FP32", "INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8"]
+    parameters: InputParameters = InputParameters()
+    data: list[Any] | None = Field(None, description="Row after row, or a list for each row.")
+
+
+class OutputParameters(_Part):
+    """Of these the binary tensor extension needs one."""
+
+    binary_data: StrictBool | None = None
+
+
+class RequestedOutput(_Part):
+    """An output that the answer is to have."""
+
+    name: StrictStr
+    parameters: OutputParameters = OutputParameters()
+
+
+class RequestParameters(_Part):
+    """Of these the binary tensor extension needs one."""
+
+    binary_data_output: StrictBool = False
+
+
+class InferRequest(_Part):
+    """Body of an inference request."""
+
+    id: StrictStr | None = None
+    parameters: RequestParameters = RequestParameters()
+    inputs: Annotated[list[InputTensor], Field(min_length=1, max_length=1)]
+    outputs: list[RequestedOutput] | None = None
+
+
+class Tensor(BaseModel):
+    """An output."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[Any]
+
+
+class InferResponse(BaseModel):
+    """Answer of an inference request."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[Tensor]
+
+
+class TensorMetadata(BaseModel):
+    """What a tensor holds; -1 stands for the number of rows."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, str] | None = None
+
+
+class ModelMetadata(BaseModel):
+    """What a model takes and answers."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class ServerMetadata(BaseModel):
+    """What this server is."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class Live(BaseModel):
+    """Answer of the liveness check."""
+
+    live: bool
+
+
+class Ready(BaseModel):
+    """Answer of the readiness checks."""
+
+    ready: bool
+    name: str | None = None
+
+
+class Protocol:
+    """Translates between the protocol's tensors and rows and predictions."""
+
+    def __init__(self, manifest: Manifest, parser: RowParser) -> None:
+        """Take the manifest that says what the tensors are and the judge of their values."""
+        self._manifest = manifest
+        self._parser = parser
+        self._names = manifest.feature_names
+        self.outputs = [*self._describe_outputs()]
+
+    def _describe_outputs(self) -> list[TensorMetadata]:
+        classes = self._manifest.classes
+        kind: Any = type(classes[0].value) if classes else float
+        datatype = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}[kind]
+        outputs = [TensorMetadata(name="prediction", datatype=datatype, shape=[-1])]
+        if classes and self._manifest.probabilities:
+            outputs.append(TensorMetadata(name="prediction_proba", datatype="FP64", shape=[-1, len(classes)]))
+        if classes:
+            outputs.append(TensorMetadata(name=self._manifest.target.name, datatype="BYTES", shape=[-1]))
+        return outputs
+
+    def read(self, body: bytes, json_length: int | None) -> tuple[InferRequest, list[Row]]:
+        """Return what was asked and its rows, or raise ApiError."""
+        head, binary = (body, b"") if json_length is None else (body[:json_length], body[json_length:])
+        try:
+            request = InferRequest.model_validate(decode(head))
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            raise _refusal(f"{'.'.join(map(str, problem['loc'])) or 'The body'}: {problem['msg']}.") from None
+        known = [output.name for output in self.outputs]
+        for output in request.outputs or []:
+            if output.name not in known:
+                raise _refusal(f"There is no output of this name; there are {', '.join(known)}.")
+        return request, self._rows(request.inputs[0], binary)
+
+    def _rows(self, tensor: InputTensor, binary: bytes) -> list[Row]:
+        count, width = tensor.shape
+        if width != len(self._names):
+            raise _refusal(
+                f"{INPUT}: the shape is {tensor.shape}, but a row of this model has {len(self._names)} values: "
+                f"{', '.join(self._names)}."
+            )
+        if tensor.parameters.binary_data_size is not None:
+            values = _from_binary(tensor, binary)
+        elif binary:
+            raise _refusal("There are bytes after the JSON that no input claims with binary_data_size.")
+        else:
+            values = _from_json(tensor)
+        rows = [values[first : first + width] for first in range(0, count * width, width)]
+        return self._parser.validate([dict(zip(self._names, row, strict=True)) for row in rows])
+
+    def write(self, request: InferRequest, predictions: list[Prediction]) -> tuple[bytes, int | None]:
+        """Return the body of an answer, and the length of its JSON if tensors follow it."""
+        wanted = request.outputs or [RequestedOutput(name=output.name) for output in self.outputs]
+        described = {output.name: output for output in self.outputs}
+        tensors, binary = [], b""
+        for output in wanted:
+            about = described[output.name]
+            shape = [len(predictions), *about.shape[1:]]
+            data = self._data(about.name, predictions)
+            tensor: dict[str, Any] = {"name": about.name, "datatype": about.datatype, "shape": shape}
+            as_binary = output.parameters.binary_data
+            if request.parameters.binary_data_output if as_binary is None else as_binary:
+                content = _to_binary(about.datatype, data)
+                tensor["parameters"] = {"binary_data_size": len(content)}
+                binary += content
+            else:
+                tensor["data"] = data
+            tensors.append(tensor)
+        answer: dict[str, Any] = {"model_name": self._manifest.name, "model_version": self._manifest.version}
+        if request.id is not None:
+            answer["id"] = request.id
+        head = to_json({**answer, "outputs": tensors})
+        return head + binary, len(head) if any("parameters" in tensor for tensor in tensors) else None
+
+    @staticmethod
+    def _data(name: str, predictions: list[Prediction]) -> list[Any]:
+        if name == "prediction":
+            return [prediction.value for prediction in predictions]
+        if name == "prediction_proba":
+            return [share for prediction in predictions for share in prediction.probabilities or []]
+        return [prediction.name for prediction in predictions]
+
+
+def build_router(
+    settings: Settings, model: Model, parser: RowParser, inference: Inference, metrics: Metrics
+) -> APIRouter:
+    """Return the routes of the protocol."""
+    manifest = model.manifest
+    protocol = Protocol(manifest, parser)
+    router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+    server = ServerMetadata(name="iris-api", version=__version__, extensions=["binary_tensor_data"])
+    metadata = ModelMetadata(
+        name=manifest.name,
+        versions=[manifest.version],
+        platform=PLATFORMS[model.engine.name],
+        inputs=[
+            TensorMetadata(
+                name=INPUT,
+                datatype="FP64",
+                shape=[-1, len(manifest.features)],
+                parameters={"features": ",".join(manifest.feature_names)},
+            )
+        ],
+        outputs=protocol.outputs,
+    )
+    not_ready: dict[int | str, dict[str, Any]] = {503: {"model": ErrorBody, "description": "Starting or stopping."}}
+
+    def require_ready(request: Request) -> None:
+        if not request.app.state.ready:
+            raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", "This instance is starting or stopping.")
+
+    @router.get("", summary="What this server is", response_model=ServerMetadata)
+    async def server_metadata() -> Response:
+        return JSONResponse(server.model_dump())
+
+    @router.get("/health/live", summary="Is it alive", response_model=Live)
+    async def live() -> Response:
+        return JSONResponse({"live": True})
+
+    @router.get("/health/ready", summary="Does it want requests", response_model=Ready, responses=not_ready)
+    async def ready(request: Request) -> Response:
+        require_ready(request)
+        return JSONResponse({"ready": True})
+
+    async def model_metadata() -> Response:
+        return JSONResponse(metadata.model_dump(exclude_none=True))
+
+    async def model_ready(request: Request) -> Response:
+        require_ready(request)
+        return JSONResponse({"name": manifest.name, "ready": True})
+
+    async def infer(request: Request) -> Response:
+        """Rows as one tensor, `input`, flat or nested; what is wrong with them is answered 400.
+
+        The binary tensor extension holds for the input and for every output.
+        """
+        try:
+            json_length = _json_length(request)
+            body = await read_body(request.receive, settings.max_body_bytes)
+            asked, rows = protocol.read(body, json_length)
+            answer, head = protocol.write(asked, await inference(rows))
+        except ApiError as error:
+            metrics.count_rejection(error.code)
+            raise _in_terms_of_the_protocol(error) from None
+        if head is None:
+            return Response(answer, media_type="application/json")
+        return Response(answer, media_type="application/octet-stream", headers={_HEADER_LENGTH: str(head)})
+
+    for path in (f"/models/{manifest.name}", f"/models/{manifest.name}/versions/{manifest.version}"):
+        router.get(path, summary="What the model takes and answers", response_model=ModelMetadata)(model_metadata)
+        router.get(f"{path}/ready", summary="Does the model want requests", response_model=Ready, responses=not_ready)(
+            model_ready
+        )
+        router.post(
+            f"{path}/infer",
+            summary="Answer rows",
+            response_model=InferResponse,
+            responses={
+                200: {
+                    "content": {
+                        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+                    },
+                },
+                400: {"model": ErrorBody, "description": "The body is not valid; `error` says where and why."},
+                413: {"model": ErrorBody, "description": "Too many bytes or rows."},
+                415: {"model": ErrorBody, "description": "The body is declared as something else."},
+                503: {"model": ErrorBody, "description": "Too many rows wait already; Retry-After says how long."},
+            },
+            openapi_extra=_request_body(manifest),
+        )(infer)
+    return router
+
+
+def _json_length(request: Request) -> int | None:
+    """Return how much of the body is JSON, if tensors follow it."""
+    content_type = header(request.scope, b"content-type").partition(b";")[0].strip().lower()
+    # Triton's client declares nothing at all.
+    if content_type not in {b"", b"application/json", b"application/octet-stream"}:
+        raise ApiError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "The body must be JSON, with the header Content-Type: application/json.",
+        )
+    length = header(request.scope, _HEADER_LENGTH.lower().encode())
+    if not length:
+        return None
+    if not length.isdigit() or len(length) > 9:
+        raise _refusal(f"The header {_HEADER_LENGTH} must be the number of bytes of the JSON.")
+    return int(length)
+
+
+def _from_binary(tensor: InputTensor, binary: bytes) -> list[Any]:
+    dtype = np.dtype(DTYPES[tensor.datatype])
+    size = tensor.shape[0] * tensor.shape[1] * dtype.itemsize
+    if tensor.data is not None or not len(binary) == tensor.parameters.binary_data_size == size:
+        raise _refusal(
+            f"{INPUT}: {tensor.shape} of {tensor.datatype} are {size} bytes after the JSON and no data in it, but "
+            f"binary_data_size is {tensor.parameters.binary_data_size} and {len(binary)} bytes came."
+        )
+    values: list[Any] = np.frombuffer(binary, dtype).tolist()
+    return values
+
+
+def _from_json(tensor: InputTensor) -> list[Any]:
+    """Return the values row after row; they may have come as a list for each row."""
+    count, width = tensor.shape
+    data = tensor.data
+    if data is None:
+        raise _refusal(f"{INPUT}: there is no data.")
+    if any(isinstance(row, list) for row in data):
+        if len(data) != count or any(not isinstance(row, list) or len(row) != width for row in data):
+            raise _refusal(f"{INPUT}: the data are not {count} lists of {width} numbers, as its shape says.")
+        data = [value for row in data for value in row]
+    elif len(data) != count * width:
+        raise _refusal(f"{INPUT}: the shape {tensor.shape} has {count * width} values, but {len(data)} came.")
+    if not tensor.datatype.startswith("FP"):
+        limits = np.iinfo(DTYPES[tensor.datatype])
+        if any(type(value) is not int or not limits.min <= value <= limits.max for value in data):
+            raise _refusal(f"{INPUT}: the data hold what is no {tensor.datatype}.")
+    return data
+
+
+def _to_binary(datatype: str, data: list[Any]) -> bytes:
+    if datatype == "BYTES":
+        texts = [text.encode() for text in data]
+        return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+    return np.array(data, dtype=DTYPES.get(datatype, "?")).tobytes()
+
+
+def _refusal(message: str) -> ApiError:
+    return ApiError(HTTPStatus.BAD_REQUEST, "invalid_input", message)
+
+
+def _in_terms_of_the_protocol(error: ApiError) -> ApiError:
+    """Turn 422, which the protocol does not know, into 400, and its details into a sentence."""
+    if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+        return error
+    reasons = "; ".join(f"{detail.field}: {detail.reason}" for detail in error.details or [])
+    message = f"{error.message} {reasons}".strip()
+    return ApiError(HTTPStatus.BAD_REQUEST, error.code, message)
+
+
+def _request_body(manifest: Manifest) -> dict[str, Any]:
+    sample = manifest.golden_samples[0].input
+    tensor = {
+        "name": INPUT,
+        "shape": [1, len(sample)],
+        "datatype": "FP64",
+        "data": [sample[name] for name in manifest.feature_names],
+    }
+    content = {"schema": _without_references(InferRequest), "examples": {"one row": {"value": {"inputs": [tensor]}}}}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def _without_references(model: type[BaseModel]) -> dict[str, Any]:
+    """Return a model's JSON Schema with each definition where it is referred to, as OpenAPI needs it here."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def resolve(part: Any) -> Any:
+        if isinstance(part, list):
+            return [resolve(each) for each in part]
+        if not isinstance(part, dict):
+            return part
+        rest = {key: resolve(value) for key, value in part.items() if key != "$ref"}
+        if "$ref" in part:
+            rest = resolve(definitions[part["$ref"].rpartition("/")[2]]) | rest
+        return rest
+
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved
