@@ -374,3 +374,11 @@ def test_grafana_answers_its_administrator(host: Host, path: str, key: str, valu
     for part in key.split("."):
         found = found[part]
     assert found == value
+
+
+def test_the_metrics_of_an_instance_keep_prometheus_conventions(host: Host) -> None:
+    metrics = host.run("curl --silent --fail http://127.0.0.1:8001/metrics").stdout
+    assert "iris_api_requests_total" in metrics
+    checked = host.run(f"promtool check metrics <<'END'\n{metrics}END")
+    assert checked.rc == 0, checked.stderr
+    assert checked.stdout + checked.stderr == ""
