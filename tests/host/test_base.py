@@ -43,7 +43,8 @@ def test_flushing_by_nftables_service_does_not_open_our_ports(host: Host) -> Non
     """nftables.service flushes every table when it is restarted; ours is loaded again with it."""
     assert host.run("systemctl restart nftables.service").rc == 0
     try:
-        assert host.run("nft list table inet fortress").rc == 0
+        # systemctl waits for the service it was given, not for the one that follows it.
+        assert host.run("timeout 10 sh -c 'until nft list table inet fortress; do sleep 0.1; done'").rc == 0
     finally:
         host.run("systemctl stop nftables.service")
         host.run("systemctl start fortress-firewall.service")
