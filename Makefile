@@ -93,7 +93,7 @@ $(SSH_KEY):
 ##@ Change it
 
 .PHONY: model
-model: tests-venv  ## Train the default model anew: models/iris/1.0.0
+model: tests-venv  ## Train the shipped models anew, in models/
 	@$(BIN)/python models/train.py
 
 .PHONY: dashboards
