@@ -14,7 +14,7 @@ ANSWERS: dict[str, Callable[[Gateway], httpx.Response]] = {
     "401": lambda gateway: gateway.predict(auth=None),
     "404": lambda gateway: gateway.client.get("/nothing"),
     "405": lambda gateway: gateway.predict(method="GET"),
-    "413": lambda gateway: gateway.predict(content=b" " * 80_000),
+    "413": lambda gateway: gateway.predict(content=b" " * 64_000),
     "422": lambda gateway: gateway.predict({}),
 }
 

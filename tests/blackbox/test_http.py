@@ -98,7 +98,7 @@ def test_plain_http_on_the_port_of_https_is_told_so_in_json(gateway: Gateway) ->
 
 
 def test_a_body_that_is_too_large_is_refused(gateway: Gateway) -> None:
-    assert is_error(gateway.predict(content=b" " * 80_000), 413, "body_too_large")
+    assert is_error(gateway.predict(content=b" " * 64_000), 413, "body_too_large")
     with httpx.Client(verify=gateway.trust(), base_url=gateway.url, auth=gateway.auth) as client:
         gateway.wait()
         assert is_error(client.post("/predict", content=b" " * 1_000_000), 413, "body_too_large")
