@@ -1,0 +1,109 @@
+"""Measure the stacks in interleaved rounds; say what came out, and write it to docs/ if asked."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import random
+import secrets
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks import CACHE, environments, report
+from benchmarks.inputs import make_cases
+from benchmarks.measure import Loaded, StackError, Turn, turn
+from benchmarks.processes import nothing_left_behind
+from benchmarks.stacks import STACKS
+
+MODELS = ("iris", "iris-forest")
+# The table of targets asks for the forest of these alone; --forest takes others.
+FOREST_STACKS = ("naive", "sklearn", "onnx")
+
+
+def main() -> int:
+    """Do as the command line says."""
+    options = _options()
+    # kill(1) and a closed terminal end a run in the same order as Ctrl-C.
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, lambda *_: sys.exit(1))
+    with nothing_left_behind():
+        turns, failures = _measure(options)
+    print(report.summary(turns))
+    for failure in failures:
+        print(f"FAILED: {failure}", file=sys.stderr)
+    if not failures and options.docs:
+        report.write(turns)
+    return 1 if failures else 0
+
+
+def _options() -> argparse.Namespace:
+    def names(text: str) -> list[str]:
+        return text.split(",")
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--stacks", type=names, default=list(STACKS), help=f"of {','.join(STACKS)}; default: all")
+    parser.add_argument("--models", type=names, default=list(MODELS), help=f"of {','.join(MODELS)}; default: all")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--connections", type=lambda text: [int(n) for n in text.split(",")], default=[16, 64])
+    parser.add_argument("--seconds", type=int, default=4, help="how long each load lasts")
+    parser.add_argument("--append", action="store_true", help="add rounds to those in the results file")
+    parser.add_argument("--results", type=Path, default=CACHE / "results.json")
+    parser.add_argument("--docs", action="store_true", help="write the table and the chart in docs/")
+    options = parser.parse_args()
+    for given, known in ((options.stacks, STACKS), (options.models, MODELS)):
+        if unknown := set(given) - set(known):
+            parser.error(f"no such thing: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return options
+
+
+def _measure(options: argparse.Namespace) -> tuple[list[Turn], list[str]]:
+    """Run the rounds; return all turns and what failed."""
+    turns = _read(options.results) if options.append else []
+    failures: list[str] = []
+    missing: dict[str, str] = {}
+    for stack in options.stacks:
+        try:
+            environments.python(STACKS[stack].environment)
+        except environments.UnavailableError as error:
+            missing[stack] = str(error)
+    first = max((turn.round for turn in turns), default=0) + 1
+    for number in range(first, first + options.rounds):
+        for model in options.models:
+            cases = make_cases(model, seed=secrets.randbits(32))
+            stacks = [name for name in options.stacks if name not in missing]
+            if model != MODELS[0]:
+                stacks = [name for name in stacks if name in FOREST_STACKS]
+            for name in random.sample(stacks, len(stacks)):
+                try:
+                    result = turn(number, STACKS[name], model, cases, options.connections, options.seconds)
+                except StackError as error:
+                    failures.append(f"round {number}, {model}: {error}")
+                    continue
+                print(report.line(result), flush=True)
+                if result.errors:
+                    example = next(loaded.example for loaded in result.loads.values() if loaded.errors)
+                    failures.append(f"round {number}, {name}, {model}: {result.errors}: {example}")
+                    continue
+                turns.append(result)
+                _write(options.results, turns)
+    return turns, failures
+
+
+def _read(path: Path) -> list[Turn]:
+    def turn_of(entry: dict[str, Any]) -> Turn:
+        loads = {int(count): Loaded(**loaded) for count, loaded in entry.pop("loads").items()}
+        return Turn(loads=loads, **entry)
+
+    return [turn_of(entry) for entry in json.loads(path.read_text())] if path.exists() else []
+
+
+def _write(path: Path, turns: list[Turn]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([dataclasses.asdict(turn) for turn in turns], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
