@@ -30,6 +30,7 @@ class Echo:
 
     name = "sklearn"
     tolerance = 0.0
+    turns = 2
 
     def __init__(self) -> None:
         self.calls: list[int] = []
@@ -73,6 +74,24 @@ def test_a_call_is_bounded_and_nobody_is_left_behind(batcher: Batcher, engine: E
     answers = asyncio.run(run())
     assert engine.calls == [6, 3, 7]
     assert [shares(each) for each in answers] == [[3] * 3, [3] * 3, [3] * 3, [7] * 7]
+
+
+def test_a_request_that_is_alone_does_not_wait_for_others_where_a_call_is_cheap(
+    engine: Echo, model: Model, settings: Settings
+) -> None:
+    async def run(turns: int, *, alone: bool) -> bool:
+        engine.turns = turns
+        metrics = Metrics(settings, model.manifest, "onnx")
+        batcher = Batcher(Model(model.manifest, engine), metrics, max_batch_rows=8, max_waiting_rows=16)
+        asking = asyncio.ensure_future(batcher.predict([[1.0, 0.0]], alone=alone))
+        await asyncio.sleep(0)
+        answered_at_once = asking.done()
+        assert shares(await asking) == [1.0]
+        return answered_at_once
+
+    assert asyncio.run(run(1, alone=True))
+    assert not asyncio.run(run(1, alone=False))
+    assert not asyncio.run(run(2, alone=True))
 
 
 def test_a_request_waits_for_two_turns_of_the_loop_at_most(batcher: Batcher, engine: Echo) -> None:

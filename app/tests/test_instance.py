@@ -37,6 +37,42 @@ def test_an_instance_that_says_ready_answers(start: Start) -> None:
     assert {message.pid for message in instance.messages} == {worker} != {instance.master.pid}
 
 
+REQUEST = (
+    b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n%sContent-Length: 42\r\n\r\n"
+    b'{"petal_length": 6.5, "petal_width": 0.80}'
+)
+
+
+def test_an_answer_comes_in_one_piece(start: Start) -> None:
+    instance = start()
+    instance.wait_until_ready()
+    with socket.create_connection(("127.0.0.1", instance.port), timeout=5) as connection:
+        for _ in range(20):
+            connection.sendall(REQUEST % b"")
+            answer = connection.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"}"), answer
+
+
+def test_requests_sent_without_waiting_are_answered_in_turn(start: Start) -> None:
+    instance = start()
+    instance.wait_until_ready()
+    with socket.create_connection(("127.0.0.1", instance.port), timeout=5) as connection:
+        connection.sendall(REQUEST % b"" + REQUEST % b"" + REQUEST % b"Connection: close\r\n")
+        answers = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answers.count(b"HTTP/1.1 200 ") == answers.count(b'"species":"virginica"') == 3
+
+
+def test_a_client_that_asks_whether_to_go_on_is_told_so_before_it_sends_a_body(start: Start) -> None:
+    instance = start()
+    instance.wait_until_ready()
+    with socket.create_connection(("127.0.0.1", instance.port), timeout=5) as connection:
+        head, _, body = (REQUEST % b"Expect: 100-continue\r\n").partition(b"\r\n\r\n")
+        connection.sendall(head + b"\r\n\r\n")
+        assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(body)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
 def test_the_golden_samples_do_not_count_as_traffic(start: Start) -> None:
     instance = start()
     instance.wait_until_ready()

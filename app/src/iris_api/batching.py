@@ -28,8 +28,9 @@ class _Waiting(NamedTuple):
 class Batcher:
     """Answers rows, many requests at once.
 
-    A request waits while the event loop turns twice: long enough to read what has arrived on other connections, and
-    no longer than that takes. Its rows must have been validated: what shares a batch must not be able to fail it.
+    A request waits while the event loop turns once or twice, as the engine wants. After one turn every request that
+    was read together with it has handed in its rows; during the second, those that arrived meanwhile are read. Rows
+    must have been validated: what shares a batch must not be able to fail it.
     """
 
     def __init__(self, model: Model, metrics: Metrics, *, max_batch_rows: int, max_waiting_rows: int) -> None:
@@ -40,10 +41,11 @@ class Batcher:
         self._max_waiting_rows = max_waiting_rows
         self._queue: deque[_Waiting] = deque()
         self._waiting_rows = 0
+        self._turns = model.engine.turns
         metrics.queue_rows = lambda: self._waiting_rows
 
-    async def predict(self, rows: Sequence[Row]) -> Predictions:
-        """Return the answers of some rows, in their order."""
+    async def predict(self, rows: Sequence[Row], *, alone: bool = False) -> Predictions:
+        """Return the answers of some rows, in their order; alone means that no other request has been read."""
         if self._waiting_rows and self._waiting_rows + len(rows) > self._max_waiting_rows:
             raise ApiError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -51,10 +53,16 @@ class Batcher:
                 "Too many rows wait for an answer already.",
                 headers={"Retry-After": "1"},
             )
+        if alone and self._turns == 1 and not self._queue:
+            # Nobody could join, and a turn of the loop takes as long as half the rest of the request.
+            return self._answer(rows)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Predictions] = loop.create_future()
         if not self._queue:
-            loop.call_soon(loop.call_soon, self._answer_batch)
+            if self._turns == 1:
+                loop.call_soon(self._answer_batch)
+            else:
+                loop.call_soon(loop.call_soon, self._answer_batch)
         self._queue.append(_Waiting(rows, answer, perf_counter()))
         self._waiting_rows += len(rows)
         return await answer
@@ -73,18 +81,23 @@ class Batcher:
         for waiting in batch:
             self._metrics.queue_wait.observe(started - waiting.since)
         try:
-            answers = self._model.predict([row for waiting in batch for row in waiting.rows])
+            answers = self._answer([row for waiting in batch for row in waiting.rows])
         except Exception as error:
             self._answer_each(batch, error)
             return
-        self._metrics.inference.observe(perf_counter() - started)
-        self._metrics.batch_rows.observe(size)
         first = 0
         for waiting in batch:
             last = first + len(waiting.rows)
             if not waiting.answer.done():
                 waiting.answer.set_result(answers[first:last])
             first = last
+
+    def _answer(self, rows: Sequence[Row]) -> Predictions:
+        started = perf_counter()
+        answers = self._model.predict(rows)
+        self._metrics.inference.observe(perf_counter() - started)
+        self._metrics.batch_rows.observe(len(rows))
+        return answers
 
     def _answer_each(self, batch: list[_Waiting], error: Exception) -> None:
         """Find out whose rows the engine could not bear: nobody else is to feel it."""

@@ -12,6 +12,7 @@ from uvicorn_worker import UvicornWorker
 
 from iris_api.logs import logging_config
 from iris_api.notify import notify
+from iris_api.protocol import Protocol
 from iris_api.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -37,9 +38,12 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # its base comes without typ
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
-        "http": "httptools",
+        "http": Protocol,
         "lifespan": "on",
         "access_log": False,
+        "ws": "none",
+        # Nothing here asks who the client is; the gateway logs it.
+        "proxy_headers": False,
         "server_header": False,
         # Tell the master each second that the event loop turns; left alone it would be half the timeout.
         "timeout_notify": 0.5,

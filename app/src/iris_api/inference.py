@@ -18,6 +18,9 @@ from iris_api.metrics import Metrics
 from iris_api.model import Prediction
 from iris_api.rows import Row, RowParser
 
+# In a scope, where the server tells it: all requests that it has read and not answered.
+REQUESTS = "iris_api.requests"
+
 
 class Inference:
     """Rows in, predictions out, and counted."""
@@ -27,10 +30,10 @@ class Inference:
         self._batcher = batcher
         self._metrics = metrics
 
-    async def __call__(self, rows: list[Row]) -> list[Prediction]:
-        """Answer validated rows, in their order."""
+    async def __call__(self, rows: list[Row], *, alone: bool = False) -> list[Prediction]:
+        """Answer validated rows, in their order; alone means that no other request has been read."""
         predictions = []
-        for row, prediction in zip(rows, await self._batcher.predict(rows), strict=True):
+        for row, prediction in zip(rows, await self._batcher.predict(rows, alone=alone), strict=True):
             if prediction is None:
                 raise invalid("no_answer", "The model has no finite answer for these values.")
             self._metrics.count_row(row, prediction)
@@ -56,7 +59,8 @@ class Predict:
         try:
             require_json(scope)
             rows, is_list = self._parser.parse(await read_body(receive, self._max_body_bytes))
-            answers = [self._answers.of(prediction) for prediction in await self._inference(rows)]
+            alone = len(scope.get(REQUESTS, ())) == 1
+            answers = [self._answers.of(prediction) for prediction in await self._inference(rows, alone=alone)]
         except ApiError as error:
             self._metrics.count_rejection(error.code)
             raise

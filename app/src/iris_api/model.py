@@ -18,6 +18,8 @@ class Engine(Protocol):
     name: str
     tolerance: float
     """How far its answers may be off."""
+    turns: int
+    """Of the event loop, that a request waits for others to share a call: see `batching`."""
 
     def __call__(self, rows: Sequence[Sequence[float]]) -> list[Any]:
         """Return a list of probabilities for each row, or its value where there are no probabilities."""
