@@ -15,7 +15,6 @@ from typing import Any
 from benchmarks import CACHE, ROOT, environments, report
 from benchmarks.inputs import make_cases
 from benchmarks.measure import Loaded, StackError, Turn, turn
-from benchmarks.processes import nothing_left_behind
 from benchmarks.stacks import STACKS
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -29,9 +28,8 @@ def main() -> int:
     # kill(1) and a closed terminal end a run in the same order as Ctrl-C.
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, lambda *_: sys.exit(1))
-    with nothing_left_behind():
-        missing = _install(options.stacks)
-        turns, failures = _measure(options, [name for name in options.stacks if name not in missing])
+    missing = _install(options.stacks)
+    turns, failures = _measure(options, [name for name in options.stacks if name not in missing])
     print(f"\n{report.summary(turns, missing)}")
     for failure in failures:
         print(f"FAILED: {failure}", file=sys.stderr)
@@ -116,4 +114,7 @@ def _write(path: Path, turns: list[Turn]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("Stopped.")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import ROOT, environments, front, load
 from benchmarks.inputs import Case
-from benchmarks.processes import Process, machine_seconds
+from benchmarks.processes import Process, machine_seconds, nothing_left_behind
 from benchmarks.stacks import INSTANCES, Setup, Stack
 
 WARM_UP_SECONDS = 1
@@ -63,7 +63,7 @@ class Turn:
 def turn(number: int, stack: Stack, model: str, cases: list[Case], connections: list[int], seconds: int) -> Turn:
     """Measure a stack once."""
     python = environments.python(stack.environment)
-    with ExitStack() as ending, tempfile.TemporaryDirectory(prefix="bench-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="bench-") as temporary, nothing_left_behind(), ExitStack() as ending:
         folder = Path(temporary)
         setup = Setup(python, ROOT / "models" / model / "1.0.0", folder, _free_ports(PORTS))
         expected = [(stack.body(case), stack.constant or case) for case in cases]
