@@ -263,12 +263,12 @@ def chart(results: Results, connections: int) -> str:
 
 def write(turns: list[Turn], missing: Mapping[str, str], page: Path) -> None:
     """Put the tables between the page's two marks, and the chart beside the page."""
-    before, begin, rest = page.read_text().partition(BEGIN)
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
         raise ValueError(f"{page} has no {BEGIN.strip()} and {END.strip()}")
-    page.write_text(f"{before}{begin}\n{summary(turns, missing)}\n\n{end}{after}")
-    page.with_suffix(".svg").write_text(chart(Results(turns), 16))
+    page.write_text(f"{before}{begin}\n{summary(turns, missing)}\n\n{end}{after}", encoding="utf-8")
+    page.with_suffix(".svg").write_text(chart(Results(turns), 16), encoding="utf-8")
 
 
 def _table(heads: list[str], rows: list[list[str]]) -> str:
