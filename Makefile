@@ -136,6 +136,12 @@ test-vm: tests-venv
 	$(BIN)/molecule test --scenario-name default
 	$(BIN)/molecule test --scenario-name debian12
 
+##@ Measure it
+
+.PHONY: bench
+bench: tests-venv  ## Against the limit, the naive way and its peers: docs/benchmarks.md (half an hour and more)
+	@$(BIN)/python -m benchmarks --docs
+
 .PHONY: control tests-venv
 control:
 	@$(PYTHON) tools/control-node control

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,8 +23,7 @@ class UnavailableError(Exception):
 
 def python(name: str) -> Path:
     """Return the interpreter of an environment, made from its lock if it is not there."""
-    folder = CACHE / name
-    lock = ROOT / "requirements" / ("app.txt" if name == "app" else f"bench-{name}.txt")
+    folder, lock = CACHE / name, _lock(name)
     stamp = folder / f".{hashlib.sha256(lock.read_bytes()).hexdigest()[:16]}"
     if not stamp.exists():
         print(f"==> Installing {lock.relative_to(ROOT)}", flush=True)
@@ -33,6 +33,13 @@ def python(name: str) -> Path:
         _run([*pip, "--require-hashes", f"--requirement={lock}"])
         stamp.touch()
     return folder / "bin" / "python"
+
+
+def version(name: str) -> str:
+    """Return the version of a package that has an environment to itself."""
+    found = re.search(rf"^{name}(?:\[.*\])?==(\S+)", _lock(name).read_text(), re.MULTILINE)
+    assert found, f"{name} is not in its own lock"
+    return found[1]
 
 
 @functools.cache
@@ -57,6 +64,10 @@ def debian() -> Path:
 def debian_environ() -> dict[str, str]:
     """Return the environment in which the unpacked programs find their libraries."""
     return os.environ | {"LD_LIBRARY_PATH": ":".join(map(str, (debian() / "usr" / "lib").iterdir()))}
+
+
+def _lock(name: str) -> Path:
+    return ROOT / "requirements" / ("app.txt" if name == "app" else f"bench-{name}.txt")
 
 
 def _run(command: list[str], folder: Path | None = None) -> None:

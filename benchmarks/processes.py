@@ -87,6 +87,15 @@ def nothing_left_behind() -> Iterator[None]:
             time.sleep(0.01)
 
 
+def machine_seconds() -> tuple[float, float]:
+    """Return for how long the machine's cores were busy, and for how long they were at all."""
+    user, nice, system, idle, waiting, *interrupts = map(
+        int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
+    )
+    busy = user + nice + system + sum(interrupts)
+    return busy / _TICKS, (busy + idle + waiting) / _TICKS
+
+
 def descendants(ancestor: int) -> list[int]:
     """Return the processes below a process."""
     children = defaultdict(list)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+import platform
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
+from benchmarks import environments
+from benchmarks.chart import Bar, draw
 from benchmarks.measure import Loaded, Turn
 from benchmarks.stacks import STACKS
 
 IRIS, FOREST = "iris", "iris-forest"
+MODELS = {IRIS: "logistic regression", FOREST: "random forest of 100"}
 PEERS = [name for name, stack in STACKS.items() if stack.peer]
 ENGINES = ("sklearn", "onnx")
+
+# Where docs/benchmarks.md has the tables.
+BEGIN, END = "<!-- written by make bench -->\n", "<!-- until here -->\n"
 
 Metric = Callable[[Loaded], float]
 
@@ -19,11 +28,6 @@ Metric = Callable[[Loaded], float]
 def rate(loaded: Loaded) -> float:
     """Return the requests a second."""
     return loaded.requests_per_second
-
-
-def p50(loaded: Loaded) -> float:
-    """Return the median latency in milliseconds."""
-    return loaded.p50_ms
 
 
 def p99(loaded: Loaded) -> float:
@@ -42,9 +46,9 @@ class Results:
         """Return the turns of a stack with a model."""
         return [turn for turn in self.turns if (turn.stack, turn.model) == (stack, model)]
 
-    def median(self, metric: Metric, stack: str, model: str, connections: int) -> float | None:
-        """Return the median over the rounds, if there are any."""
-        return _median(metric(turn.loads[connections]) for turn in self.of(stack, model) if connections in turn.loads)
+    def loads(self, stack: str, model: str, connections: int) -> list[Loaded]:
+        """Return what was measured under a number of connections, a round each."""
+        return [turn.loads[connections] for turn in self.of(stack, model) if connections in turn.loads]
 
     def ratio(self, metric: Metric, stack: str, base: str | None, model: str, connections: int) -> float | None:
         """Return the median of the ratios within each round: what slows a whole round down cancels out."""
@@ -57,8 +61,8 @@ class Results:
 
     def best_peer(self, connections: int = 16) -> str | None:
         """Return the peer with the highest median rate."""
-        rates = {name: self.median(rate, name, IRIS, connections) for name in PEERS}
-        return max((name for name in rates if rates[name]), key=lambda name: rates[name] or 0, default=None)
+        rates = {name: _median(map(rate, self.loads(name, IRIS, connections))) or 0 for name in PEERS}
+        return max((name for name in rates if rates[name]), key=lambda name: rates[name], default=None)
 
     def start_seconds(self, stack: str) -> float | None:
         """Return the median time from start to the first right answer."""
@@ -160,7 +164,7 @@ def line(turn: Turn) -> str:
     """Return a turn on one line."""
     loads = "  ".join(
         f"{count}: {loaded.requests_per_second:6.0f}/s p50 {loaded.p50_ms:.2f} p99 {loaded.p99_ms:.2f} ms,"
-        f" us {loaded.servers_us:.0f}+{loaded.nginx_us:.0f}+{loaded.wrk_us:.0f}"
+        f" us {loaded.servers_us:.0f}+{loaded.nginx_us:.0f}+{loaded.wrk_us:.0f}, others {loaded.others:.0%}"
         for count, loaded in turn.loads.items()
     )
     problem = f"  ERRORS {turn.errors}" if turn.errors else ""
@@ -176,29 +180,30 @@ def targets(results: Results) -> str:
     return _table(["16 connections, logistic regression", "scikit-learn engine", "ONNX engine"], rows)
 
 
+def title(name: str) -> str:
+    """Return how a stack is called, a peer with its version."""
+    stack = STACKS[name]
+    return f"{stack.title} {environments.version(stack.environment)}" if stack.peer else stack.title
+
+
 def rates(results: Results, model: str, connections: int) -> str:
     """Return what every stack did under a load, best first, as a Markdown table."""
     rows = []
-    for name, stack in STACKS.items():
-
-        def middle(metric: Metric, name: str = name) -> float:
-            return results.median(metric, name, model, connections) or 0
-
-        if not middle(rate):
+    for name in STACKS:
+        loads = results.loads(name, model, connections)
+        if not loads:
             continue
         share = results.ratio(rate, name, "limit", model, connections)
-        rows.append(
-            [
-                stack.title,
-                f"{middle(rate):.0f}",
-                "" if share is None else f"{share * 100:.3g} %",
-                f"{middle(p50):.1f}",
-                f"{middle(p99):.1f}",
-                f"{middle(lambda loaded: loaded.servers_us):.0f}",
-                f"{middle(lambda loaded: loaded.nginx_us):.0f}",
-                f"{middle(lambda loaded: loaded.wrk_us):.0f}",
-            ]
-        )
+        numbers = [
+            f"{median(rate(loaded) for loaded in loads):.0f}",
+            "" if share is None else f"{share * 100:.3g} %",
+            f"{median(loaded.p50_ms for loaded in loads):.1f}",
+            f"{median(loaded.p99_ms for loaded in loads):.1f}",
+            f"{median(loaded.servers_us for loaded in loads):.0f}",
+            f"{median(loaded.nginx_us for loaded in loads):.0f}",
+            f"{median(loaded.wrk_us for loaded in loads):.0f}",
+        ]
+        rows.append([title(name), *numbers])
     rows.sort(key=lambda row: -float(row[1]))
     heads = ["", "req/s", "of the limit", "p50 ms", "p99 ms", "servers µs", "nginx µs", "wrk µs"]
     return _table(heads, rows)
@@ -207,28 +212,67 @@ def rates(results: Results, model: str, connections: int) -> str:
 def footprint(results: Results) -> str:
     """Return memory and start time of every stack, as a Markdown table."""
     rows = [
-        [stack.title, f"{results.pss_mb(name):.0f}", f"{results.start_seconds(name):.2f}"]
-        for name, stack in STACKS.items()
+        [title(name), f"{results.pss_mb(name):.0f}", f"{results.start_seconds(name):.2f}"]
+        for name in STACKS
         if results.of(name)
     ]
     return _table(["", "PSS of an instance, MB", "start to first answer, s"], rows)
 
 
-def summary(turns: list[Turn]) -> str:
-    """Return all tables."""
+def conditions(results: Results) -> str:
+    """Return on what and how often it was measured."""
+    others = median(loaded.others for turn in results.turns for loaded in turn.loads.values())
+    rounds = len({turn.round for turn in results.turns})
+    return (
+        f"Medians of {rounds} rounds on {os.cpu_count()} cores ({processor()}); other processes of that machine took"
+        f" {others:.0%} of them in the median measurement. Trust the ratios."
+    )
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    for text in Path("/proc/cpuinfo").read_text().splitlines():
+        if text.startswith("model name"):
+            return text.partition(":")[2].strip()
+    return platform.machine()
+
+
+def summary(turns: list[Turn], missing: Mapping[str, str]) -> str:
+    """Return all tables, and which stacks could not be installed."""
     results = Results(turns)
+    if not results.turns:
+        return "Nothing was measured."
     measured = sorted({(turn.model, connections) for turn in results.turns for connections in turn.loads})
-    parts = [f"{model}, {n} connections\n\n{rates(results, model, n)}" for model, n in measured]
-    return "\n\n".join(["", *parts, footprint(results), targets(results)])
+    parts = [f"{MODELS[model]}, {n} connections:\n\n{rates(results, model, n)}" for model, n in measured]
+    gone = [f"{STACKS[name].title} could not be installed: {reason}" for name, reason in missing.items()]
+    return "\n\n".join([conditions(results), targets(results), *parts, footprint(results), *gone])
+
+
+def chart(results: Results, connections: int) -> str:
+    """Return the picture of the rates with the default model."""
+    bars = []
+    for name, stack in STACKS.items():
+        loads = results.loads(name, IRIS, connections)
+        if loads:
+            values = [rate(loaded) for loaded in loads]
+            kind = "peer" if stack.peer else name if name in ("limit", "naive") else "ours"
+            note = f"p99 {median(loaded.p99_ms for loaded in loads):.0f} ms"
+            bars.append(Bar(title(name), kind, median(values), min(values), max(values), note))
+    return draw(f"Requests a second behind the gateway, {MODELS[IRIS]}, {connections} connections", bars)
+
+
+def write(turns: list[Turn], missing: Mapping[str, str], page: Path) -> None:
+    """Put the tables between the page's two marks, and the chart beside the page."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"{page} has no {BEGIN.strip()} and {END.strip()}")
+    page.write_text(f"{before}{begin}\n{summary(turns, missing)}\n\n{end}{after}", encoding="utf-8")
+    page.with_suffix(".svg").write_text(chart(Results(turns), 16), encoding="utf-8")
 
 
 def _table(heads: list[str], rows: list[list[str]]) -> str:
     widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
     aligned = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [heads, *rows]]
-    ruler = ["---" + (":" if column else "") for column in range(len(heads))]
+    ruler = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     return "\n".join("| " + " | ".join(row) + " |" for row in [aligned[0], ruler, *aligned[1:]])
-
-
-def write(turns: list[Turn]) -> None:
-    """Write docs/benchmarks.md and the chart."""
-    raise NotImplementedError

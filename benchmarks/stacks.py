@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ INSTANCES = 3
 """How many instances, replicas or workers every stack gets."""
 
 # What finds class and probabilities in an answer; a Lua pattern that is a regular expression once % is \\.
-NUMBERS = r"%[%s*([^,%[]+),%s*([^,]+),%s*([^,%]]+)%s*%]"
+NUMBERS = r"%[%s*([%d.eE+-]+),%s*([%d.eE+-]+),%s*([%d.eE+-]+)%s*%]"
 PREDICT = rf'"prediction":%s*(%d+),%s*"prediction_proba":%s*{NUMBERS}'
 
 
@@ -48,8 +49,14 @@ class Server:
 
     def environ(self, folder: Path) -> dict[str, str]:
         """Return its environment: whatever it writes stays in our folder, and a call of the model takes one thread."""
-        ours = {"HOME": str(folder), "TMPDIR": str(folder), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        return {"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", **ours, **self.settings}
+        return {
+            "PATH": f"{Path(self.command[0]).parent}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "TMPDIR": str(folder),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            **self.settings,
+        }
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,49 @@ def _naive(setup: Setup) -> list[Server]:
     ]
 
 
+def _mlserver(setup: Setup) -> list[Server]:
+    """Start MLServer's instances: each batches by itself and computes in its own process."""
+    model = {
+        "name": "iris",
+        "implementation": "mlserver_sklearn.SKLearnModel",
+        "max_batch_size": 16,
+        "max_batch_time": 0.001,
+        "parameters": {"uri": str(setup.artifact)},
+    }
+    (setup.folder / "model-settings.json").write_text(json.dumps(model))
+    servers = []
+    for number in range(INSTANCES):
+        http, grpc, metrics = setup.ports[3 * number : 3 * number + 3]
+        settings = {
+            "MLSERVER_HOST": "127.0.0.1",
+            "MLSERVER_HTTP_PORT": str(http),
+            "MLSERVER_GRPC_PORT": str(grpc),
+            "MLSERVER_METRICS_PORT": str(metrics),
+            "MLSERVER_PARALLEL_WORKERS": "0",
+            "MLSERVER_DEBUG": "false",
+        }
+        servers.append(Server([setup.program("mlserver"), "start", str(setup.folder)], http, settings))
+    return servers
+
+
+def _workers(*command: str, **settings: str) -> Callable[[Setup], list[Server]]:
+    """Start one program that makes its workers by itself; {servers} and {port} are filled in."""
+
+    def servers(setup: Setup) -> list[Server]:
+        port = setup.ports[0]
+        program, *arguments = [word.format(servers=SERVERS, port=port) for word in command]
+        known = {"MODEL": str(setup.artifact), "PORT": str(port), "WORKERS": str(INSTANCES)}
+        return [Server([setup.program(program), *arguments], port, known | settings)]
+
+    return servers
+
+
+def _v2(case: Case) -> str:
+    """Return a row for the Open Inference Protocol; one call of the model answers it."""
+    inputs = {"name": "row", "shape": [1, 2], "datatype": "FP64", "data": [case.petal_length, case.petal_width]}
+    return json.dumps({"inputs": [inputs], "outputs": [{"name": "predict_proba"}]})
+
+
 LIMIT_ANSWER = Case(0, 0, 2, (1.2871073412521729e-05, 0.15970350208560846, 0.8402836268409791))
 
 STACKS = {
@@ -107,5 +157,47 @@ STACKS = {
         Stack("onnx", "Fortress, ONNX Runtime", "app", lambda s: _gunicorn(s, "onnx")),
         Stack("sklearn", "Fortress, scikit-learn", "app", lambda s: _gunicorn(s, "sklearn")),
         Stack("naive", "naive", "app", _naive, naive_front=True),
+        Stack(
+            "mlserver",
+            "MLServer",
+            "mlserver",
+            _mlserver,
+            path="/v2/models/iris/infer",
+            body=_v2,
+            pattern=rf'"data":%s*{NUMBERS}',
+            peer=True,
+        ),
+        Stack(
+            "bentoml",
+            "BentoML",
+            "bentoml",
+            _workers(
+                *("bentoml", "serve", "bento:Iris", "--working-dir={servers}", "--host=127.0.0.1", "--port={port}"),
+                BENTOML_DO_NOT_TRACK="True",
+            ),
+            body=lambda case: json.dumps({"rows": [[case.petal_length, case.petal_width]]}),
+            pattern=NUMBERS,
+            peer=True,
+        ),
+        Stack("litserve", "LitServe", "litserve", _workers("python", "{servers}/lit.py"), peer=True),
+        Stack(
+            "mlflow",
+            "MLflow",
+            "mlflow",
+            _workers("python", "{servers}/mlflow_model.py", MLFLOW_DISABLE_TELEMETRY="true"),
+            path="/invocations",
+            body=lambda case: json.dumps({"inputs": [[case.petal_length, case.petal_width]]}),
+            pattern=NUMBERS,
+            peer=True,
+        ),
+        Stack(
+            "ray",
+            "Ray Serve",
+            "ray",
+            _workers(
+                *("python", "{servers}/rayserve.py"), RAY_USAGE_STATS_ENABLED="0", RAY_SERVE_THROUGHPUT_OPTIMIZED="1"
+            ),
+            peer=True,
+        ),
     )
 }

@@ -45,7 +45,7 @@ def test_nothing_below_a_secrets_folder_is_committed() -> None:
     assert [name for name in TRACKED if "/secrets/" in name] == []
 
 
-@pytest.mark.parametrize("name", [name for name in TRACKED if re.fullmatch(r"requirements/\w+\.txt", name)])
+@pytest.mark.parametrize("name", [name for name in TRACKED if re.fullmatch(r"requirements/[\w-]+\.txt", name)])
 def test_a_lock_file_pins_by_hash_and_names_no_index(name: str) -> None:
     text = (ROOT / name).read_text()
     assert not re.search(r"index-url|find-links|https?://", text)
