@@ -94,6 +94,11 @@ def _gunicorn(setup: Setup, engine: str, *arguments: str) -> list[Server]:
     ]
 
 
+def _limit(setup: Setup) -> list[Server]:
+    command = [setup.program("gunicorn"), "--config", "python:limit_conf"]
+    return [Server(command, port, {"PYTHONPATH": str(SERVERS), "PORT": str(port)}) for port in setup.ports[:INSTANCES]]
+
+
 def _naive(setup: Setup) -> list[Server]:
     return [
         Server(
@@ -153,7 +158,12 @@ LIMIT_ANSWER = Case(0, 0, 2, (1.2871073412521729e-05, 0.15970350208560846, 0.840
 STACKS = {
     stack.name: stack
     for stack in (
-        Stack("limit", "limit: bare ASGI", "app", lambda s: _gunicorn(s, "auto", "limit:app"), constant=LIMIT_ANSWER),
+        Stack("limit", "limit: bare ASGI", "app", _limit, constant=LIMIT_ANSWER),
+        Stack(
+            *("limit-own", "bare ASGI, by Fortress' server", "app"),
+            lambda s: _gunicorn(s, "auto", "limit:app"),
+            constant=LIMIT_ANSWER,
+        ),
         Stack("onnx", "Fortress, ONNX Runtime", "app", lambda s: _gunicorn(s, "onnx")),
         Stack("sklearn", "Fortress, scikit-learn", "app", lambda s: _gunicorn(s, "sklearn")),
         Stack("naive", "naive", "app", _naive, naive_front=True),

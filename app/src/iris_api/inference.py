@@ -16,10 +16,8 @@ from iris_api.errors import ApiError, invalid
 from iris_api.manifest import Manifest
 from iris_api.metrics import Metrics
 from iris_api.model import Prediction
+from iris_api.protocol import REQUESTS
 from iris_api.rows import Row, RowParser
-
-# In a scope, where the server tells it: all requests that it has read and not answered.
-REQUESTS = "iris_api.requests"
 
 
 class Inference:

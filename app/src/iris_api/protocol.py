@@ -4,7 +4,8 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from iris_api.inference import REQUESTS
+# In a scope: all requests that have been read and not answered.
+REQUESTS = "iris_api.requests"
 
 
 class Protocol(HttpToolsProtocol):
