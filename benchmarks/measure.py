@@ -18,6 +18,7 @@ from benchmarks.stacks import INSTANCES, Setup, Stack
 
 WARM_UP_SECONDS = 1
 START_SECONDS = 180
+DISTURBED = 0.15
 PORTS = 2 * INSTANCES + 6
 
 
@@ -53,6 +54,11 @@ class Turn:
     pss_mb: float
     """Memory of one of the instances after the load, whether they are processes of their own or workers of one."""
     loads: dict[int, Loaded]
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether others took so much of the machine that the numbers say little."""
+        return any(loaded.others > DISTURBED for loaded in self.loads.values())
 
     @property
     def errors(self) -> dict[str, int]:

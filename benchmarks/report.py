@@ -11,7 +11,7 @@ from statistics import median
 
 from benchmarks import environments
 from benchmarks.chart import Bar, draw
-from benchmarks.measure import Loaded, Turn
+from benchmarks.measure import DISTURBED, Loaded, Turn
 from benchmarks.stacks import STACKS
 
 IRIS, FOREST = "iris", "iris-forest"
@@ -39,8 +39,10 @@ class Results:
     """What all turns say together."""
 
     def __init__(self, turns: Iterable[Turn]) -> None:
-        """Take the turns; one with errors is no result."""
-        self.turns = [turn for turn in turns if not turn.errors]
+        """Take the turns; one with errors is no result, and one that others disturbed is left out."""
+        right = [turn for turn in turns if not turn.errors]
+        self.turns = [turn for turn in right if not turn.disturbed]
+        self.disturbed = len(right) - len(self.turns)
 
     def of(self, stack: str, model: str = IRIS) -> list[Turn]:
         """Return the turns of a stack with a model."""
@@ -167,7 +169,7 @@ def line(turn: Turn) -> str:
         f" us {loaded.servers_us:.0f}+{loaded.nginx_us:.0f}+{loaded.wrk_us:.0f}, others {loaded.others:.0%}"
         for count, loaded in turn.loads.items()
     )
-    problem = f"  ERRORS {turn.errors}" if turn.errors else ""
+    problem = f"  ERRORS {turn.errors}" if turn.errors else "  left out: disturbed" if turn.disturbed else ""
     return (
         f"{turn.round:3} {turn.model:12}{turn.stack:9} start {turn.start_seconds:5.2f} s"
         f"  PSS {turn.pss_mb:4.0f} MB  {loads}{problem}"
@@ -223,9 +225,11 @@ def conditions(results: Results) -> str:
     """Return on what and how often it was measured."""
     others = median(loaded.others for turn in results.turns for loaded in turn.loads.values())
     rounds = len({turn.round for turn in results.turns})
+    every = len(results.turns) + results.disturbed
     return (
-        f"Medians of {rounds} rounds on {os.cpu_count()} cores ({processor()}); other processes of that machine took"
-        f" {others:.0%} of them in the median measurement. Trust the ratios."
+        f"Medians of {rounds} rounds on {os.cpu_count()} cores ({processor()}). Other processes of that machine took"
+        f" {others:.0%} of it in the median turn; {results.disturbed} of {every} turns,"
+        f" in which they took more than {DISTURBED:.0%}, are left out. Trust the ratios."
     )
 
 
@@ -241,7 +245,9 @@ def summary(turns: list[Turn], missing: Mapping[str, str]) -> str:
     """Return all tables, and which stacks could not be installed."""
     results = Results(turns)
     if not results.turns:
-        return "Nothing was measured."
+        return (
+            f"Nothing was measured; in {results.disturbed} turns others took more than {DISTURBED:.0%} of the machine."
+        )
     measured = sorted({(turn.model, connections) for turn in results.turns for connections in turn.loads})
     parts = [f"{MODELS[model]}, {n} connections:\n\n{rates(results, model, n)}" for model, n in measured]
     gone = [f"{STACKS[name].title} could not be installed: {reason}" for name, reason in missing.items()]

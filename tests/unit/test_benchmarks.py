@@ -19,11 +19,12 @@ from benchmarks import __main__ as program
 from benchmarks import environments, front, inputs, load, measure, report
 from benchmarks.inputs import Case, make_cases, named
 from benchmarks.measure import Loaded, StackError, Turn, is_right
+from benchmarks.processes import Process
 from benchmarks.stacks import LIMIT_ANSWER, NUMBERS, PREDICT, STACKS
 
 
-def loaded(rate: float, p99: float = 10, errors: dict[str, int] | None = None) -> Loaded:
-    return Loaded(rate, 1, p99, 100, 50, 20, 0.01, errors or {}, "200 something else" if errors else "")
+def loaded(rate: float, p99: float = 10, errors: dict[str, int] | None = None, others: float = 0.01) -> Loaded:
+    return Loaded(rate, 1, p99, 100, 50, 20, others, errors or {}, "200 something else" if errors else "")
 
 
 def turn(round: int, stack: str, rate: float, *, p99: float = 10, errors: dict[str, int] | None = None) -> Turn:
@@ -242,6 +243,13 @@ def test_a_turn_with_errors_is_no_result() -> None:
     assert len(report.Results(turns).loads("onnx", "iris", 16)) == 1
 
 
+def test_a_turn_that_others_disturbed_is_left_out_and_that_is_said() -> None:
+    noisy = Turn(2, "onnx", "iris", 9, 900, {16: loaded(1, others=0.01), 64: loaded(1, others=0.4)})
+    results = report.Results([turn(1, "onnx", 800), noisy])
+    assert [turn.round for turn in results.turns] == [1]
+    assert "1 of 2 turns" in report.conditions(results)
+
+
 def test_the_best_peer_is_the_fastest_one_measured() -> None:
     results = report.Results([turn(1, "ray", 100), turn(1, "mlserver", 900), turn(1, "naive", 5000)])
     assert results.best_peer() == "mlserver"
@@ -301,7 +309,7 @@ def test_nothing_outlives_the_run(tmp_path: Path) -> None:
 def test_a_server_with_a_wrong_answer_is_never_measured(tmp_path: Path, cases: list[Case]) -> None:
     with serving(sometimes_a_neighbours, [cases[0]]) as url:
         port = int(url.split(":")[2].split("/")[0])
-        dead = measure.Process([sys.executable, "-c", ""], {}, tmp_path, tmp_path / "log")
+        dead = Process([sys.executable, "-c", ""], {}, tmp_path, tmp_path / "log")
         dead.end()
         with pytest.raises(StackError, match="did not give the right answer"):
             measure._wait_for_answer(STACKS["onnx"], dead, port, named(cases[0]), cases[0])
