@@ -88,7 +88,7 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 def machine_seconds() -> tuple[float, float]:
-    """Return for how long processes, or other guests of the host, had the machine's cores, and how long there was at all.
+    """Return for how long processes, or other guests of the host, had the cores, and how long there was at all.
 
     The kernel's time for interrupts is apart: with it goes the loopback's traffic, which is nobody's in particular.
     """
