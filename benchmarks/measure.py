@@ -42,6 +42,11 @@ class Loaded:
     errors: dict[str, int]
     example: str
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether others took so much of the machine that the numbers say little."""
+        return self.others > DISTURBED
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -57,8 +62,8 @@ class Turn:
 
     @property
     def disturbed(self) -> bool:
-        """Whether others took so much of the machine that the numbers say little."""
-        return any(loaded.others > DISTURBED for loaded in self.loads.values())
+        """Whether one of its loads was."""
+        return any(loaded.disturbed for loaded in self.loads.values())
 
     @property
     def errors(self) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -39,10 +39,15 @@ class Results:
     """What all turns say together."""
 
     def __init__(self, turns: Iterable[Turn]) -> None:
-        """Take the turns; one with errors is no result, and one that others disturbed is left out."""
+        """Take the turns; one with errors is no result, and loads that others disturbed are left out."""
         right = [turn for turn in turns if not turn.errors]
-        self.turns = [turn for turn in right if not turn.disturbed]
-        self.disturbed = len(right) - len(self.turns)
+        every = [loaded for turn in right for loaded in turn.loads.values()]
+        self.calm = [turn for turn in right if not turn.disturbed]
+        self.turns = [
+            replace(turn, loads={n: load for n, load in turn.loads.items() if not load.disturbed}) for turn in right
+        ]
+        self.loaded = [loaded for loaded in every if not loaded.disturbed]
+        self.disturbed = len(every) - len(self.loaded)
 
     def of(self, stack: str, model: str = IRIS) -> list[Turn]:
         """Return the turns of a stack with a model."""
@@ -68,11 +73,11 @@ class Results:
 
     def start_seconds(self, stack: str) -> float | None:
         """Return the median time from start to the first right answer."""
-        return _median(turn.start_seconds for turn in self.of(stack))
+        return _median(turn.start_seconds for turn in self.calm if (turn.stack, turn.model) == (stack, IRIS))
 
     def pss_mb(self, stack: str) -> float | None:
         """Return the median memory of an instance."""
-        return _median(turn.pss_mb for turn in self.of(stack))
+        return _median(turn.pss_mb for turn in self.calm if (turn.stack, turn.model) == (stack, IRIS))
 
 
 def _median(values: Iterable[float]) -> float | None:
@@ -213,23 +218,23 @@ def rates(results: Results, model: str, connections: int) -> str:
 
 def footprint(results: Results) -> str:
     """Return memory and start time of every stack, as a Markdown table."""
-    rows = [
-        [title(name), f"{results.pss_mb(name):.0f}", f"{results.start_seconds(name):.2f}"]
-        for name in STACKS
-        if results.of(name)
-    ]
+    rows = []
+    for name in STACKS:
+        pss_mb, start_seconds = results.pss_mb(name), results.start_seconds(name)
+        if pss_mb and start_seconds:
+            rows.append([title(name), f"{pss_mb:.0f}", f"{start_seconds:.2f}"])
     return _table(["", "PSS of an instance, MB", "start to first answer, s"], rows)
 
 
 def conditions(results: Results) -> str:
     """Return on what and how often it was measured."""
-    others = median(loaded.others for turn in results.turns for loaded in turn.loads.values())
-    rounds = len({turn.round for turn in results.turns})
-    every = len(results.turns) + results.disturbed
+    others = median(loaded.others for loaded in results.loaded)
+    rounds = len({turn.round for turn in results.turns if turn.loads})
+    every = len(results.loaded) + results.disturbed
     return (
         f"Medians of {rounds} rounds on {os.cpu_count()} cores ({processor()}). Other processes of that machine took"
-        f" {others:.0%} of it in the median turn; {results.disturbed} of {every} turns,"
-        f" in which they took more than {DISTURBED:.0%}, are left out. Trust the ratios."
+        f" {others:.0%} of it in the median measurement; {results.disturbed} of {every}"
+        f" measurements, in which they took more than {DISTURBED:.0%}, are left out. Trust the ratios."
     )
 
 
@@ -261,7 +266,7 @@ def chart(results: Results, connections: int) -> str:
         loads = results.loads(name, IRIS, connections)
         if loads:
             values = [rate(loaded) for loaded in loads]
-            kind = "peer" if stack.peer else name if name in ("limit", "naive") else "ours"
+            kind = "peer" if stack.peer else "ours" if name in ENGINES else name.partition("-")[0]
             note = f"p99 {median(loaded.p99_ms for loaded in loads):.0f} ms"
             bars.append(Bar(title(name), kind, median(values), min(values), max(values), note))
     return draw(f"Requests a second behind the gateway, {MODELS[IRIS]}, {connections} connections", bars)

@@ -158,9 +158,9 @@ LIMIT_ANSWER = Case(0, 0, 2, (1.2871073412521729e-05, 0.15970350208560846, 0.840
 STACKS = {
     stack.name: stack
     for stack in (
-        Stack("limit", "limit: bare ASGI", "app", _limit, constant=LIMIT_ANSWER),
+        Stack("limit", "bare ASGI", "app", _limit, constant=LIMIT_ANSWER),
         Stack(
-            *("limit-own", "bare ASGI, by Fortress' server", "app"),
+            *("limit-own", "bare ASGI, our server", "app"),
             lambda s: _gunicorn(s, "auto", "limit:app"),
             constant=LIMIT_ANSWER,
         ),

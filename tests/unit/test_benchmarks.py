@@ -243,11 +243,13 @@ def test_a_turn_with_errors_is_no_result() -> None:
     assert len(report.Results(turns).loads("onnx", "iris", 16)) == 1
 
 
-def test_a_turn_that_others_disturbed_is_left_out_and_that_is_said() -> None:
-    noisy = Turn(2, "onnx", "iris", 9, 900, {16: loaded(1, others=0.01), 64: loaded(1, others=0.4)})
+def test_what_others_disturbed_is_left_out_and_that_is_said() -> None:
+    noisy = Turn(2, "onnx", "iris", 9, 900, {16: loaded(600), 64: loaded(1, others=0.4)})
     results = report.Results([turn(1, "onnx", 800), noisy])
-    assert [turn.round for turn in results.turns] == [1]
-    assert "1 of 2 turns" in report.conditions(results)
+    assert [entry.requests_per_second for entry in results.loads("onnx", "iris", 16)] == [800, 600]
+    assert [entry.requests_per_second for entry in results.loads("onnx", "iris", 64)] == [800]
+    assert (results.start_seconds("onnx"), results.pss_mb("onnx")) == (0.5, 80)
+    assert "1 of 4 measurements" in report.conditions(results)
 
 
 def test_the_best_peer_is_the_fastest_one_measured() -> None:
