@@ -87,6 +87,7 @@ def test_a_request_that_is_alone_does_not_wait_for_others_where_a_call_is_cheap(
         await asyncio.sleep(0)
         answered_at_once = asking.done()
         assert shares(await asking) == [1.0]
+        assert b"iris_api_queue_wait_seconds_count 1.0" in metrics.render()
         return answered_at_once
 
     assert asyncio.run(run(1, alone=True))

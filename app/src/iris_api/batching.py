@@ -54,7 +54,8 @@ class Batcher:
                 headers={"Retry-After": "1"},
             )
         if alone and self._turns == 1 and not self._queue:
-            # Nobody could join, and a turn of the loop takes as long as half the rest of the request.
+            # Nobody could join: a turn of the loop would be for nothing.
+            self._metrics.queue_wait.observe(0)
             return self._answer(rows)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Predictions] = loop.create_future()
