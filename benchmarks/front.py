@@ -6,8 +6,9 @@ import base64
 import ctypes
 import platform
 import secrets
-import subprocess
+from datetime import UTC, datetime, timedelta
 from getpass import getuser
+from ipaddress import IPv4Address
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,10 @@ from typing import Any
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import action_loader, filter_loader
 from ansible.template import Templar
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from benchmarks import ROOT, environments
 from benchmarks.processes import Process
@@ -126,10 +131,19 @@ def _adapt(files: dict[str, str], folder: Path, ports: tuple[int, int], path: st
 def _make_certificate(folder: Path) -> tuple[Path, Path]:
     """Make a key of the kind that the role pki makes, and a certificate for it."""
     certificate, key = folder / "certificate.pem", folder / "key.pem"
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command = ["openssl", "req", "-x509", *kind, *name, "-out", str(certificate), "-keyout", str(key)]
-    subprocess.run(command, check=True, capture_output=True)
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .sign(private, hashes.SHA256())
+    )
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    certificate.write_bytes(made.public_bytes(pem))
+    key.write_bytes(private.private_bytes(pem, pkcs8, serialization.NoEncryption()))
     return certificate, key
 
 

@@ -202,6 +202,7 @@ def rates(results: Results, model: str, connections: int) -> str:
             continue
         share = results.ratio(rate, name, "limit", model, connections)
         numbers = [
+            str(len(loads)),
             f"{median(rate(loaded) for loaded in loads):.0f}",
             "" if share is None else f"{share * 100:.3g} %",
             f"{median(loaded.p50_ms for loaded in loads):.1f}",
@@ -211,8 +212,8 @@ def rates(results: Results, model: str, connections: int) -> str:
             f"{median(loaded.wrk_us for loaded in loads):.0f}",
         ]
         rows.append([title(name), *numbers])
-    rows.sort(key=lambda row: -float(row[1]))
-    heads = ["", "req/s", "of the limit", "p50 ms", "p99 ms", "servers µs", "nginx µs", "wrk µs"]
+    rows.sort(key=lambda row: -float(row[2]))
+    heads = ["", "times", "req/s", "of the limit", "p50 ms", "p99 ms", "servers µs", "nginx µs", "wrk µs"]
     return _table(heads, rows)
 
 
@@ -232,9 +233,10 @@ def conditions(results: Results) -> str:
     rounds = len({turn.round for turn in results.turns if turn.loads})
     every = len(results.loaded) + results.disturbed
     return (
-        f"Medians of {rounds} rounds on {os.cpu_count()} cores ({processor()}). Other processes of that machine took"
-        f" {others:.0%} of it in the median measurement; {results.disturbed} of {every}"
-        f" measurements, in which they took more than {DISTURBED:.0%}, are left out. Trust the ratios."
+        f"Medians over {rounds} rounds, of as many measurements as the column `times` says, on {os.cpu_count()} cores"
+        f" ({processor()}). Other processes of that machine took {others:.0%} of it in the median measurement;"
+        f" {results.disturbed} of {every} measurements, in which they took more than {DISTURBED:.0%}, are left out."
+        " Trust the ratios."
     )
 
 
@@ -249,10 +251,8 @@ def processor() -> str:
 def summary(turns: list[Turn], missing: Mapping[str, str]) -> str:
     """Return all tables, and which stacks could not be installed."""
     results = Results(turns)
-    if not results.turns:
-        return (
-            f"Nothing was measured; in {results.disturbed} turns others took more than {DISTURBED:.0%} of the machine."
-        )
+    if not results.loaded:
+        return f"Nothing to show: others took more than {DISTURBED:.0%} of the machine in each measurement."
     measured = sorted({(turn.model, connections) for turn in results.turns for connections in turn.loads})
     parts = [f"{MODELS[model]}, {n} connections:\n\n{rates(results, model, n)}" for model, n in measured]
     gone = [f"{STACKS[name].title} could not be installed: {reason}" for name, reason in missing.items()]

@@ -250,6 +250,9 @@ def test_what_others_disturbed_is_left_out_and_that_is_said() -> None:
     assert [entry.requests_per_second for entry in results.loads("onnx", "iris", 64)] == [800]
     assert (results.start_seconds("onnx"), results.pss_mb("onnx")) == (0.5, 80)
     assert "1 of 4 measurements" in report.conditions(results)
+    assert report.summary([Turn(1, "onnx", "iris", 9, 900, {16: loaded(1, others=0.4)})], {}).startswith(
+        "Nothing to show"
+    )
 
 
 def test_the_best_peer_is_the_fastest_one_measured() -> None:
