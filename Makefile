@@ -139,7 +139,7 @@ test-vm: tests-venv
 ##@ Measure it
 
 .PHONY: bench
-bench: tests-venv  ## Against the limit, the naive way and its peers: docs/benchmarks.md (half an hour and more)
+bench: tests-venv  ## Against the limit, the naive way and its peers: docs/benchmarks.md (about half an hour)
 	@$(BIN)/python -m benchmarks --docs
 
 .PHONY: control tests-venv
