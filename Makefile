@@ -51,6 +51,33 @@ converge: control  ## Bring every host of the inventory to what site.yml says
 verify: control  ## Check a running site from the inside: health, targets, Grafana's panels
 	@$(PLAYBOOK) playbooks/verify.yml
 
+##@ Release
+
+DEPLOY_OPTIONS = $(if $(MODEL),-e fortress_model_name=$(MODEL)) $(if $(MODEL_VERSION),-e fortress_model_version=$(MODEL_VERSION)) \
+    $(if $(APP),-e iris_api_revision=$(APP))
+
+.PHONY: deploy
+deploy: control  ## One instance after the other; MODEL= MODEL_VERSION= APP=git-revision choose what
+	@$(PLAYBOOK) playbooks/deploy.yml $(DEPLOY_OPTIONS)
+
+.PHONY: rollback
+rollback: control  ## To what went through before; PART=app or model, TO=one of the history
+	@$(PLAYBOOK) playbooks/rollback.yml $(if $(PART),-e rollback_part=$(PART)) $(if $(TO),-e rollback_to=$(TO))
+
+.PHONY: history
+history: control  ## Every deployment, rollback and abort
+	@$(ON_API) 'iris-deploy history'
+
+.PHONY: hold
+hold: control  ## Keep deployments off: make hold WHY="the fair is on"
+	@$(ON_API) 'iris-deploy hold --who $(shell id -un)@$(shell uname -n) "$(WHY)"'
+
+.PHONY: unlock
+unlock: control  ## Let them happen again
+	@$(ON_API) 'iris-deploy unlock --who $(shell id -un)@$(shell uname -n)'
+
+ON_API = $(BIN)/ansible -i inventory/$(INVENTORY) api --become -m ansible.builtin.command -a
+
 ##@ Use it
 
 .PHONY: env
