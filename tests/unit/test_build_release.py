@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import ModuleType
 
@@ -13,7 +14,12 @@ from conftest import ROOT
 
 @pytest.fixture(scope="module")
 def builder() -> ModuleType:
-    return SourceFileLoader("build_release", str(ROOT / "tools" / "build-release")).load_module()
+    loader = SourceFileLoader("build_release", str(ROOT / "tools" / "build-release"))
+    spec = spec_from_loader(loader.name, loader)
+    assert spec
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
 
 
 def test_a_revision_is_checked_out_once(builder: ModuleType, tmp_path: Path) -> None:
@@ -26,5 +32,5 @@ def test_a_revision_is_checked_out_once(builder: ModuleType, tmp_path: Path) -> 
 
 
 def test_what_is_no_revision_is_refused(builder: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(builder.BuildError, match="'v0.0.0', which is no revision"):
+    with pytest.raises(builder.BuildError, match=r"'v0.0.0', which is no revision"):
         builder.checkout(tmp_path, "v0.0.0")
