@@ -161,7 +161,7 @@ def test_the_history_is_a_table(host: Host) -> None:
     lines = host.run("iris-deploy history").stdout.splitlines()
     assert lines[0].split()[:3] == ["TIME", "EVENT", "MODEL"]
     assert any("rolled back" in line for line in lines)
-    assert any("aborted" in line and "golden sample 1" in line for line in lines)
+    assert any("aborted" in line and "Model refused" in line for line in lines)
 
 
 def test_old_deployments_are_removed_and_those_that_run_never(host: Host) -> None:

@@ -26,6 +26,8 @@ from .units import running, state
 SETTINGS = Path("/etc/iris-api/deploy.json")
 RUN = Path("/run/iris-deploy")
 LOCK = RUN / "lock"
+# In the table; the file has all of it.
+WIDEST_REASON = 100
 
 
 @dataclass(frozen=True)
@@ -269,7 +271,8 @@ def history(host: Host, options: argparse.Namespace) -> dict[str, Any]:
             continue
         what = "begun, no end" if event.event == "begun" else event.event
         seconds = f"{event.seconds:.1f}" if event.seconds else ""
-        rows.append((event.time, what, event.model, event.release, event.deployment, seconds, event.who, event.why))
+        why = event.why if len(event.why) <= WIDEST_REASON else f"{event.why[:WIDEST_REASON]}..."
+        rows.append((event.time, what, event.model, event.release, event.deployment, seconds, event.who, why))
     rows[1:] = rows[1:][-options.lines :]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

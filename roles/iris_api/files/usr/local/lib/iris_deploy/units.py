@@ -55,7 +55,8 @@ def restart(unit: str, deadline: Deadline) -> None:
                 return
             # Restart=always: what failed to start is about to be tried again, and would fail alike.
             if now["ActiveState"] in ("failed", "inactive") or now["SubState"] == "auto-restart":
-                raise Failure(f"{unit} does not start")
+                told = systemctl("show", "--property=StatusText", "--value", unit).strip()
+                raise Failure(f"{unit} does not start: {told or 'its journal says why'}")
         deadline.wait(f"{unit} to say that it is ready")
 
 
