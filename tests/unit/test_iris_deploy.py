@@ -152,6 +152,18 @@ def test_after_a_deployment_that_was_cut_short_back_means_what_went_through(benc
     assert bench.target() == current
 
 
+def test_instances_that_are_no_more_do_not_look_like_a_deployment_that_was_cut_short(bench: Bench) -> None:
+    first = bench.goes_through(bench.deployment())
+    second = bench.deployment(model="m2")
+    bench.store.write(second)
+    for instance in (1, 2):
+        bench.store.assign(instance, second)
+    bench.store.forget_beyond(2)
+    bench.history.append(Event.about("deployed", "me", second, first))
+    bench.store.make_current(second)
+    assert bench.target() == first
+
+
 def test_without_a_deployment_there_is_nothing_to_roll_back(bench: Bench) -> None:
     with pytest.raises(Problem, match="Nothing was deployed"):
         bench.target()

@@ -73,7 +73,7 @@ class Rollout:
         return _text(TEMPLATE_UNIT) != self.new.unit or bool(self.stale)
 
     def run(self) -> None:
-        """Do it. On a Failure everything runs, or waits to run, what it did before."""
+        """Do it. Whatever goes wrong, everything then runs, or waits to run, what it did before."""
         deadline = Deadline(self._timeout)
         unit_before = _text(TEMPLATE_UNIT)
         self.store.write(self.new)
@@ -87,9 +87,10 @@ class Rollout:
                 self._switch(number, self.new, deadline, pause=number != stale[-1])
             for number in self.before:
                 self._must_serve(number, self.new)
-        except Failure:
+        except Exception:
             self._put_back(unit_before)
             raise
+        self.store.forget_beyond(len(self.before))
 
     def _try_candidate(self, deadline: Deadline) -> None:
         """Let the new deployment answer its golden samples in the sandbox it will run in, away from all traffic."""
@@ -195,7 +196,7 @@ class Rollout:
                 else:
                     systemctl("stop", unit_of(number))
                     self.store.assign(number, None)
-            except Failure as failure:
+            except (Failure, OSError) as failure:
                 self.say(f"{unit_of(number)}: COULD NOT BE PUT BACK: {failure}")
 
 

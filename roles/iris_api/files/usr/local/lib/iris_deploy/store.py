@@ -138,6 +138,12 @@ class Store:
         else:
             link.unlink(missing_ok=True)
 
+    def forget_beyond(self, instances: int) -> None:
+        """Forget what instances ran that are no more."""
+        for link in (self.home / "instances").glob("[0-9]*"):
+            if int(link.name) > instances:
+                link.unlink()
+
     def _link(self, link: Path, target: str) -> None:
         link.parent.mkdir(exist_ok=True)
         draft = link.with_name(f".{link.name}.new")
@@ -151,12 +157,12 @@ class Store:
         kept = {*keep, *(os.readlink(link).rsplit("/", 1)[-1] for link in links if link.is_symlink())}
         gone = [path for path in (self.home / "deployments").iterdir() if path.name not in kept]
         for path in gone:
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
         left = [deployment for identity in kept if (deployment := self.read(identity))]
         used = {"releases": {each.release for each in left}, "models": {each.model for each in left}}
         for kind, names in used.items():
             for path in (self.home / kind).iterdir():
                 if path.name not in names and time.time() - path.stat().st_ctime > FRESH_SECONDS:
-                    shutil.rmtree(path)
+                    shutil.rmtree(path, ignore_errors=True)
                     gone.append(path)
         return sorted(f"{path.parent.name}/{path.name}" for path in gone)
