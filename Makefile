@@ -117,6 +117,20 @@ $(SSH_KEY):
 	@mkdir -p -m 0700 $(dir $@)
 	@ssh-keygen -q -t ed25519 -N '' -C fortress-local -f $@
 
+##@ Rotate it
+
+.PHONY: rotate-credentials
+rotate-credentials: control  ## New passwords, the old ones work on for a week; FOR=iris for one user
+	@$(PLAYBOOK) playbooks/rotate-credentials.yml $(if $(FOR),--extra-vars rotate_user=$(FOR))
+
+.PHONY: retire-credentials
+retire-credentials: control  ## End the old passwords now; FOR=iris for one user
+	@$(PLAYBOOK) playbooks/retire-credentials.yml $(if $(FOR),--extra-vars retire_user=$(FOR))
+
+.PHONY: renew-certificates
+renew-certificates: control  ## A new certificate and key for each gateway, now
+	@$(PLAYBOOK) playbooks/renew-certificates.yml
+
 ##@ Change it
 
 .PHONY: model
@@ -178,4 +192,4 @@ tests-venv:
 .PHONY: help
 help:  ## This list
 	@awk 'BEGIN { FS = ":.*##" } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	    /^[a-z-]+:.*##/ { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	    /^[a-z-]+:.*##/ { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
