@@ -184,7 +184,7 @@ def line(turn: Turn) -> str:
 def targets(results: Results) -> str:
     """Return the figures to reach and what came out, as a Markdown table."""
     rows = [[target.what, *(target.cell(engine, results) for engine in ENGINES)] for target in TARGETS]
-    return _table(["16 connections, logistic regression", "scikit-learn engine", "ONNX engine"], rows)
+    return table(["16 connections, logistic regression", "scikit-learn engine", "ONNX engine"], rows)
 
 
 def title(name: str) -> str:
@@ -214,7 +214,7 @@ def rates(results: Results, model: str, connections: int) -> str:
         rows.append([title(name), *numbers])
     rows.sort(key=lambda row: -float(row[2]))
     heads = ["", "times", "req/s", "of the limit", "p50 ms", "p99 ms", "servers µs", "nginx µs", "wrk µs"]
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def footprint(results: Results) -> str:
@@ -224,7 +224,7 @@ def footprint(results: Results) -> str:
         pss_mb, start_seconds = results.pss_mb(name), results.start_seconds(name)
         if pss_mb and start_seconds:
             rows.append([title(name), f"{pss_mb:.0f}", f"{start_seconds:.2f}"])
-    return _table(["", "PSS of an instance, MB", "start to first answer, s"], rows)
+    return table(["", "PSS of an instance, MB", "start to first answer, s"], rows)
 
 
 def conditions(results: Results) -> str:
@@ -282,7 +282,8 @@ def write(turns: list[Turn], missing: Mapping[str, str], page: Path) -> None:
     page.with_suffix(".svg").write_text(chart(Results(turns), 16), encoding="utf-8")
 
 
-def _table(heads: list[str], rows: list[list[str]]) -> str:
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table whose columns but the first are numbers."""
     widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
     aligned = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [heads, *rows]]
     ruler = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
