@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import environments, report
+from benchmarks import PAGE, environments, report
 from benchmarks.inputs import make_cases
 from benchmarks.measure import Turn, turn
 from benchmarks.stacks import STACKS, Server, Setup, Stack
@@ -32,6 +32,7 @@ PARTS = {
     "predictions to JSON": r"iris_api\.inference",
 }
 OTHER = "anything else"
+BEGIN = "<!-- written by python -m benchmarks.profile --docs -->\n"
 STACKS_OF_OURS = ("limit-own", "onnx", "sklearn")
 
 
@@ -42,6 +43,7 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--stacks", type=int, default=0, metavar="N", help="show the N most frequent stacks, too")
+    parser.add_argument("--docs", action="store_true", help="write the table in docs/")
     options = parser.parse_args()
     environments.debian()
     columns = {}
@@ -55,6 +57,8 @@ def main() -> int:
         for stack, count in samples.most_common(options.stacks):
             print(f"{count / samples.total():6.1%} {' < '.join(stack)}")
     print(f"\n{table(columns)}")
+    if options.docs:
+        report.put(PAGE, BEGIN, table(columns))
     return 0
 
 
