@@ -23,12 +23,12 @@ from iris_api.settings import Settings
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bytes]]
 
 
-def serve(app: ASGIApp, talk: Talk) -> bytes:
+def serve(app: ASGIApp, talk: Talk, keep_alive: Any = 30) -> bytes:
     """Run a server with this protocol, and a client."""
 
     async def run() -> bytes:
         options: dict[str, Any] = {"lifespan": "off", "log_config": None, "proxy_headers": False}
-        config = uvicorn.Config(app, http=Protocol, port=0, timeout_keep_alive=30, **options)
+        config = uvicorn.Config(app, http=Protocol, port=0, timeout_keep_alive=keep_alive, **options)
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve())
         while not server.started:
@@ -226,3 +226,25 @@ def test_a_client_that_asks_first_is_told_to_go_on_before_it_sends(settings: Set
         return await say(BODY)(reader, writer)
 
     assert serve(build_app(settings, model), talk).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("directly", [True, False])
+def test_a_connection_is_closed_once_it_was_idle_for_long_enough_and_not_before(
+    settings: Settings, model: Model, monkeypatch: pytest.MonkeyPatch, directly: bool
+) -> None:
+    if not directly:
+        monkeypatch.setattr(Application, "direct", None)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        clock = asyncio.get_running_loop().time
+        for _ in range(4):
+            writer.write(request(ROW, JSON, close=False))
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            await reader.readuntil(b"}")
+            answered = clock()
+            await asyncio.sleep(0.3)
+        assert await reader.read() == b""
+        assert 0.4 < clock() - answered < 2
+        return b"closed"
+
+    assert serve(build_app(settings, model), talk, keep_alive=0.5) == b"closed"

@@ -36,6 +36,7 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._direct: Direct | None = getattr(self.app, "direct", None)
         self._held: RequestResponseCycle | None = None
+        self._idle_since: float | None = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Hold a request back that may be answered without a task; uvicorn calls this once it has the head.
@@ -73,6 +74,46 @@ class Protocol(HttpToolsProtocol):
             cycle, self._held = self._held, None
             cycle.transport = _HeadWaitsForBody(self.transport)
             super()._start_asgi_task(cycle, self.app)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Note that the connection is in use; uvicorn calls this when something was read.
+
+        uvicorn ends a timer with each request and starts another one with each answer, which takes longer than to make
+        room for the answer. Ours goes on, and looks when it rings whether the connection has been idle for that long.
+        """
+        self._idle_since = None
+
+    def on_response_complete(self) -> None:
+        """Go on after an answer; uvicorn calls this."""
+        if self.pipeline:
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that has been idle for long enough, or look again when it may have been."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None or self.transport.is_closing():
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
 
     def _reply(self, cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> None:
         """Do what `RequestResponseCycle.send` does for an answer that is there as a whole."""
