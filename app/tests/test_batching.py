@@ -76,7 +76,7 @@ def test_a_call_is_bounded_and_nobody_is_left_behind(batcher: Batcher, engine: E
     assert [shares(each) for each in answers] == [[3] * 3, [3] * 3, [3] * 3, [7] * 7]
 
 
-@pytest.mark.parametrize("turns", [1, 2])
+@pytest.mark.parametrize("turns", [1, 2, 4])
 def test_a_request_waits_for_as_many_turns_of_the_loop_as_the_engine_wants(
     engine: Echo, model: Model, settings: Settings, turns: int
 ) -> None:

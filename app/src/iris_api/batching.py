@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from time import perf_counter
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from iris_api.errors import ApiError
 from iris_api.metrics import Metrics
@@ -29,9 +29,9 @@ class _Waiting(NamedTuple):
 class Batcher:
     """Answers rows, many requests at once.
 
-    A request waits while the event loop turns once or twice, as the engine wants. After one turn every request that
-    was read together with it has handed in its rows; during the second, those that arrived meanwhile are read. Rows
-    must have been validated: what shares a batch must not be able to fail it.
+    A request waits while the event loop turns once or a few times, as the engine wants. After one turn every request
+    that was read together with it has handed in its rows; during each further one, those that arrived meanwhile are
+    read. Rows must have been validated: what shares a batch must not be able to fail it.
     """
 
     def __init__(self, model: Model, metrics: Metrics, *, max_batch_rows: int, max_waiting_rows: int) -> None:
@@ -59,10 +59,9 @@ class Batcher:
             )
         if not self._queue:
             loop = asyncio.get_running_loop()
-            if self._turns == 1:
-                loop.call_soon(self._answer_batch)
-            else:
-                loop.call_soon(loop.call_soon, self._answer_batch)
+            # One turn calls for the next, and the last one for the model.
+            calls: list[Any] = [*[loop.call_soon] * (self._turns - 1), self._answer_batch]
+            loop.call_soon(*calls)
         self._queue.append(_Waiting(rows, done, perf_counter()))
         self._waiting_rows += len(rows)
 
