@@ -182,6 +182,7 @@ test-vm: tests-venv
 .PHONY: bench
 bench: tests-venv  ## Against the limit, the naive way and its peers: docs/benchmarks.md (about half an hour)
 	@$(BIN)/python -m benchmarks --docs
+	@$(BIN)/python -m benchmarks.profile --docs
 
 .PHONY: control tests-venv
 control:
