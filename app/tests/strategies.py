@@ -52,7 +52,22 @@ def near(right: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 numbers = st.floats(0, 100) | st.floats() | st.integers()
-tensors = st.fixed_dictionaries(
+tables = st.lists(st.lists(st.floats(0, 100), min_size=2, max_size=2), min_size=1, max_size=3)
+
+
+def tensor_of(table: list[list[float]]) -> st.SearchStrategy[dict[str, Any]]:
+    """A tensor whose parts agree, nearly always."""
+    return st.fixed_dictionaries(
+        {
+            "name": near(st.just("input")),
+            "shape": near(st.just([len(table), 2])),
+            "datatype": near(st.sampled_from(["FP64", "FP32"])),
+            "data": near(st.sampled_from([table, [value for row in table for value in row]])),
+        }
+    )
+
+
+tensors = tables.flatmap(tensor_of) | st.fixed_dictionaries(
     {
         "name": near(st.just("input")),
         "shape": near(st.tuples(st.integers(0, 3), st.integers(1, 3)) | st.just((2, 2))),
@@ -75,12 +90,18 @@ requests = st.fixed_dictionaries(
 
 @st.composite
 def binary_requests(draw: st.DrawFn) -> tuple[bytes, int]:
-    """A body of the binary tensor extension, and how long its JSON is said to be."""
-    head = json.dumps(draw(requests)).encode()
-    values = draw(st.lists(st.floats(0, 100) | st.floats(), max_size=6))
-    excess = draw(st.binary(max_size=3))
+    """A body of the binary tensor extension, and how long its JSON is said to be; some are right."""
+    table = draw(tables)
+    right = [value for row in table for value in row]
+    values = draw(st.just(right) | st.lists(st.floats(0, 100) | st.floats(), max_size=6))
+    tensor = draw(tensor_of(table))
+    del tensor["data"]
+    tensor["parameters"] = {"binary_data_size": draw(near(st.just(16 * len(table))))}
+    head = json.dumps(draw(requests | st.just({"inputs": [tensor]}))).encode()
+    packed = struct.pack(f"<{len(values)}d", *values)
+    excess = draw(st.just(b"") | st.binary(max_size=3))
     off = draw(st.sampled_from([0, 0, 0, 0, -1, 1, 10**8]))
-    return head + struct.pack(f"<{len(values)}d", *values) + excess, max(0, len(head) + off)
+    return head + packed + excess, max(0, len(head) + off)
 
 
 def called_with(strategy: st.SearchStrategy[Any], *hard: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
