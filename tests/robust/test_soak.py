@@ -27,7 +27,7 @@ TURN_SECONDS = 10
 SAMPLE_SECONDS = 1 + SECONDS // 600
 WARM_UP = 1 / 3
 """Share of the time in which memory may do what it likes."""
-FLAT_MB = 3
+FLAT_MB = 1
 """How much it may grow in the rest, by a straight line through it, however many the requests."""
 
 Samples = list[tuple[float, dict[str, float]]]
