@@ -177,6 +177,11 @@ test-vm: tests-venv
 	$(BIN)/molecule test --scenario-name default
 	$(BIN)/molecule test --scenario-name debian12
 
+.PHONY: robust
+robust: tests-venv  ## Schema, fuzz and load through the gateway; the long run: FUZZ_EXAMPLES=100000 SOAK_SECONDS=3600
+	@$(LOCALVM) setup
+	$(BIN)/molecule test --scenario-name robust
+
 ##@ Measure it
 
 .PHONY: bench
