@@ -1,0 +1,132 @@
+"""Faults on a provisioned host under a steady load from outside; what was measured goes into a record for docs/faults.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pytest
+from table import Row
+from testinfra.host import Host
+from traffic import HERE, Traffic
+
+# How the host is reached, and what is printed when a test fails, is the same as for the other tests on hosts.
+from tests.host.conftest import inventory, pytest_configure, pytest_runtest_makereport  # noqa: F401
+
+ROOT = HERE.parents[1]
+MODEL = "iris", "1.0.0"
+DISTINCT = 20_000
+RECORD = "FORTRESS_FAULTS_RECORD"
+
+Load = Callable[..., Traffic]
+Strike = Callable[..., dict[str, Any]]
+Record = Callable[..., None]
+
+
+@pytest.fixture(scope="session")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random distinct inputs, and the classes that the shipped model itself gives them."""
+    inputs = list({(round(random.uniform(0.1, 7.5), 4), round(random.uniform(0.1, 3), 4)) for _ in range(DISTINCT)})
+    model = joblib.load(ROOT / "models" / Path(*MODEL) / "model.joblib")
+    file = tmp_path_factory.mktemp("faults") / "cases.json"
+    classes = {" ".join(MODEL): [int(label) for label in model.predict(inputs)]}
+    file.write_text(json.dumps({"inputs": inputs, "classes": classes}))
+    return file
+
+
+@pytest.fixture
+def load(host: Host, cases: Path) -> Load:
+    """`with load() as traffic:` has clients of every kind ask until 2 s after the block."""
+
+    def load(*, linger: float = 2) -> Traffic:
+        return Traffic(host, cases, linger)
+
+    return load
+
+
+@pytest.fixture
+def strike(host: Host) -> Strike:
+    """Do something to instances of the API; return who ran before and after, and how long each took to serve again.
+
+    What is done is a shell command on the host, in which {worker1} and {master1} are processes of iris-api@1.
+    """
+    program = (HERE / "on_host.py").read_text()
+
+    def strike(
+        traffic: Traffic, do: str, *, instances: tuple[int, ...], gone: tuple[str, ...], within: float
+    ) -> dict[str, Any]:
+        wanted = shlex.quote(json.dumps({"do": do, "instances": instances, "gone": gone, "within": within}))
+        traffic.strike()
+        done = host.run(f"python3 - {wanted} <<'PROGRAM'\n{program}\nPROGRAM")
+        assert done.rc == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        assert None not in found["took"].values(), f"not ready within {within} s: {found}"
+        return found
+
+    return strike
+
+
+@pytest.fixture(autouse=True)
+def healthy(host: Host) -> Iterator[None]:
+    """Begin each test with all units running, and with instances that nginx has forgiven what they did before."""
+    wait_until_whole(host)
+    yield
+
+
+def wait_until_whole(host: Host, seconds: float = 60) -> None:
+    """Wait until every unit of the site runs, and nginx takes every instance for good."""
+    check = (
+        "systemctl is-active --quiet nginx prometheus prometheus-nginx-exporter prometheus-node-exporter"
+        " iris-api@1 iris-api@2 iris-api@3"
+        " && for port in 8001 8002 8003; do curl --silent --fail --max-time 1 127.0.0.1:$port/health/ready || exit 1; done"
+        # Longer than the fail_timeout of nginx, counted from the last line of its error log.
+        " && test $(($(date +%s) - $(stat --format=%Y /var/log/nginx/error.log))) -gt 5"
+    )
+    deadline = time.monotonic() + seconds
+    while host.run(check).rc != 0:
+        assert time.monotonic() < deadline, "the site is not whole: " + host.run("systemctl --failed; " + check).stdout
+        time.sleep(0.5)
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Record:
+    """Keep what a test measured for the table in docs/faults.md."""
+
+    def record(fault: str, traffic: Traffic, recovery: float | None = None, note: str = "") -> None:
+        row = Row(fault, list(traffic.kinds.values()), len(traffic.failures), recovery, note)
+        request.config.stash.setdefault(ROWS, []).append(row)
+        print(row)
+
+    return record
+
+
+@pytest.fixture
+def play(request: pytest.FixtureRequest) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a playbook on the host, as an operator would."""
+
+    def play(playbook: str | Path, **variables: Any) -> subprocess.CompletedProcess[str]:
+        inventory = str(request.config.fortress_inventory)  # type: ignore[attr-defined]
+        command = ["ansible-playbook", "-i", inventory, str(playbook), "--extra-vars", json.dumps(variables)]
+        environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    return play
+
+
+ROWS = pytest.StashKey[list[Row]]()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Leave a record of a run in which every test passed."""
+    file = os.environ.get(RECORD)
+    if file and exitstatus == 0 and not session.config.option.keyword:
+        rows = session.config.stash.get(ROWS, [])
+        Path(file).write_text(json.dumps([row.as_json() for row in rows], indent=1))
