@@ -69,9 +69,11 @@ class Load:
         client = KINDS[kind](self.site, self.seen[kind].closings)
         due, number = time.monotonic() + offset, 0
         while not ending.is_set():
-            await asyncio.sleep(due - time.monotonic())
+            # Not in step with the other kinds, or the round robin would give each kind an instance of its own.
+            at = due + random.uniform(0, 1 / RATE)
+            await asyncio.sleep(at - time.monotonic())
             number += 1
-            task = asyncio.create_task(self.ask(client, kind, f"{self.run}-{kind.split()[0]}-{number}", due))
+            task = asyncio.create_task(self.ask(client, kind, f"{self.run}-{kind.split()[0]}-{number}", at))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
             due += 1 / RATE

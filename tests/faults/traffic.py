@@ -119,7 +119,7 @@ class Traffic:
     def retried(self) -> Counter[str]:
         """Count by kind the requests for which nginx asked two instances."""
         logs = "/var/log/nginx/access.log /var/log/nginx/access.log.1"
-        pattern = f'"request_id":"{self.run}-.*"upstream_addr":"[^"]*,'
+        pattern = f'"request_id":"{self.run}-.*"upstream_addr":"[^" ]* '
         # Requests of the warm-up are in it too; nothing happens to them.
         lines = self.host.run(f"grep --no-filename --no-messages '{pattern}' {logs}").stdout.splitlines()
         return Counter(str(json.loads(line)["request_id"]).split("-", 1)[1].rpartition("-")[0] for line in lines)
