@@ -25,6 +25,8 @@ ROOT = HERE.parents[1]
 MODEL = "iris", "1.0.0"
 DISTINCT = 20_000
 RECORD = "FORTRESS_FAULTS_RECORD"
+# What the role base leaves behind for those after it.
+FACTS = [{"ansible.builtin.package_facts": {"manager": "apt"}}]
 
 Load = Callable[..., Traffic]
 Strike = Callable[..., dict[str, Any]]
@@ -109,14 +111,28 @@ def record(request: pytest.FixtureRequest) -> Record:
 
 
 @pytest.fixture
-def play(request: pytest.FixtureRequest) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a playbook on the host, as an operator would."""
+def play(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a playbook of the project, or a role of it, on the host, as an operator would."""
 
-    def play(playbook: str | Path, **variables: Any) -> subprocess.CompletedProcess[str]:
+    def play(what: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+        playbook = ROOT / what
+        if not what.endswith(".yml"):
+            playbook = tmp_path / "play.yml"
+            gather = ["!all"]
+            play = {"hosts": "all", "become": True, "gather_subset": gather, "pre_tasks": FACTS, "roles": [what]}
+            playbook.write_text(json.dumps([play]))
+            if not (tmp_path / "group_vars").exists():
+                (tmp_path / "group_vars").symlink_to(ROOT / "group_vars")
         inventory = str(request.config.fortress_inventory)  # type: ignore[attr-defined]
-        command = ["ansible-playbook", "-i", inventory, str(playbook), "--extra-vars", json.dumps(variables)]
-        environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        command = ["ansible-playbook", "-i", str(Path(inventory).absolute()), str(playbook)]
+        return subprocess.run(
+            [*command, "--extra-vars", json.dumps(variables)],
+            cwd=ROOT,
+            env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     return play
 
