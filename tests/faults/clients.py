@@ -1,7 +1,7 @@
 """Three kinds of client: one connection a request, kept connections (HTTP/1.1), and HTTP/2.
 
-Written on asyncio and h2 instead of an HTTP library, because what is asked here lies below it: whether the server had closed
-a connection before the request, and whether a byte of the answer came.
+Written on asyncio and h2 instead of an HTTP library, because what is asked here lies below it: whether the server had
+closed a connection before the request, and whether a byte of the answer came.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Answer:
 
 @dataclass
 class Closings:
-    """Connections that the server closed: found so before a request was sent, or by a request that was lost with them."""
+    """Connections that the server closed: found so before a request was sent, or by a request that got lost."""
 
     idle: int = 0
     hit: int = 0
@@ -221,7 +221,11 @@ class Http2(asyncio.Protocol):
                     future.set_result(answer)
             case StreamReset():
                 # REFUSED_STREAM: the server says that it has done nothing with it.
-                self.fail(stream, f"stream reset with {event.error_code!r}", safe=event.error_code == ErrorCodes.REFUSED_STREAM)
+                self.fail(
+                    stream,
+                    f"stream reset with {event.error_code!r}",
+                    safe=event.error_code == ErrorCodes.REFUSED_STREAM,
+                )
 
     def go_away(self, last: int) -> None:
         """Ask nothing more over this connection, and give up what the server says it has not looked at."""

@@ -1,4 +1,4 @@
-"""Faults on a provisioned host under a steady load from outside; what was measured goes into a record for docs/faults.md."""
+"""Faults on a provisioned host under a steady load from outside; what was measured is kept for docs/faults.md."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from testinfra.host import Host
 from traffic import HERE, Traffic
 
 # How the host is reached, and what is printed when a test fails, is the same as for the other tests on hosts.
-from tests.host.conftest import inventory, pytest_configure, pytest_runtest_makereport  # noqa: F401
+from tests.host import conftest as hosts
+
+inventory = hosts.inventory
+pytest_configure = hosts.pytest_configure
+pytest_runtest_makereport = hosts.pytest_runtest_makereport
 
 ROOT = HERE.parents[1]
 MODEL = "iris", "1.0.0"
@@ -46,7 +50,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def load(host: Host, cases: Path) -> Load:
-    """`with load() as traffic:` has clients of every kind ask until 2 s after the block."""
+    """Give a context in which clients of every kind ask, and 2 s longer."""
 
     def load(*, linger: float = 2) -> Traffic:
         return Traffic(host, cases, linger)
@@ -88,7 +92,8 @@ def wait_until_whole(host: Host, seconds: float = 60) -> None:
     check = (
         "systemctl is-active --quiet nginx prometheus prometheus-nginx-exporter prometheus-node-exporter"
         " iris-api@1 iris-api@2 iris-api@3"
-        " && for port in 8001 8002 8003; do curl --silent --fail --max-time 1 127.0.0.1:$port/health/ready || exit 1; done"
+        " && for port in 8001 8002 8003; do"
+        " curl --silent --fail --max-time 1 127.0.0.1:$port/health/ready || exit 1; done"
         # Longer than the fail_timeout of nginx, counted from the last line of its error log.
         " && test $(($(date +%s) - $(stat --format=%Y /var/log/nginx/error.log))) -gt 2"
     )
@@ -103,7 +108,7 @@ def record(request: pytest.FixtureRequest) -> Record:
     """Keep what a test measured for the table in docs/faults.md."""
 
     def record(fault: str, traffic: Traffic, recovery: float | None = None, note: str = "") -> None:
-        row = Row(fault, list(traffic.kinds.values()), len(traffic.failures), recovery, note)
+        row = Row(fault, traffic.kinds, traffic.failed, recovery, note)
         request.config.stash.setdefault(ROWS, []).append(row)
         print(row)
 
@@ -111,7 +116,7 @@ def record(request: pytest.FixtureRequest) -> Record:
 
 
 @pytest.fixture
-def play(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def play(inventory: str, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a playbook of the project, or a role of it, on the host, as an operator would."""
 
     def play(what: str, **variables: Any) -> subprocess.CompletedProcess[str]:
@@ -123,7 +128,6 @@ def play(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., subpro
             playbook.write_text(json.dumps([play]))
             if not (tmp_path / "group_vars").exists():
                 (tmp_path / "group_vars").symlink_to(ROOT / "group_vars")
-        inventory = str(request.config.fortress_inventory)  # type: ignore[attr-defined]
         command = ["ansible-playbook", "-i", str(Path(inventory).absolute()), str(playbook)]
         return subprocess.run(
             [*command, "--extra-vars", json.dumps(variables)],
@@ -141,8 +145,8 @@ ROWS = pytest.StashKey[list[Row]]()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Leave a record of a run in which every test passed."""
+    """Leave a record of a complete run in which every test passed."""
     file = os.environ.get(RECORD)
-    if file and exitstatus == 0 and not session.config.option.keyword:
+    if file and exitstatus == 0:
         rows = session.config.stash.get(ROWS, [])
         Path(file).write_text(json.dumps([row.as_json() for row in rows], indent=1))

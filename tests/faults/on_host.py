@@ -1,7 +1,7 @@
 """Runs on the host: does something to instances of the API and measures until they serve again.
 
 Takes one argument, JSON: `do`, a shell command in which {master1} and {worker1} stand for the processes of iris-api@1;
-`gone`, the processes of that list that must have been replaced; `instances`, those that must be ready; `within`, seconds.
+`gone`, those processes that must have been replaced; `instances`, those that must be ready; `within`, seconds.
 Prints the seconds that each instance took, or null.
 """
 
@@ -19,16 +19,16 @@ def output(*command):
 def processes():
     found = {}
     for instance in (1, 2, 3):
-        master = output("systemctl", "show", "--property=MainPID", "--value", "iris-api@%d" % instance)
-        found["master%d" % instance] = master
-        found["worker%d" % instance] = (output("pgrep", "--parent", master).split() or ["0"])[0]
+        master = output("systemctl", "show", "--property=MainPID", "--value", f"iris-api@{instance}")
+        found[f"master{instance}"] = master
+        found[f"worker{instance}"] = (output("pgrep", "--parent", master).split() or ["0"])[0]
     return found
 
 
 def birth(pid):
     """When a process began; None where there is none, or a zombie."""
     try:
-        with open("/proc/%s/stat" % pid) as file:
+        with open(f"/proc/{pid}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
     except OSError:
         return None
@@ -40,7 +40,7 @@ def ready(instance):
     try:
         connection.request("GET", "/health/ready")
         answer = connection.getresponse()
-        return answer.status == 200 and json.load(answer)["instance"] == "iris-api@%d" % instance
+        return answer.status == 200 and json.load(answer)["instance"] == f"iris-api@{instance}"
     except (OSError, ValueError, http.client.HTTPException):
         return False
     finally:

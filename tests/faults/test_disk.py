@@ -22,8 +22,8 @@ def full_logs(host: Host) -> Iterator[None]:
     host.run_expect(
         [0],
         f"mount -t tmpfs -o size=64k,mode=0755 tmpfs /var/log/nginx && chown www-data:adm /var/log/nginx && {REOPEN}"
-        " && test -s /var/log/nginx/access.log -o -e /var/log/nginx/access.log"
-        " && { cat /dev/zero > /var/log/nginx/filling 2>/dev/null; test $(df --output=avail /var/log/nginx | tail -1) = 0; }",
+        " && test -e /var/log/nginx/access.log && { cat /dev/zero > /var/log/nginx/filling 2>/dev/null;"
+        " test $(df --output=avail /var/log/nginx | tail -1) = 0; }",
     )
     try:
         yield
@@ -46,7 +46,7 @@ def test_the_log_partition_is_full(host: Host, load: Load, record: Record, full_
 
 @pytest.fixture
 def full_releases(host: Host) -> Iterator[None]:
-    """A partition of releases from which one can read and on which there is no room: writes go to a layer that is full."""
+    """A partition of releases without room, from which one can read: writes go to a layer that is full."""
     host.run_expect(
         [0],
         "mkdir -p /run/full && mount -t tmpfs -o size=128k,mode=0755 tmpfs /run/full"

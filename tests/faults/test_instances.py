@@ -85,11 +85,12 @@ def test_one_instance_is_left_for_a_while(load: Load, strike: Strike, record: Re
 
 @pytest.fixture
 def poisoned(host: Host) -> Iterator[None]:
-    """Instances whose application kills its process when a request asks for it: by a drop-in of this test, not for good."""
+    """Instances whose application kills its process when a request asks for it; a drop-in of this test alone."""
     folder = "/run/systemd/system/iris-api@.service.d"
     program = "/opt/iris-api/current/venv/bin/gunicorn --config python:iris_api.gunicorn_conf"
     restart = (
-        "systemctl daemon-reload && for number in 1 2 3; do systemctl restart iris-api@$number && sleep 0.5 || exit 1; done"
+        "systemctl daemon-reload"
+        " && for number in 1 2 3; do systemctl restart iris-api@$number && sleep 0.5 || exit 1; done"
     )
     host.run_expect(
         [0],
@@ -148,6 +149,8 @@ def test_no_instance_is_left(load: Load, strike: Strike, ask: Ask, record: Recor
         assert json.loads(failure["reason"].partition(": ")[2]).keys() == {"error", "code", "request_id"}
         assert failure["ended"] - failure["began"] < 1.5, traffic.explain()
     recovery = traffic.recovered_after()
-    record(f"all three instances {how}" + (" for 5 s" if how == "stopped" else ""), traffic, recovery, "answered with 502")
+    record(
+        f"all three instances {how}" + (" for 5 s" if how == "stopped" else ""), traffic, recovery, "answered with 502"
+    )
     traffic.assert_enough()
     assert recovery < {"killed": 15, "stopped": 15}[how]

@@ -16,7 +16,8 @@ from testinfra.host import Host
 testinfra_hosts = ["ansible://gateway"]
 
 UNITS = (
-    "iris-api@1 iris-api@2 iris-api@3 nginx prometheus prometheus-nginx-exporter prometheus-node-exporter grafana-server"
+    "iris-api@1 iris-api@2 iris-api@3 nginx"
+    " prometheus prometheus-nginx-exporter prometheus-node-exporter grafana-server"
 )
 
 
@@ -74,5 +75,3 @@ def test_the_host_goes_down(host: Host, load: Load, record: Record, how: str) ->
     record(how, traffic, recovery, "nothing else can answer")
     assert recovery < 20, traffic.explain()
     traffic.assert_enough()
-
-

@@ -112,6 +112,11 @@ class Traffic:
         self.struck = time.monotonic()
 
     @property
+    def failed(self) -> dict[str, int]:
+        """How many requests of each kind failed."""
+        return {name: kind.sent - kind.ok for name, kind in self.kinds.items()}
+
+    @property
     def sent(self) -> int:
         """How many requests all clients sent."""
         return sum(kind.sent for kind in self.kinds.values())
