@@ -45,6 +45,7 @@ class Site:
     trust: str
     authorization: str
     agent: str
+    port: int = 443
 
     def tls(self, protocol: str) -> ssl.SSLContext:
         """Return a context that trusts this site's CA and no other, and speaks one protocol."""
@@ -92,7 +93,7 @@ class Http1:
     async def open(cls, site: Site, context: ssl.SSLContext) -> Http1:
         """Connect."""
         try:
-            return cls(*await asyncio.open_connection(site.address, 443, ssl=context, server_hostname=site.name))
+            return cls(*await asyncio.open_connection(site.address, site.port, ssl=context, server_hostname=site.name))
         except (OSError, EOFError) as error:
             raise Failed(f"no connection: {describe(error)}") from None
 
@@ -152,7 +153,9 @@ class Http2(asyncio.Protocol):
         """Connect."""
         loop = asyncio.get_running_loop()
         try:
-            _, protocol = await loop.create_connection(cls, site.address, 443, ssl=context, server_hostname=site.name)
+            _, protocol = await loop.create_connection(
+                cls, site.address, site.port, ssl=context, server_hostname=site.name
+            )
         except (OSError, EOFError) as error:
             raise Failed(f"no connection: {describe(error)}") from None
         return protocol

@@ -26,7 +26,8 @@ pytest_configure = hosts.pytest_configure
 pytest_runtest_makereport = hosts.pytest_runtest_makereport
 
 ROOT = HERE.parents[1]
-MODEL = "iris", "1.0.0"
+# Both take the same inputs and may give them other classes: a client must get the one of the model its answer names.
+MODELS = ("iris", "iris-forest"), "1.0.0"
 DISTINCT = 20_000
 RECORD = "FORTRESS_FAULTS_RECORD"
 # What the role base leaves behind for those after it.
@@ -39,11 +40,14 @@ Record = Callable[..., None]
 
 @pytest.fixture(scope="session")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random distinct inputs, and the classes that the shipped model itself gives them."""
+    """Random distinct inputs, and the classes that the shipped models themselves give them."""
     inputs = list({(round(random.uniform(0.1, 7.5), 4), round(random.uniform(0.1, 3), 4)) for _ in range(DISTINCT)})
-    model = joblib.load(ROOT / "models" / Path(*MODEL) / "model.joblib")
     file = tmp_path_factory.mktemp("faults") / "cases.json"
-    classes = {" ".join(MODEL): [int(label) for label in model.predict(inputs)]}
+    names, version = MODELS
+    classes = {}
+    for name in names:
+        model = joblib.load(ROOT / "models" / name / version / "model.joblib")
+        classes[f"{name} {version}"] = [int(label) for label in model.predict(inputs)]
     file.write_text(json.dumps({"inputs": inputs, "classes": classes}))
     return file
 
@@ -52,8 +56,8 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def load(host: Host, cases: Path) -> Load:
     """Give a context in which clients of every kind ask, and 2 s longer."""
 
-    def load(*, linger: float = 2) -> Traffic:
-        return Traffic(host, cases, linger)
+    def load(*, password: str = os.environ["FORTRESS_PASSWORD"], linger: float = 2) -> Traffic:
+        return Traffic(host, cases, password, linger)
 
     return load
 

@@ -41,9 +41,9 @@ class Kind:
 class Traffic:
     """A load in a process of its own, from `with` to the end of the block and a little longer."""
 
-    def __init__(self, host: Host, cases: Path, linger: float) -> None:
+    def __init__(self, host: Host, cases: Path, password: str, linger: float) -> None:
         """Prepare for a host; linger is how many seconds the load goes on after the block."""
-        self.host, self.cases, self.linger = host, cases, linger
+        self.host, self.cases, self.password, self.linger = host, cases, password, linger
         self.run = f"f{time.time_ns() // 1_000_000:x}"
         self.began = self.ended = self.struck = 0.0
         self.kinds: dict[str, Kind] = {}
@@ -61,7 +61,7 @@ class Traffic:
                     "address": os.environ["FORTRESS_HOST"],
                     "name": os.environ["FORTRESS_DOMAIN"],
                     "trust": os.environ["FORTRESS_CA"],
-                    "login": [os.environ["FORTRESS_USER"], os.environ["FORTRESS_PASSWORD"]],
+                    "login": [os.environ["FORTRESS_USER"], self.password],
                     "run": self.run,
                     "cases": str(self.cases),
                 }
