@@ -56,6 +56,7 @@ class Load:
         self.site, self.run, self.inputs, self.classes = site, run, inputs, classes
         self.seen = {kind: Seen() for kind in KINDS}
         self.tasks: set[asyncio.Task[None]] = set()
+        self.end = float("inf")
 
     def begin(self) -> None:
         """Forget the warm-up, but keep the connections."""
@@ -64,11 +65,11 @@ class Load:
             # A request in flight still writes to what is forgotten here.
             self.seen[kind] = Seen(closings=before.closings)
 
-    async def go(self, kind: str, offset: float, ending: asyncio.Event) -> None:
-        """Be the clients of one kind until it ends."""
+    async def go(self, kind: str, offset: float) -> None:
+        """Be the clients of one kind until it ends; what is late then is still sent."""
         client = KINDS[kind](self.site, self.seen[kind].closings)
         due, number = time.monotonic() + offset, 0
-        while not ending.is_set():
+        while due < self.end:
             # Not in step with the other kinds, or the round robin would give each kind an instance of its own.
             at = due + random.uniform(0, 1 / RATE)
             await asyncio.sleep(at - time.monotonic())
@@ -109,14 +110,11 @@ class Load:
         loop = asyncio.get_running_loop()
         commands = asyncio.StreamReader()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
-        ending = asyncio.Event()
-        kinds = [
-            asyncio.create_task(self.go(kind, place / RATE / len(KINDS), ending)) for place, kind in enumerate(KINDS)
-        ]
+        kinds = [asyncio.create_task(self.go(kind, place / RATE / len(KINDS))) for place, kind in enumerate(KINDS)]
         print("warm", flush=True)
         while await commands.readline():
             self.begin()
-        ending.set()
+        self.end = time.monotonic()
         await asyncio.gather(*kinds)
         while self.tasks:
             await asyncio.wait(self.tasks)
