@@ -51,6 +51,33 @@ converge: control  ## Bring every host of the inventory to what site.yml says
 verify: control  ## Check a running site from the inside: health, targets, Grafana's panels
 	@$(PLAYBOOK) playbooks/verify.yml
 
+##@ Release
+
+DEPLOY_OPTIONS = $(if $(MODEL),-e fortress_model_name=$(MODEL)) $(if $(MODEL_VERSION),-e fortress_model_version=$(MODEL_VERSION)) \
+    $(if $(APP),-e iris_api_revision=$(APP))
+
+.PHONY: deploy
+deploy: control  ## One instance after the other; MODEL= MODEL_VERSION= APP=git-revision choose what
+	@$(PLAYBOOK) playbooks/deploy.yml $(DEPLOY_OPTIONS)
+
+.PHONY: rollback
+rollback: control  ## To what went through before; PART=app or model, TO=one of the history
+	@$(PLAYBOOK) playbooks/rollback.yml $(if $(PART),-e rollback_part=$(PART)) $(if $(TO),-e rollback_to=$(TO))
+
+.PHONY: history
+history: control  ## Every deployment, rollback and abort
+	@$(ON_API) 'iris-deploy history'
+
+.PHONY: hold
+hold: control  ## Keep deployments off: make hold WHY="the fair is on"
+	@$(ON_API) 'iris-deploy hold --who $(shell id -un)@$(shell uname -n) "$(WHY)"'
+
+.PHONY: unlock
+unlock: control  ## Let them happen again
+	@$(ON_API) 'iris-deploy unlock --who $(shell id -un)@$(shell uname -n)'
+
+ON_API = $(BIN)/ansible -i inventory/$(INVENTORY) api --become -m ansible.builtin.command -a
+
 ##@ Use it
 
 .PHONY: env
@@ -89,6 +116,20 @@ $(ENV_FILE):
 $(SSH_KEY):
 	@mkdir -p -m 0700 $(dir $@)
 	@ssh-keygen -q -t ed25519 -N '' -C fortress-local -f $@
+
+##@ Rotate it
+
+.PHONY: rotate-credentials
+rotate-credentials: control  ## New passwords, the old ones work on for a week; FOR=iris for one user
+	@$(PLAYBOOK) playbooks/rotate-credentials.yml $(if $(FOR),--extra-vars rotate_user=$(FOR))
+
+.PHONY: retire-credentials
+retire-credentials: control  ## End the old passwords now; FOR=iris for one user
+	@$(PLAYBOOK) playbooks/retire-credentials.yml $(if $(FOR),--extra-vars retire_user=$(FOR))
+
+.PHONY: renew-certificates
+renew-certificates: control  ## A new certificate and key for each gateway, now
+	@$(PLAYBOOK) playbooks/renew-certificates.yml
 
 ##@ Change it
 
@@ -160,4 +201,4 @@ tests-venv:
 .PHONY: help
 help:  ## This list
 	@awk 'BEGIN { FS = ":.*##" } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	    /^[a-z-]+:.*##/ { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	    /^[a-z-]+:.*##/ { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

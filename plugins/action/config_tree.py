@@ -67,7 +67,7 @@ def _sources(base: Path, paths: list[str]) -> list[Path]:
     found: set[Path] = set()
     for path in paths:
         start = base / path
-        found |= {start} if start.is_file() else {p for p in start.rglob("*") if p.is_file()}
+        found |= {start} if start.is_file() else {p for p in start.rglob("*") if p.is_file() and p.suffix != ".pyc"}
     return sorted(found)
 
 

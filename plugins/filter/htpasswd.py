@@ -21,7 +21,7 @@ description:
 positional: _input
 options:
   _input:
-    description: Users, each with name and password, and with a scheme where it differs.
+    description: Users, each with name and password, and with a scheme and a previous_password where there is one.
     type: list
     elements: dict
     required: true
@@ -36,6 +36,10 @@ options:
     default: ssha
   allow_weak:
     description: Accept weak passwords.
+    type: bool
+    default: false
+  previous:
+    description: Take each user's previous_password instead, and leave out who has none.
     type: bool
     default: false
 author: Fortress
@@ -65,17 +69,25 @@ LOOKALIKES = str.maketrans("@4013$57", "aaoiesst")
 CRYPT_ALPHABET = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
-def htpasswd(users: Sequence[Mapping[str, Any]], salt: str, scheme: str = "ssha", allow_weak: bool = False) -> str:
-    """Return one line `name:hash` for each user."""
+def htpasswd(
+    users: Sequence[Mapping[str, Any]],
+    salt: str,
+    scheme: str = "ssha",
+    allow_weak: bool = False,
+    previous: bool = False,
+) -> str:
+    """Return one line `name:hash` for each user, or for each that has a previous password."""
     names = [str(user.get("name", "")) for user in users]
     for name in names:
         if not re.fullmatch(r"[A-Za-z0-9._@+-]+", name):
             raise AnsibleFilterError(f"The user name {name!r} has other characters than letters, digits and . _ @ + -")
         if names.count(name) > 1:
             raise AnsibleFilterError(f"The user {name!r} is listed more than once.")
+    key = "previous_password" if previous else "password"
     return "".join(
-        _line(name, str(user.get("password") or ""), str(user.get("scheme") or scheme), salt, allow_weak)
+        _line(name, str(user.get(key) or ""), str(user.get("scheme") or scheme), salt, allow_weak)
         for name, user in zip(names, users, strict=True)
+        if key in user or not previous
     )
 
 

@@ -63,7 +63,8 @@ def test_it_names_itself_its_release_and_its_model(host: Host, instance: int) ->
     assert answer["model"] == "iris"
     assert answer["model_version"] == "1.0.0"
     assert answer["instance"] == f"iris-api@{instance}"
-    assert host.file("/opt/iris-api/current").linked_to.endswith("/" + answer["release"])
+    assert host.file("/opt/iris-api/current").linked_to == f"/opt/iris-api/deployments/{answer['deployment']}"
+    assert host.file("/opt/iris-api/current/app").linked_to == f"/opt/iris-api/releases/{answer['release']}"
 
 
 def test_health_says_exactly_ok(host: Host) -> None:
@@ -78,7 +79,7 @@ def test_it_runs_as_a_user_without_a_shell(host: Host) -> None:
 
 
 def test_it_can_not_change_its_own_code_or_model(host: Host) -> None:
-    for path in ("/opt/iris-api/current/venv/bin/python3", "/opt/iris-api/model/model.joblib"):
+    for path in ("/opt/iris-api/current/app/venv/bin/python3", "/opt/iris-api/current/model/model.joblib"):
         assert host.run(f"runuser --user iris-api -- test -w {path}").rc == 1
 
 
@@ -129,20 +130,19 @@ def test_a_frozen_worker_is_replaced_within_15_seconds(host: Host) -> None:
 
 
 def test_a_corrupt_model_is_refused_and_the_unit_never_says_active(host: Host) -> None:
-    """A copy of the model with one byte changed, in an instance of its own beyond the three."""
+    """A copy of what runs with one byte of its model changed, for an instance of its own beyond the three."""
     host.run_expect(
         [0],
-        "rm -rf /run/corrupt && cp -rL /opt/iris-api/model /run/corrupt && printf x >> /run/corrupt/model.joblib"
-        " && chmod -R a+rX /run/corrupt && mkdir -p /run/systemd/system/iris-api@9.service.d"
-        " && printf '[Service]\\nRestart=no\\nEnvironment=\\nEnvironment=IRIS_API_INSTANCE=9\\n"
-        "ExecStart=\\nExecStart=/usr/bin/env IRIS_API_MODEL_DIR=/run/corrupt /opt/iris-api/current/venv/bin/gunicorn"
-        " --config python:iris_api.gunicorn_conf\\n'"
-        " > /run/systemd/system/iris-api@9.service.d/corrupt.conf && systemctl daemon-reload",
+        "cd /opt/iris-api/instances && rm -rf 9 && mkdir 9 && cp -rL ../current/model 9/model"
+        " && printf x >> 9/model/model.joblib && ln -s ../../current/app 9/app && cp ../current/iris-api.env 9/"
+        " && mkdir -p /run/systemd/system/iris-api@9.service.d"
+        " && printf '[Service]\\nRestart=no\\n' > /run/systemd/system/iris-api@9.service.d/once.conf"
+        " && systemctl daemon-reload",
     )
     try:
         assert host.run("systemctl start iris-api@9").rc != 0
         assert host.run("systemctl is-active iris-api@9").stdout.strip() == "failed"
         assert "sha256" in host.run("journalctl --unit=iris-api@9 --output=cat --lines=30").stdout
     finally:
-        host.run("systemctl stop iris-api@9; rm -rf /run/corrupt /run/systemd/system/iris-api@9.service.d")
+        host.run("systemctl stop iris-api@9; rm -rf /opt/iris-api/instances/9 /run/systemd/system/iris-api@9.service.d")
         host.run("systemctl daemon-reload; systemctl reset-failed iris-api@9")

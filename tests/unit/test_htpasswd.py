@@ -118,3 +118,22 @@ def test_a_name_listed_twice_is_refused() -> None:
 def test_an_unknown_scheme_is_refused_with_the_known_ones() -> None:
     with pytest.raises(AnsibleFilterError, match="ssha, apr1, sha512_crypt"):
         line(GENERATED, "plain")
+
+
+def test_a_previous_password_makes_a_file_of_its_own_for_those_who_have_one() -> None:
+    users = [
+        {"name": "iris", "password": GENERATED, "previous_password": GENERATED[::-1]},
+        {"name": "robot", "password": GENERATED},
+        {"name": "rosa", "password": GENERATED, "previous_password": CHOSEN, "scheme": "sha512_crypt"},
+    ]
+    iris, rosa = htpasswd(users, SALT, previous=True).splitlines()
+    assert hashers.ldap_salted_sha1.verify(GENERATED[::-1], iris.removeprefix("iris:"))
+    assert rosa.startswith("rosa:$6$")
+    assert htpasswd(users, SALT).count("\n") == 3
+    assert htpasswd(users[1:2], SALT, previous=True) == ""
+
+
+def test_a_previous_password_must_be_as_good_as_any() -> None:
+    for previous in ("", "iris2026"):
+        with pytest.raises(AnsibleFilterError, match="'iris'"):
+            htpasswd([{"name": "iris", "password": GENERATED, "previous_password": previous}], SALT, previous=True)

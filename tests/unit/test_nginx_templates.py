@@ -214,6 +214,8 @@ def test_predict_is_matched_exactly_and_nothing_else_reaches_the_api(render: Ren
     assert set(found) == {
         "@again",
         "@error",
+        "@refused",
+        "@previous_password",
         "= /_error",
         "= /predict",
         "= /health",
@@ -226,15 +228,36 @@ def test_predict_is_matched_exactly_and_nothing_else_reaches_the_api(render: Ren
     proxied = {name: own(block, "proxy_pass") for name, block in found.items() if own(block, "proxy_pass")}
     assert proxied.pop("^~ /grafana/") == [["http://grafana"]]
     assert all(target == [["http://iris_api"]] for target in proxied.values())
-    assert len(proxied) == 6
+    assert len(proxied) == 7
 
 
 def test_a_password_is_asked_for_wherever_the_api_does_work(render: Render) -> None:
     found = locations(parse(render()))
     asking = {name for name, block in found.items() if own(block, "auth_basic")}
-    assert asking == {"= /predict", "~ ^/v2(/.*)?$", r"~ ^/(docs(/.*)?|openapi\.json)$"}
+    again = "@previous_password"
+    assert asking == {"= /predict", "~ ^/v2(/.*)?$", r"~ ^/(docs(/.*)?|openapi\.json)$", again}
     for name in asking:
-        assert own(found[name], "auth_basic_user_file") == [["fortress.htpasswd"]]
+        assert own(found[name], "auth_basic_user_file") == [
+            ["fortress-previous.htpasswd" if name == again else "fortress.htpasswd"]
+        ]
+
+
+def test_who_fails_at_the_current_password_is_asked_for_the_previous_one_and_for_nothing_else(render: Render) -> None:
+    parsed = parse(render())
+    found = locations(parsed)
+    [http] = blocks(parsed, "http")
+    for name, block in found.items():
+        if own(block, "auth_basic_user_file") == [["fortress.htpasswd"]]:
+            pages = own(block, "error_page")
+            assert pages[0] == ["401", "=", "@refused"], name
+            # Of two for a status the first counts: an instance that gives no answer is another matter (@again).
+            assert [*pages[1:7], ["502", "504", "@error"]] == own(http["block"], "error_page"), f"{name} has lost some"
+            assert pages[7] == ["502", "504", "=", "@again"], name
+    assert {"return", "proxy_pass"}.isdisjoint(directive["directive"] for directive in found["@refused"])
+    assert own(found["@refused"], "root") == [["/dev/null"]]
+    assert own(found["@refused"], "try_files")[0][-1] == "@previous_password"
+    assert not {"satisfy", "allow"} & {entry["directive"] for entry in found["@previous_password"]}
+    assert "@refused" not in [page[-1] for page in own(found["@previous_password"], "error_page")]
 
 
 @pytest.mark.parametrize("settings", [{}, CHANGED], ids=["defaults", "all-changed"])
@@ -262,9 +285,9 @@ def test_the_limit_is_10_a_second_and_a_burst_of_5_for_each_address(render: Rend
     for name in ("= /predict", "~ ^/v2(/.*)?$"):
         assert own(found[name], "limit_req") == [["zone=predict", "burst=5", "nodelay"]]
     for name, block in found.items():
-        if own(block, "proxy_pass") == [["http://iris_api"]]:
-            # Only nginx itself gets to a location with a name, after one of the others.
-            assert own(block, "limit_req") or name == "@again", f"{name} reaches the API without a limit"
+        # Whoever nginx sends to these was counted where the request came in.
+        if own(block, "proxy_pass") == [["http://iris_api"]] and name not in ("@previous_password", "@again"):
+            assert own(block, "limit_req"), f"{name} reaches the API without a limit"
 
 
 @pytest.mark.parametrize("off", [False, "false", "no"])
@@ -311,8 +334,8 @@ def test_a_failed_request_is_tried_on_one_other_instance_and_no_more(render: Ren
         ("iris_api", "0", "502"),
         ("127.0.0.1:8001, 127.0.0.1:8002 : iris_api", "0, 0 : 0", "502"),
         # There is an end to it.
-        (" : ".join(["127.0.0.1:8001"] * 7), " : ".join("0" * 7), ""),
-        (" : ".join(["127.0.0.1:8001"] * 8), " : ".join("0" * 8), "502"),
+        (" : ".join(["127.0.0.1:8001"] * 6), " : ".join("0" * 6), ""),
+        (" : ".join(["127.0.0.1:8001"] * 7), " : ".join("0" * 7), "502"),
     ],
 )
 def test_a_request_goes_on_until_two_instances_have_seen_it(
@@ -456,3 +479,6 @@ def test_weak_passwords_stop_the_run_before_anything_is_written() -> None:
         evaluate("_nginx_htpasswd", **NEEDED | {"nginx_basic_auth_users": [{"name": "admin", "password": "admin"}]})
     assert evaluate("_nginx_htpasswd", **NEEDED).startswith("iris:{SSHA}")
     assert evaluate("_nginx_htpasswd", **CHANGED).startswith("rosa:$6$")
+    weak = [{"name": "iris", "password": "kT9xWq2LmZ7vRb4NsY8cDp", "previous_password": "iris"}]
+    with pytest.raises(AnsibleError, match="nginx_basic_auth_allow_weak_passwords"):
+        evaluate("_nginx_previous_htpasswd", **NEEDED | {"nginx_basic_auth_users": weak})

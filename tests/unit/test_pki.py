@@ -145,6 +145,62 @@ def test_a_new_name_or_a_near_end_renews_the_certificate_and_keeps_the_ca(issue:
     assert load(tmp_path / "secrets" / "ca.crt") == authority
 
 
+def test_a_certificate_can_be_renewed_before_its_time_with_a_new_key(issue: Issue, tmp_path: Path) -> None:
+    issue()
+    authority, first = load(tmp_path / "secrets" / "ca.crt"), load(tmp_path / "host" / "fullchain.pem")
+    assert changed(issue(pki_renew_now=True)) > 0
+    renewed = load(tmp_path / "host" / "fullchain.pem")
+    assert renewed.serial_number != first.serial_number
+    assert renewed.public_key() != first.public_key()
+    renewed.verify_directly_issued_by(authority)
+    assert load(tmp_path / "secrets" / "ca.crt") == authority
+    assert changed(issue()) == 0
+
+
+def test_a_renewal_that_was_cut_short_is_made_good_by_the_next_run(issue: Issue, tmp_path: Path) -> None:
+    """The new key is written first: for a moment it does not belong to the certificate beside it."""
+    issue()
+    [key] = (tmp_path / "secrets" / "hosts").glob("*.key")
+    key.write_bytes(
+        ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    assert changed(issue()) > 0
+    served = load(tmp_path / "host" / "fullchain.pem").public_key()
+    assert served == serialization.load_pem_private_key(key.read_bytes(), None).public_key()
+
+
+@pytest.mark.parametrize(("days", "warned"), [(396, True), (420, False)])
+def test_the_end_of_the_ca_is_told_long_before_and_no_certificate_outlives_it(
+    issue: Issue, tmp_path: Path, days: int, warned: bool
+) -> None:
+    issue()
+    key = serialization.load_pem_private_key((tmp_path / "secrets" / "ca.key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    old = load(tmp_path / "secrets" / "ca.crt")
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(old.subject)
+        .issuer_name(old.issuer)
+        .public_key(old.public_key())
+        .serial_number(old.serial_number)
+        .not_valid_before(old.not_valid_before_utc)
+        .not_valid_after(NOW + datetime.timedelta(days=days))
+    )
+    for extension in old.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    authority = builder.sign(key, hashes.SHA256())
+    (tmp_path / "secrets" / "ca.crt").write_bytes(authority.public_bytes(serialization.Encoding.PEM))
+
+    done = issue(pki_renew_now=True)
+    assert changed(done) > 0
+    assert ("Choose a day on which all clients can be given a new ca.crt" in " ".join(done.stdout.split())) is warned
+    leaf = load(tmp_path / "host" / "fullchain.pem")
+    assert leaf.not_valid_after_utc <= authority.not_valid_after_utc
+    assert changed(issue()) == 0
+
+
 def test_a_new_ca_signs_anew_and_a_ca_without_its_key_is_refused(issue: Issue, tmp_path: Path) -> None:
     issue()
     for file in (tmp_path / "secrets").glob("ca.*"):

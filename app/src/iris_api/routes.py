@@ -35,6 +35,7 @@ def build_router(
         "model_version": manifest.version,
         "engine": model.engine.name,
         "release": settings.release,
+        "deployment": settings.deployment,
         "instance": settings.name,
     }
     answer_model = _answer_model(manifest)

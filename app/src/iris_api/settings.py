@@ -39,6 +39,8 @@ class Settings(BaseModel):
     """What computes the answers; auto takes onnx where the bundle proves that it answers alike."""
     release: Annotated[str, Field(min_length=1, max_length=64)] = __version__
     """Name of the deployed release, shown by /health/ready and /metrics."""
+    deployment: Annotated[str, Field(max_length=64)] = ""
+    """Id of the deployment: release, settings, unit and model together. Shown by /health/ready."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     max_body_bytes: Annotated[int, Field(ge=256)] = 65536
     max_rows: Annotated[int, Field(ge=1, le=100_000)] = 1000

@@ -1,0 +1,171 @@
+"""Deployments: what is good takes over one instance after the other, what is bad never does; and the way back."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from testinfra.host import Host
+
+from tests import playbooks
+from tests.playbooks import ROOT, deploy, history, main_pids, play, ready, rollback
+
+testinfra_hosts = ["ansible://api"]
+
+MODELS = ["iris-full", "diabetes", "wine", "iris-forest"]
+
+
+def serving(host: Host) -> str:
+    """Return the id of the deployment that all three instances serve."""
+    (found,) = {ready(host, instance)["deployment"] for instance in (1, 2, 3)}
+    return str(found)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def default_at_the_end(request: pytest.FixtureRequest) -> object:
+    yield
+    done = deploy(str(request.config.fortress_inventory))  # type: ignore[attr-defined]
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_another_model_is_one_variable(host: Host, inventory: str, name: str) -> None:
+    pids = main_pids(host)
+    done = deploy(inventory, "-e", f"fortress_model_name={name}")
+    assert done.returncode == 0, done.stdout
+    assert not set(pids) & set(main_pids(host))
+    manifest = json.loads((ROOT / "models" / name / "1.0.0" / "manifest.json").read_text())
+    for instance in (1, 2, 3):
+        assert ready(host, instance)["model"] == name
+        for sample in manifest["golden_samples"]:
+            body = json.dumps(sample["input"])
+            answer = host.run(f"curl --silent --json '{body}' http://127.0.0.1:{8000 + instance}/predict").stdout
+            assert math.isclose(json.loads(answer)["prediction"], sample["prediction"], rel_tol=1e-6), answer
+    event = history(host)[-1]
+    assert (event["event"], event["deployment"]) == ("deployed", serving(host))
+    assert "@" in event["who"]
+
+
+def test_a_rollback_goes_to_the_one_before_and_marks_what_it_left(host: Host, inventory: str) -> None:
+    done = rollback(inventory)
+    assert done.returncode == 0, done.stdout
+    assert ready(host, 1)["model"] == "wine"
+    event = history(host)[-1]
+    assert (event["event"], event["deployment"]) == ("rolled back", serving(host))
+    assert event["blamed"].startswith("iris-forest-1.0.0-")
+
+    done = rollback(inventory, "-e", "rollback_to=iris-forest")
+    assert done.returncode != 0
+    assert "was rolled back from" in done.stdout
+    assert ready(host, 1)["model"] == "wine"
+
+
+def test_the_site_does_not_bring_back_what_was_rolled_back_from(host: Host, inventory: str) -> None:
+    pids = main_pids(host)
+    done = play(inventory, "site.yml", "-e", "fortress_model_name=iris-forest", "--limit", "api,localhost")
+    assert done.returncode == 0, done.stdout
+    assert "was not deployed" in done.stdout
+    assert main_pids(host) == pids
+
+
+def test_a_named_model_can_be_rolled_back_to(host: Host, inventory: str) -> None:
+    done = rollback(inventory, "-e", "rollback_part=model", "-e", "rollback_to=diabetes")
+    assert done.returncode == 0, done.stdout
+    assert [ready(host, instance)["model"] for instance in (1, 2, 3)] == ["diabetes"] * 3
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [(playbooks.corrupt, "its sha256 is"), (playbooks.promise_another_answer, "golden sample 1")],
+    ids=["corrupt", "golden samples are off"],
+)
+def test_a_bad_model_never_reaches_an_instance(
+    host: Host, inventory: str, tmp_path: Path, change: object, complaint: str
+) -> None:
+    pids, before = main_pids(host), serving(host)
+    done = deploy(inventory, *playbooks.broken_model(tmp_path, change))  # type: ignore[arg-type]
+    assert done.returncode != 0
+    assert complaint in done.stdout
+    assert "iris-api@candidate" in done.stdout
+    assert (main_pids(host), serving(host)) == (pids, before)
+    event = history(host)[-1]
+    assert event["event"] == "aborted"
+    assert event["blamed"].startswith("iris-1.0.0-")
+    assert host.run("systemctl --failed --no-legend").stdout == ""
+
+
+def test_an_application_that_fails_on_its_second_instance_is_taken_back(
+    host: Host, inventory: str, tmp_path: Path
+) -> None:
+    pids, before = main_pids(host), serving(host)
+    options = playbooks.broken_app(tmp_path, playbooks.SECOND_INSTANCE_DOES_NOT_START)
+    done = deploy(inventory, "-e", "fortress_model_name=diabetes", *options)
+    assert done.returncode != 0
+    assert "iris-api@2.service does not start" in done.stdout
+    assert "broken on purpose" in done.stdout
+    assert serving(host) == before
+    after = main_pids(host)
+    assert after[0] != pids[0]
+    assert after[2] == pids[2]
+    assert history(host)[-1]["event"] == "aborted"
+
+    named = history(host)[-1]["release"]
+    done = rollback(inventory, "-e", f"rollback_to={named}")
+    assert done.returncode != 0
+    assert "was aborted on" in done.stdout
+
+
+def test_nothing_is_deployed_while_somebody_holds_it(host: Host, inventory: str) -> None:
+    before = serving(host)
+    host.run_expect([0], "iris-deploy hold 'the fair is on'")
+    try:
+        started = time.monotonic()
+        done = rollback(inventory, "-e", "rollback_to=wine")
+        assert done.returncode != 0
+        assert "the fair is on" in done.stdout
+        assert time.monotonic() - started < 15
+        assert serving(host) == before
+    finally:
+        host.run_expect([0], "iris-deploy unlock")
+    assert [event["event"] for event in history(host)[-2:]] == ["held", "unlocked"]
+
+
+def test_a_deployment_whose_control_node_dies_goes_on_and_can_be_asked_for_again(host: Host, inventory: str) -> None:
+    command = [playbooks.PLAYBOOK, "-i", inventory, "playbooks/deploy.yml", "-e", "fortress_model_name=wine"]
+    killed = subprocess.Popen(
+        command, cwd=ROOT, env=playbooks.environment(), stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        for _ in range(300):
+            if ready(host, 1).get("model") == "wine":
+                break
+            time.sleep(0.2)
+        assert ready(host, 3)["model"] != "wine"
+    finally:
+        # Ansible's ssh master is in a session of its own and stays; what ran over it is cut off.
+        subprocess.run(["pkill", "--signal", "KILL", "--session", str(killed.pid)], check=False)
+        killed.wait()
+    assert killed.returncode == -signal.SIGKILL
+    done = deploy(inventory, "-e", "fortress_model_name=wine")
+    assert done.returncode == 0, done.stdout
+    assert [ready(host, instance)["model"] for instance in (1, 2, 3)] == ["wine"] * 3
+    assert [event["event"] for event in history(host)[-2:]] == ["begun", "deployed"]
+
+
+def test_the_history_is_a_table(host: Host) -> None:
+    lines = host.run("iris-deploy history").stdout.splitlines()
+    assert lines[0].split()[:3] == ["TIME", "EVENT", "MODEL"]
+    assert any("rolled back" in line for line in lines)
+    assert any("aborted" in line and "Model refused" in line for line in lines)
+
+
+def test_old_deployments_are_removed_and_those_that_run_never(host: Host) -> None:
+    kept = host.run("ls /opt/iris-api/deployments").stdout.split()
+    assert serving(host) in kept
+    # Five that went through, and the one that runs if it is none of them.
+    assert len(kept) <= 6

@@ -1,0 +1,161 @@
+"""Passwords and certificates are replaced while clients go on asking, and none of them is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from test_gateway import IRIS, ROOT, master, workers
+from testinfra.host import Host
+
+testinfra_hosts = ["ansible://gateway"]
+
+PAUSE = 0.125
+"""Seconds between two requests: below the limit, with room for what the test itself asks."""
+
+Playbook = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def secrets(inventory: str, tmp_path: Path) -> Path:
+    """A copy of the site's secrets: what is replaced there leaves those of the other tests alone."""
+    return Path(shutil.copytree(Path(inventory) / "secrets", tmp_path / "secrets"))
+
+
+@pytest.fixture
+def playbook(inventory: str, secrets: Path) -> Iterator[Playbook]:
+    """Run a playbook on the copied secrets; at the end give the host back what it had."""
+
+    def run(name: str, folder: Path = secrets, **variables: Any) -> subprocess.CompletedProcess[str]:
+        variables["fortress_secrets_dir"] = str(folder)
+        return subprocess.run(
+            [
+                *("ansible-playbook", "-i", str(Path(inventory).absolute()), f"playbooks/{name}.yml"),
+                *("--extra-vars", json.dumps(variables)),
+            ],
+            cwd=ROOT,
+            env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    yield run
+    done = run("gateway", folder=(Path(inventory) / "secrets").absolute())
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def predict(password: str, client: httpx.Client | None = None) -> httpx.Response:
+    """Ask for a prediction, over a connection of its own unless a client keeps one."""
+    trust = ssl.create_default_context(cafile=os.environ["FORTRESS_CA"])
+    with httpx.Client(verify=trust) if client is None else _kept(client) as one:
+        login = (os.environ["FORTRESS_USER"], password)
+        return one.post(f"{os.environ['FORTRESS_URL']}/predict", json=IRIS, auth=login, timeout=20)
+
+
+@contextmanager
+def _kept(client: httpx.Client) -> Iterator[httpx.Client]:
+    yield client
+
+
+@contextmanager
+def asking(password: str) -> Iterator[list[int | str]]:
+    """Ask all the time, in turn over new connections and over a kept one; collect the statuses."""
+    statuses: list[int | str] = []
+    enough = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(verify=ssl.create_default_context(cafile=os.environ["FORTRESS_CA"]), http2=True) as kept:
+            while not enough.wait(PAUSE):
+                try:
+                    statuses.append(predict(password, kept if len(statuses) % 2 else None).status_code)
+                except httpx.HTTPError as error:
+                    statuses.append(repr(error))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield statuses
+    finally:
+        enough.set()
+        thread.join()
+
+
+def slow(password: str) -> httpx.Response:
+    time.sleep(PAUSE)
+    return predict(password)
+
+
+def test_a_password_is_replaced_and_clients_have_time_to_change_over(
+    host: Host, secrets: Path, playbook: Playbook
+) -> None:
+    user, old = os.environ["FORTRESS_USER"], os.environ["FORTRESS_PASSWORD"]
+    pid, running = master(host), workers(host)
+
+    with asking(old) as statuses:
+        done = playbook("rotate-credentials")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(statuses) == {200}, statuses
+    assert len(statuses) > 20
+    assert f"The previous password of {user} works until 2" in " ".join(done.stdout.split())
+
+    new = (secrets / "users" / user).read_text().strip()
+    assert new != old
+    assert f"export FORTRESS_PASSWORD={new}\n" in (secrets / "fortress.env").read_text()
+    for password in (old, new):
+        assert password not in done.stdout + done.stderr
+        response = slow(password)
+        assert response.status_code == 200, password
+        assert "www-authenticate" not in response.headers
+    refused = slow("wrong" + new)
+    assert refused.status_code == 401
+    assert len(refused.headers.get_list("www-authenticate")) == 1
+    assert (master(host), workers(host)) == (pid, running), "nginx needs no reload for a password"
+
+    lines = host.run("tail -n 40 /var/log/nginx/access.log").stdout.splitlines()
+    assert [json.loads(line)["password"] for line in lines if '"path":"/predict"' in line][-3:-1] == ["previous", ""]
+
+    done = playbook("rotate-credentials")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "changed=0" in done.stdout, done.stdout
+    assert (secrets / "users" / user).read_text().strip() == new, "one rotation, one new password"
+
+    with asking(new) as statuses:
+        done = playbook("retire-credentials")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(statuses) == {200}, statuses
+    assert (slow(old).status_code, slow(new).status_code) == (401, 200)
+    assert (master(host), workers(host)) == (pid, running)
+    assert not list((secrets / "previous_passwords").iterdir())
+
+
+def test_a_certificate_is_renewed_while_clients_ask(host: Host, playbook: Playbook) -> None:
+    def served() -> x509.Certificate:
+        pem = ssl.get_server_certificate(
+            (os.environ["FORTRESS_HOST"], 443), ca_certs=os.environ["FORTRESS_CA"], timeout=20
+        )
+        return x509.load_pem_x509_certificate(pem.encode())
+
+    before, pid = served(), master(host)
+    with asking(os.environ["FORTRESS_PASSWORD"]) as statuses:
+        done = playbook("renew-certificates")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(statuses) == {200}, statuses
+    after = served()
+    assert after.serial_number != before.serial_number
+    assert after.public_key() != before.public_key()
+    assert f"serves certificate {after.serial_number:x}" in " ".join(done.stdout.split())
+    after.verify_directly_issued_by(x509.load_pem_x509_certificate(Path(os.environ["FORTRESS_CA"]).read_bytes()))
+    assert master(host) == pid

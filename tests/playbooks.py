@@ -1,0 +1,121 @@
+"""What an operator does: runs the project's playbooks, with models and applications that are broken on purpose too."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from testinfra.host import Host
+
+ROOT = Path(__file__).resolve().parents[1]
+PLAYBOOK = str(ROOT / ".venv" / "bin" / "ansible-playbook")
+
+# Put in front of the last line of create_app(): after the golden samples were answered, before the first request.
+HANGS = """
+    import asyncio
+
+    async def hang(scope, receive, send):
+        await (asyncio.sleep(3600) if scope["type"] == "http" else known(scope, receive, send))
+
+    known, app.context = app.context, hang
+"""
+ANSWERS_500 = """
+    async def fail(scope, receive, send):
+        if scope["type"] == "http":
+            raise RuntimeError("broken on purpose")
+        await known(scope, receive, send)
+
+    known, app.context = app.context, fail
+"""
+DOES_NOT_START = """
+    raise RuntimeError("broken on purpose")
+"""
+SECOND_INSTANCE_DOES_NOT_START = """
+    if settings.instance == 2:
+        raise RuntimeError("broken on purpose")
+"""
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for Ansible: whoever runs the tests (Molecule does) may have set how it talks."""
+    return os.environ | {
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_FORCE_COLOR": "0",
+    }
+
+
+def play(inventory: str, playbook: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of the project to its end; stdout has all that it said."""
+    return subprocess.run(
+        [PLAYBOOK, "-i", inventory, playbook, *options],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def deploy(inventory: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run `make deploy`'s playbook."""
+    return play(inventory, "playbooks/deploy.yml", *options)
+
+
+def rollback(inventory: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run `make rollback`'s playbook."""
+    return play(inventory, "playbooks/rollback.yml", *options)
+
+
+def broken_app(folder: Path, defect: str) -> list[str]:
+    """Copy the application with a defect in it; return the options that deploy the copy."""
+    for name in ("app", "tools", "requirements"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / ".cache").symlink_to(ROOT / ".cache")
+    main = folder / "app" / "src" / "iris_api" / "main.py"
+    before, last = main.read_text().rsplit("    return app\n", 1)
+    main.write_text(f"{before}{defect}    return app\n{last}")
+    return ["-e", f"iris_api_release_builder={folder / 'tools' / 'build-release'}"]
+
+
+def broken_model(folder: Path, change: Callable[[Path], None]) -> list[str]:
+    """Copy the models with a defect in the default one; return the options that deploy the copy."""
+    models = Path(shutil.copytree(ROOT / "models", folder / "models"))
+    change(models / "iris" / "1.0.0")
+    return ["-e", f"iris_api_models_dir={models}"]
+
+
+def corrupt(bundle: Path) -> None:
+    """Let the artifact be another than its manifest says."""
+    for artifact in (bundle / "model.joblib", bundle / "model.onnx"):
+        with artifact.open("ab") as stream:
+            stream.write(b"x")
+
+
+def promise_another_answer(bundle: Path) -> None:
+    """Let the golden samples promise what the model does not answer."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["golden_samples"][0]["probabilities"] = [0.2, 0.3, 0.5]
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def ready(host: Host, instance: int) -> dict[str, Any]:
+    """Return what an instance says of itself; nothing where it is not ready."""
+    text = host.run(f"curl --silent --max-time 2 http://127.0.0.1:{8000 + instance}/health/ready").stdout
+    return dict(json.loads(text)) if text.startswith("{") else {}
+
+
+def history(host: Host) -> list[dict[str, Any]]:
+    """Return the host's history, the oldest event first."""
+    return [json.loads(line) for line in host.file("/opt/iris-api/history.jsonl").content_string.splitlines()]
+
+
+def main_pids(host: Host) -> list[str]:
+    """Return the process ids of the three instances."""
+    return [host.run(f"systemctl show iris-api@{n} -p MainPID --value").stdout.strip() for n in (1, 2, 3)]
