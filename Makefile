@@ -182,6 +182,15 @@ robust: tests-venv  ## Schema, fuzz and load through the gateway; the long run: 
 	@$(LOCALVM) setup
 	$(BIN)/molecule test --scenario-name robust
 
+.PHONY: faults
+faults: tests-venv  ## Break things under load, count failed requests: docs/faults.md (about a quarter of an hour)
+	@$(LOCALVM) setup
+	@mkdir -p build && rm -f $(FAULTS_RECORD)
+	FORTRESS_FAULTS_RECORD=$(CURDIR)/$(FAULTS_RECORD) $(BIN)/molecule test --scenario-name faults
+	@$(BIN)/python tests/faults/table.py $(FAULTS_RECORD)
+
+FAULTS_RECORD := build/faults.json
+
 ##@ Measure it
 
 .PHONY: bench

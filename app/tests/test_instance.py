@@ -129,6 +129,19 @@ def test_the_watchdog_is_fed_in_time_and_by_the_worker(start: Start) -> None:
     assert len(gaps) >= 6 and max(gaps) < WATCHDOG_SECONDS / 2
 
 
+def test_the_watchdog_is_not_fed_while_the_master_is_frozen(start: Start) -> None:
+    """The worker still answers, but nobody would replace it: systemd is to start both anew."""
+    instance = start()
+    instance.wait_until_ready()
+    os.kill(instance.master.pid, signal.SIGSTOP)
+    time.sleep(WATCHDOG_SECONDS / 2)
+    list(instance.listen(0.1))
+    assert not list(instance.listen(WATCHDOG_SECONDS))
+    assert instance.request("POST", "/predict", EXAMPLE)[0] == 200
+    os.kill(instance.master.pid, signal.SIGCONT)
+    instance.wait_until("WATCHDOG=1")
+
+
 def test_a_killed_worker_is_replaced(start: Start) -> None:
     instance = start()
     worker = instance.wait_until_ready()

@@ -29,12 +29,23 @@ def notify(*assignments: str, patience: float = 5) -> None:
         logger.warning("systemd did not get %s: %s", assignments, error)
 
 
+def parent_is_stopped() -> bool:
+    """Tell whether the parent process has been stopped (SIGSTOP) and so replaces and ends nobody."""
+    try:
+        with open(f"/proc/{os.getppid()}/stat", encoding="utf-8") as file:
+            return file.read().rpartition(") ")[2].startswith("T")
+    except OSError:
+        # No /proc, or the parent has just gone.
+        return False
+
+
 async def heartbeat() -> None:
-    """Feed systemd's watchdog for as long as the event loop turns."""
+    """Feed systemd's watchdog for as long as the event loop turns and the master that watches this worker does too."""
     if not (microseconds := int(os.environ.get("WATCHDOG_USEC", 0))):
         return
     interval = min(1, microseconds / 1e6 / 4)
     while True:
-        # Requests must not wait for a busy systemd: it gets the next beat.
-        notify("WATCHDOG=1", patience=0)
+        if not parent_is_stopped():
+            # Requests must not wait for a busy systemd: it gets the next beat.
+            notify("WATCHDOG=1", patience=0)
         await asyncio.sleep(interval)

@@ -1,0 +1,158 @@
+"""Faults on a provisioned host under a steady load from outside; what was measured is kept for docs/faults.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pytest
+from table import Row
+from testinfra.host import Host
+from traffic import HERE, Traffic
+
+ROOT = HERE.parents[1]
+# Both take the same inputs and may give them other classes: a client must get the one of the model its answer names.
+MODELS = ("iris", "iris-forest"), "1.0.0"
+DISTINCT = 20_000
+RECORD = "FORTRESS_FAULTS_RECORD"
+# What the role base leaves behind for those after it.
+FACTS = [{"ansible.builtin.package_facts": {"manager": "apt"}}]
+
+Load = Callable[..., Traffic]
+Strike = Callable[..., dict[str, Any]]
+Record = Callable[..., None]
+
+
+@pytest.fixture(scope="session")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random distinct inputs, and the classes that the shipped models themselves give them."""
+    inputs = list({(round(random.uniform(0.1, 7.5), 4), round(random.uniform(0.1, 3), 4)) for _ in range(DISTINCT)})
+    file = tmp_path_factory.mktemp("faults") / "cases.json"
+    names, version = MODELS
+    classes = {}
+    for name in names:
+        model = joblib.load(ROOT / "models" / name / version / "model.joblib")
+        classes[f"{name} {version}"] = [int(label) for label in model.predict(inputs)]
+    file.write_text(json.dumps({"inputs": inputs, "classes": classes}))
+    return file
+
+
+@pytest.fixture
+def load(host: Host, cases: Path) -> Load:
+    """Give a context in which clients of every kind ask, and 2 s longer."""
+
+    def load(*, password: str = os.environ["FORTRESS_PASSWORD"], linger: float = 2) -> Traffic:
+        return Traffic(host, cases, password, linger)
+
+    return load
+
+
+@pytest.fixture
+def strike(host: Host) -> Strike:
+    """Do something to instances of the API; return who ran before and after, and how long each took to serve again.
+
+    What is done is a shell command on the host, in which {worker1} and {master1} are processes of iris-api@1.
+    """
+    program = (HERE / "on_host.py").read_text()
+
+    def strike(
+        traffic: Traffic, do: str, *, instances: tuple[int, ...], gone: tuple[str, ...], within: float
+    ) -> dict[str, Any]:
+        wanted = shlex.quote(json.dumps({"do": do, "instances": instances, "gone": gone, "within": within}))
+        traffic.strike()
+        done = host.run(f"python3 - {wanted} <<'PROGRAM'\n{program}\nPROGRAM")
+        assert done.rc == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        assert None not in found["took"].values(), f"not ready within {within} s: {found}"
+        return found
+
+    return strike
+
+
+@pytest.fixture(autouse=True)
+def healthy(host: Host) -> Iterator[None]:
+    """Begin each test with all units running, and with instances that nginx has forgiven what they did before."""
+    wait_until_whole(host)
+    yield
+
+
+def wait_until_whole(host: Host, seconds: float = 60) -> None:
+    """Wait until every unit of the site runs, and nginx takes every instance for good."""
+    check = (
+        "systemctl is-active --quiet nginx prometheus prometheus-nginx-exporter prometheus-node-exporter"
+        " iris-api@1 iris-api@2 iris-api@3"
+        " && for port in 8001 8002 8003; do"
+        " curl --silent --fail --max-time 1 127.0.0.1:$port/health/ready || exit 1; done"
+        # Longer than the fail_timeout of nginx, counted from the last line of its error log.
+        " && test $(($(date +%s) - $(stat --format=%Y /var/log/nginx/error.log))) -gt 2"
+    )
+    deadline = time.monotonic() + seconds
+    while host.run(check).rc != 0:
+        assert time.monotonic() < deadline, "the site is not whole: " + host.run("systemctl --failed; " + check).stdout
+        time.sleep(0.5)
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Record:
+    """Keep what a test measured for the table in docs/faults.md."""
+
+    def record(fault: str, traffic: Traffic, recovery: float | None = None, note: str = "") -> None:
+        row = Row(fault, traffic.kinds, traffic.failed, recovery, note)
+        request.config.stash.setdefault(ROWS, []).append(row)
+        print(row)
+
+    return record
+
+
+@pytest.fixture
+def play(inventory: str, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a playbook of the project, or a role of it, on the host, as an operator would."""
+
+    def play(what: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+        playbook = ROOT / what
+        if not what.endswith(".yml"):
+            playbook = tmp_path / "play.yml"
+            gather = ["!all"]
+            play = {"hosts": "all", "become": True, "gather_subset": gather, "pre_tasks": FACTS, "roles": [what]}
+            playbook.write_text(json.dumps([play]))
+            if not (tmp_path / "group_vars").exists():
+                (tmp_path / "group_vars").symlink_to(ROOT / "group_vars")
+        command = ["ansible-playbook", "-i", str(Path(inventory).absolute()), str(playbook)]
+        return subprocess.run(
+            [*command, "--extra-vars", json.dumps(variables)],
+            cwd=ROOT,
+            env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return play
+
+
+# As in the table: first what the load itself does, last what takes the host down.
+ORDER = ("control", "instances", "deployments", "gateway", "secrets", "monitoring", "disk", "power")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files into their order."""
+    items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
+
+
+ROWS = pytest.StashKey[list[Row]]()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Leave a record of a complete run in which every test passed."""
+    file = os.environ.get(RECORD)
+    if file and exitstatus == 0:
+        rows = session.config.stash.get(ROWS, [])
+        Path(file).write_text(json.dumps([row.as_json() for row in rows], indent=1))

@@ -1,0 +1,137 @@
+"""Deployments under load: good ones, bad ones, one that is cut off, and the way back."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Load, Record
+from testinfra.host import Host
+
+from tests import playbooks
+from tests.playbooks import ROOT, deploy, history, main_pids, play, ready, rollback
+
+testinfra_hosts = ["ansible://api"]
+
+ROLLING = 20
+"""Seconds that three instances may take, one after the other."""
+FOREST = ("-e", "fortress_model_name=iris-forest")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def default_at_the_end(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    done = deploy(str(request.config.fortress_inventory))  # type: ignore[attr-defined]
+    assert done.returncode == 0, done.stdout
+
+
+def served(host: Host) -> list[Any]:
+    """What each instance serves."""
+    return [(said["model"], said["deployment"]) for said in (ready(host, instance) for instance in (1, 2, 3))]
+
+
+def test_a_deployment(host: Host, inventory: str, load: Load, record: Record) -> None:
+    before = main_pids(host)
+    with load() as traffic:
+        done = deploy(inventory, *FOREST)
+    assert done.returncode == 0, done.stdout
+    assert [model for model, _ in served(host)] == ["iris-forest"] * 3
+    assert not set(before) & set(main_pids(host))
+    took = history(host)[-1]["seconds"]
+    record("deployment", traffic, took)
+    traffic.assert_nothing_failed()
+    assert took <= ROLLING
+
+
+def test_a_rollback(host: Host, inventory: str, load: Load, record: Record) -> None:
+    with load() as traffic:
+        done = rollback(inventory)
+    assert done.returncode == 0, done.stdout
+    assert [model for model, _ in served(host)] == ["iris"] * 3
+    took = history(host)[-1]["seconds"]
+    record("rollback", traffic, took)
+    traffic.assert_nothing_failed()
+    assert took <= ROLLING
+
+
+def app(defect: str) -> Callable[[Path], list[str]]:
+    return lambda folder: playbooks.broken_app(folder, defect)
+
+
+def model(change: Callable[[Path], None]) -> Callable[[Path], list[str]]:
+    return lambda folder: playbooks.broken_model(folder, change)
+
+
+@pytest.mark.parametrize(
+    ("fault", "broken"),
+    [
+        ("does not start", app(playbooks.DOES_NOT_START)),
+        ("does not start as the second instance", app(playbooks.SECOND_INSTANCE_DOES_NOT_START)),
+        ("starts and hangs", app(playbooks.HANGS)),
+        ("answers 500", app(playbooks.ANSWERS_500)),
+        ("has a corrupt model", model(playbooks.corrupt)),
+        ("misses its golden samples", model(playbooks.promise_another_answer)),
+    ],
+)
+def test_a_bad_deployment(
+    host: Host,
+    inventory: str,
+    load: Load,
+    record: Record,
+    tmp_path: Path,
+    fault: str,
+    broken: Callable[[Path], list[str]],
+) -> None:
+    """It ends red, everything serves what it served before, and no client notices."""
+    before, pids = served(host), main_pids(host)
+    options = broken(tmp_path)
+    with load() as traffic:
+        done = deploy(inventory, *options)
+    assert done.returncode != 0, done.stdout
+    assert served(host) == before
+    event = history(host)[-1]
+    assert event["event"] == "aborted"
+    # At most the first two took part, and the third never did.
+    assert main_pids(host)[2] == pids[2]
+    record(f"deployment that {fault}", traffic, event["seconds"], "aborted, the old one goes on")
+    traffic.assert_nothing_failed()
+
+
+def test_a_deployment_that_is_cut_off_and_run_again(host: Host, inventory: str, load: Load, record: Record) -> None:
+    command = [playbooks.PLAYBOOK, "-i", inventory, "playbooks/deploy.yml", *FOREST, "-e", "iris_api_log_level=warning"]
+    with load() as traffic:
+        cut_off = subprocess.Popen(
+            command, cwd=ROOT, env=playbooks.environment(), stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            for _ in range(600):
+                if ready(host, 1).get("model") == "iris-forest":
+                    break
+                time.sleep(0.2)
+            assert ready(host, 3)["model"] == "iris", "it was over before it was cut off"
+        finally:
+            subprocess.run(["pkill", "--signal", "KILL", "--session", str(cut_off.pid)], check=False)
+            cut_off.wait()
+        assert cut_off.returncode == -signal.SIGKILL
+        done = deploy(inventory, *command[4:])
+    assert done.returncode == 0, done.stdout
+    assert [model for model, _ in served(host)] == ["iris-forest"] * 3
+    record("deployment whose control node is killed, run again", traffic, None)
+    traffic.assert_nothing_failed()
+
+
+def test_a_converge_that_changes_nothing(host: Host, inventory: str, load: Load, record: Record) -> None:
+    before = main_pids(host)
+    with load() as traffic:
+        done = play(inventory, "site.yml", *FOREST, "-e", json.dumps({"iris_api_log_level": "warning"}))
+    assert done.returncode == 0, done.stdout
+    assert main_pids(host) == before
+    record("converge that changes nothing", traffic, None)
+    traffic.assert_nothing_failed()
+    assert {kind.found_closed + kind.hit_closed for kind in traffic.kinds.values()} == {0}, traffic.kinds

@@ -1,0 +1,69 @@
+"""The gateway is told to read its configuration again, is offered a broken one, and dies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from subprocess import CompletedProcess
+
+import pytest
+from conftest import Load, Record
+from testinfra.host import Host
+
+testinfra_hosts = ["ansible://gateway"]
+
+Play = Callable[..., CompletedProcess[str]]
+
+
+def master(host: Host) -> str:
+    return str(host.run("systemctl show nginx --property=MainPID --value").stdout).strip()
+
+
+def test_reloads(host: Host, load: Load, record: Record) -> None:
+    before = master(host)
+    with load() as traffic:
+        for _ in range(5):
+            assert host.run("systemctl reload nginx").rc == 0
+            time.sleep(1.5)
+    assert master(host) == before
+    record("five reloads of nginx", traffic, traffic.recovered_after())
+    traffic.assert_nothing_failed()
+    # At most each kept connection once a reload.
+    assert traffic.kinds["keep-alive"].hit_closed <= 5, traffic.kinds
+    assert traffic.kinds["http2"].hit_closed <= 5, traffic.kinds
+
+
+def test_a_broken_configuration(host: Host, load: Load, record: Record, play: Play) -> None:
+    before = master(host), host.run(f"pgrep --parent {master(host)}").stdout
+    with load() as traffic:
+        done = play("nginx", nginx_extra_config="location = /x { no_such_directive; }")
+    assert done.returncode != 0
+    assert 'unknown directive "no_such_directive"' in done.stdout
+    assert (master(host), host.run(f"pgrep --parent {master(host)}").stdout) == before
+    record("a converge that brings a broken nginx configuration", traffic, None, "refused, the old one goes on")
+    traffic.assert_nothing_failed()
+
+
+@pytest.mark.parametrize(
+    ("fault", "do", "within"),
+    [
+        ("kill -9 of a worker of nginx", "kill -KILL $(pgrep --parent {master} | head -n 1)", 1),
+        ("kill -9 of nginx' master", "kill -KILL {master}", 3),
+        ("kill -9 of all of nginx", "kill -KILL {master} $(pgrep --parent {master})", 3),
+        ("SIGTERM of nginx' master", "kill -TERM {master}", 3),
+    ],
+)
+def test_nginx_dies(host: Host, load: Load, record: Record, fault: str, do: str, within: float) -> None:
+    """Nobody else can answer meanwhile: what counts is how soon it is back."""
+    command = do.format(master=master(host))
+    since = host.run("date '+%F %T'").stdout.strip()
+    with load(linger=within + 2) as traffic:
+        traffic.strike()
+        assert host.run(command).rc == 0
+    recovery = traffic.recovered_after()
+    record(fault, traffic, recovery, "nothing else can answer")
+    traffic.assert_enough()
+    # It ends as it was told to, and not because its sandbox is too tight.
+    assert "status=31/SYS" not in host.run(f"journalctl --unit=nginx --since='{since}'").stdout
+    assert recovery < within, traffic.explain()
+    assert all(failure["began"] < traffic.struck + within for failure in traffic.failures), traffic.explain()

@@ -1,0 +1,77 @@
+"""The whole host goes down: everything comes back unattended, each unit at its first try."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+import subprocess
+import time
+
+import httpx
+import pytest
+from conftest import ROOT, Load, Record, wait_until_whole
+from testinfra.host import Host
+
+testinfra_hosts = ["ansible://gateway"]
+
+UNITS = (
+    "iris-api@1 iris-api@2 iris-api@3 nginx"
+    " prometheus prometheus-nginx-exporter prometheus-node-exporter grafana-server"
+)
+
+
+def localvm(command: str, host: Host) -> None:
+    sudo = [] if os.geteuid() == 0 else ["sudo"]
+    subprocess.run([*sudo, str(ROOT / "tools/localvm"), command, host.backend.host], check=True, stdout=subprocess.PIPE)
+
+
+def boot(host: Host) -> str:
+    """Which boot the host is in; nothing where it can't be reached."""
+    with contextlib.suppress(RuntimeError):
+        done = host.run("cat /proc/sys/kernel/random/boot_id")
+        return str(done.stdout) if done.rc == 0 else ""
+    return ""
+
+
+def wait_until_serving(seconds: float) -> None:
+    """Wait for an answer of an instance, through the gateway."""
+    trust = ssl.create_default_context(cafile=os.environ["FORTRESS_CA"])
+    deadline = time.monotonic() + seconds
+    with httpx.Client(verify=trust, timeout=2) as client:
+        while True:
+            with contextlib.suppress(httpx.HTTPError):
+                if client.get(os.environ["FORTRESS_URL"] + "/health").status_code == 200:
+                    return
+            assert time.monotonic() < deadline, f"nothing was served for {seconds} s"
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize("how", ["reboot", "power cut"])
+def test_the_host_goes_down(host: Host, load: Load, record: Record, how: str) -> None:
+    before = boot(host)
+    uptime = "cut -d ' ' -f 1 /proc/uptime"
+    with load(linger=5) as traffic:
+        traffic.strike()
+        if how == "power cut":
+            localvm("cut", host)
+            localvm("start", host)
+        else:
+            with contextlib.suppress(RuntimeError):
+                host.run("systemctl reboot")
+            time.sleep(3)
+        wait_until_serving(60)
+    for _ in range(20):
+        if boot(host) not in ("", before):
+            break
+        time.sleep(0.5)
+    else:
+        pytest.fail("it is still the same boot" + host.run(uptime).stdout)
+    wait_until_whole(host)
+    assert host.run("systemctl --failed --no-legend").stdout == ""
+    restarts = host.run(f"systemctl show {UNITS} --property=Id,ActiveState,NRestarts").stdout
+    assert restarts.count("ActiveState=active") == restarts.count("NRestarts=0") == len(UNITS.split()), restarts
+    recovery = traffic.recovered_after()
+    record(how, traffic, recovery, "nothing else can answer")
+    assert recovery < 20, traffic.explain()
+    traffic.assert_enough()

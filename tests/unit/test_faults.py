@@ -1,0 +1,214 @@
+"""The load of tests/faults takes no fault of its own for one of the server, and its table says what was measured."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import ssl
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import StreamEnded
+
+sys.path.insert(0, str(ROOT / "tests" / "faults"))
+
+import clients
+import table
+import traffic
+
+BODY = b'{"prediction": 2}'
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(BODY), BODY)
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter, int], Awaitable[None]]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .add_extension(x509.BasicConstraints(True, None), True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("faults") / "test.pem"
+    plain = serialization.NoEncryption()
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    file.write_bytes(private + signed.public_bytes(serialization.Encoding.PEM))
+    return file
+
+
+@asynccontextmanager
+async def server(certificate: Path, protocol: str, talk: Talk) -> AsyncIterator[clients.Site]:
+    """A server that talks as it is told, on a port of its own; each connection knows which one it is."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    context.set_alpn_protocols([protocol])
+    count = 0
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        count += 1
+        try:
+            await talk(reader, writer, count)
+        finally:
+            writer.close()
+
+    running = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=context)
+    async with running:
+        port = running.sockets[0].getsockname()[1]
+        yield clients.Site("127.0.0.1", "127.0.0.1", str(certificate), "Basic x", "test", port)
+
+
+async def read_request(reader: asyncio.StreamReader) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(2)
+
+
+@pytest.fixture(autouse=True)
+def one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "CONNECTIONS", {"keep-alive": 1, "http2": 1})
+
+
+def test_a_connection_that_was_closed_while_idle_costs_nothing(certificate: Path) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        await read_request(reader)
+        writer.write(ANSWER)
+
+    async def run() -> None:
+        async with server(certificate, "http/1.1", talk) as site:
+            closings = clients.Closings()
+            client = clients.KeepAliveClient(site, closings)
+            for _ in range(3):
+                assert (await client.ask("x", b"{}")).body == BODY
+                await asyncio.sleep(0.1)
+            assert (closings.idle, closings.hit) == (2, 0)
+
+    asyncio.run(run())
+
+
+def test_a_closing_that_meets_a_request_is_counted_apart_and_the_request_sent_again(certificate: Path) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        await read_request(reader)
+        writer.write(ANSWER)
+        await read_request(reader)
+        if number > 1:
+            writer.write(ANSWER)
+
+    async def run() -> None:
+        async with server(certificate, "http/1.1", talk) as site:
+            closings = clients.Closings()
+            client = clients.KeepAliveClient(site, closings)
+            for _ in range(2):
+                assert (await client.ask("x", b"{}")).body == BODY
+            assert (closings.idle, closings.hit) == (0, 1)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"), [(b"", "no answer"), (ANSWER[:-3], "half an answer"), (b"HTTP/1.1 200 OK\r\n", "half")]
+)
+def test_no_answer_on_a_new_connection_and_half_of_one_are_failures(
+    certificate: Path, said: bytes, reason: str
+) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        await read_request(reader)
+        writer.write(said)
+
+    async def run() -> None:
+        for kind in (clients.FreshClient, clients.KeepAliveClient):
+            async with server(certificate, "http/1.1", talk) as site:
+                with pytest.raises(clients.Failed, match=reason):
+                    await kind(site, clients.Closings()).ask("x", b"{}")
+
+    asyncio.run(run())
+
+
+def test_nobody_listens_is_a_failure(certificate: Path) -> None:
+    async def run() -> None:
+        site = clients.Site("127.0.0.1", "127.0.0.1", str(certificate), "Basic x", "test", 9)
+        for kind in clients.KINDS.values():
+            with pytest.raises(clients.Failed, match="no connection: ConnectionRefusedError"):
+                await kind(site, clients.Closings()).ask("x", b"{}")
+
+    asyncio.run(run())
+
+
+def test_http2_ends_on_the_old_connection_what_the_server_still_answers_and_repeats_the_rest(certificate: Path) -> None:
+    """As nginx does at a reload: GOAWAY while requests are on their way."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        connection = H2Connection(H2Configuration(client_side=False))
+        connection.initiate_connection()
+        ended: list[int] = []
+        while data := await reader.read(65536):
+            for event in connection.receive_data(data):
+                if isinstance(event, StreamEnded):
+                    ended.append(event.stream_id or 0)
+            writer.write(connection.data_to_send())
+            if number == 1 and len(ended) == 2:
+                # Of two requests the first is answered after the GOAWAY, the second never.
+                writer.write(b"\0\0\x08\x07\0\0\0\0\0" + (1).to_bytes(4, "big") + b"\0\0\0\0")
+                ended = [1]
+            if number > 1 or ended == [1]:
+                for stream in ended:
+                    connection.send_headers(stream, [(":status", "200")])
+                    connection.send_data(stream, BODY, end_stream=True)
+                ended = []
+                writer.write(connection.data_to_send())
+
+    async def run() -> None:
+        async with server(certificate, "h2", talk) as site:
+            closings = clients.Closings()
+            client = clients.Http2Client(site, closings)
+            await client.connection()
+            client.open[0].used = True
+            answers = await asyncio.gather(client.ask("x", b"{}"), client.ask("y", b"{}"))
+            assert [answer.body for answer in answers] == [BODY, BODY]
+            assert (closings.idle, closings.hit) == (0, 1)
+
+    asyncio.run(run())
+
+
+def kind(**values: float) -> traffic.Kind:
+    return traffic.Kind(**{"sent": 0, "ok": 0, "found_closed": 0, "hit_closed": 0, "retried": 0} | values)  # type: ignore[arg-type]
+
+
+def test_the_table_is_put_between_the_markers(tmp_path: Path) -> None:
+    kinds = {
+        "new connection": kind(sent=10, ok=10, slowest_ms=20.4, late_ms=1),
+        "keep-alive": kind(sent=11, ok=11, slowest_ms=30, late_ms=1, found_closed=3, hit_closed=1, retried=2),
+        "http2": kind(sent=12, ok=12, slowest_ms=40, late_ms=1),
+    }
+    row = table.Row("a reload", kinds, dict.fromkeys(kinds, 0), 1.26, "")
+    page = tmp_path / "faults.md"
+    page.write_text(f"before\n{table.BEGIN}old\n{table.END}after\n")
+    for _ in range(2):
+        table.write([table.Row.from_json(row.as_json())], page)
+        text = page.read_text()
+        assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+        assert "| a reload | 33 | 0 | 2 | 0 / 4 / 0 | 0 / 1 / 0 | 20 / 30 / 40 | 1.3 |\n" in text
+        assert "0 of 33 failed" in text
+
+
+def test_a_page_without_a_place_for_the_table_is_left_alone(tmp_path: Path) -> None:
+    page = tmp_path / "faults.md"
+    page.write_text("something else\n")
+    with pytest.raises(SystemExit, match="lost its markers"):
+        table.write([], page)
+    assert page.read_text() == "something else\n"
