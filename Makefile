@@ -178,7 +178,7 @@ test-vm: tests-venv
 	$(BIN)/molecule test --scenario-name debian12
 
 .PHONY: faults
-faults: tests-venv  ## Break things under load, count failed requests: docs/faults.md (about a quarter of an hour)
+faults: tests-venv  ## Break things under load, count failed requests: docs/faults.md (about twenty minutes)
 	@$(LOCALVM) setup
 	@mkdir -p build && rm -f $(FAULTS_RECORD)
 	FORTRESS_FAULTS_RECORD=$(CURDIR)/$(FAULTS_RECORD) $(BIN)/molecule test --scenario-name faults
@@ -186,11 +186,17 @@ faults: tests-venv  ## Break things under load, count failed requests: docs/faul
 
 FAULTS_RECORD := build/faults.json
 
+.PHONY: robust
+robust: tests-venv  ## Schema, fuzz and load through the gateway; the long run: FUZZ_EXAMPLES=100000 SOAK_SECONDS=3600
+	@$(LOCALVM) setup
+	$(BIN)/molecule test --scenario-name robust
+
 ##@ Measure it
 
 .PHONY: bench
 bench: tests-venv  ## Against the limit, the naive way and its peers: docs/benchmarks.md (about half an hour)
 	@$(BIN)/python -m benchmarks --docs
+	@$(BIN)/python -m benchmarks.profile --docs
 
 .PHONY: control tests-venv
 control:

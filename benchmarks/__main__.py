@@ -12,12 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import CACHE, ROOT, environments, report
+from benchmarks import CACHE, PAGE, environments, report
 from benchmarks.inputs import make_cases
 from benchmarks.measure import Loaded, StackError, Turn, turn
 from benchmarks.stacks import STACKS
 
-PAGE = ROOT / "docs" / "benchmarks.md"
 # What a slow estimator costs shows in these; the others would only take time.
 FOREST_STACKS = ("naive", "sklearn", "onnx", "limit", "mlserver")
 

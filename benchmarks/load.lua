@@ -1,7 +1,7 @@
 -- Sends each thread's own requests over its one connection and compares every answer with the one that is due.
 -- wrk runs with as many threads as connections, so the answer that arrives belongs to the request that was sent last.
 --
---   wrk -s load.lua URL -- FOLDER PATTERN AUTHORIZATION
+--   AUTHORIZATION="Basic ..." wrk -s load.lua URL -- FOLDER PATTERN
 --
 -- FOLDER/N holds what thread N sends and expects: body, class and three probabilities, a line each, tabs between.
 -- PATTERN finds (class and) probabilities in an answer.
@@ -16,7 +16,7 @@ end
 
 function init(args)
     pattern = args[2]
-    local headers = { ["Authorization"] = args[3], ["Content-Type"] = "application/json" }
+    local headers = { ["Authorization"] = os.getenv("AUTHORIZATION"), ["Content-Type"] = "application/json" }
     cases, current, checked, wrong, example = {}, 0, 0, 0, ""
     for line in io.lines(args[1] .. "/" .. number) do
         local body, class, first, second, third = line:match("^([^\t]+)\t([^\t]+)\t([^\t]+)\t([^\t]+)\t([^\t]+)$")

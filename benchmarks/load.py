@@ -63,11 +63,11 @@ def run(target: Target, folder: Path, connections: int, seconds: int) -> Load:
         f"--timeout={TIMEOUT_SECONDS}s",
         f"--script={SCRIPT}",
         target.url,
-        *("--", str(folder), target.pattern, target.authorization),
+        *("--", str(folder), target.pattern),
     ]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environments.debian_environ()
-    )
+    # Everybody on the machine may read a program's arguments, nobody else its environment.
+    environment = environments.debian_environ() | {"AUTHORIZATION": target.authorization}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     try:
         assert process.stdout is not None
         output = process.stdout.read()

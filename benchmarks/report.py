@@ -184,7 +184,18 @@ def line(turn: Turn) -> str:
 def targets(results: Results) -> str:
     """Return the figures to reach and what came out, as a Markdown table."""
     rows = [[target.what, *(target.cell(engine, results) for engine in ENGINES)] for target in TARGETS]
-    return _table(["16 connections, logistic regression", "scikit-learn engine", "ONNX engine"], rows)
+    return table(["16 connections, logistic regression", "scikit-learn engine", "ONNX engine"], rows)
+
+
+def bounds(results: Results) -> str:
+    """Return what even a bare answer reaches of the figures that compare rates."""
+    peer = results.best_peer()
+    found = [
+        f"{ratio:.3g} times as fast as {title(base)}"
+        for base in ("naive", peer)
+        if base and (ratio := results.ratio(rate, "limit", base, IRIS, 16))
+    ]
+    return f"The limit itself, which answers without a model, is {' and '.join(found)} at 16 connections." * bool(found)
 
 
 def title(name: str) -> str:
@@ -210,11 +221,12 @@ def rates(results: Results, model: str, connections: int) -> str:
             f"{median(loaded.servers_us for loaded in loads):.0f}",
             f"{median(loaded.nginx_us for loaded in loads):.0f}",
             f"{median(loaded.wrk_us for loaded in loads):.0f}",
+            f"{median(loaded.servers_us + loaded.nginx_us + loaded.wrk_us for loaded in loads):.0f}",
         ]
         rows.append([title(name), *numbers])
     rows.sort(key=lambda row: -float(row[2]))
-    heads = ["", "times", "req/s", "of the limit", "p50 ms", "p99 ms", "servers µs", "nginx µs", "wrk µs"]
-    return _table(heads, rows)
+    heads = ["", "times", "req/s", "of the limit", "p50 ms", "p99 ms", "servers µs", "nginx µs", "wrk µs", "all µs"]
+    return table(heads, rows)
 
 
 def footprint(results: Results) -> str:
@@ -224,7 +236,7 @@ def footprint(results: Results) -> str:
         pss_mb, start_seconds = results.pss_mb(name), results.start_seconds(name)
         if pss_mb and start_seconds:
             rows.append([title(name), f"{pss_mb:.0f}", f"{start_seconds:.2f}"])
-    return _table(["", "PSS of an instance, MB", "start to first answer, s"], rows)
+    return table(["", "PSS of an instance, MB", "start to first answer, s"], rows)
 
 
 def conditions(results: Results) -> str:
@@ -256,7 +268,8 @@ def summary(turns: list[Turn], missing: Mapping[str, str]) -> str:
     measured = sorted({(turn.model, connections) for turn in results.turns for connections in turn.loads})
     parts = [f"{MODELS[model]}, {n} connections:\n\n{rates(results, model, n)}" for model, n in measured]
     gone = [f"{STACKS[name].title} could not be installed: {reason}" for name, reason in missing.items()]
-    return "\n\n".join([conditions(results), targets(results), *parts, footprint(results), *gone])
+    shown = [conditions(results), targets(results), bounds(results), *parts, footprint(results), *gone]
+    return "\n\n".join(filter(None, shown))
 
 
 def chart(results: Results, connections: int) -> str:
@@ -273,16 +286,22 @@ def chart(results: Results, connections: int) -> str:
 
 
 def write(turns: list[Turn], missing: Mapping[str, str], page: Path) -> None:
-    """Put the tables between the page's two marks, and the chart beside the page."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise ValueError(f"{page} has no {BEGIN.strip()} and {END.strip()}")
-    page.write_text(f"{before}{begin}\n{summary(turns, missing)}\n\n{end}{after}", encoding="utf-8")
+    """Put the tables between the page's marks, and the chart beside the page."""
+    put(page, BEGIN, summary(turns, missing))
     page.with_suffix(".svg").write_text(chart(Results(turns), 16), encoding="utf-8")
 
 
-def _table(heads: list[str], rows: list[list[str]]) -> str:
+def put(page: Path, begin: str, text: str) -> None:
+    """Replace what stands in a page behind a mark."""
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, end, after = rest.partition(END)
+    if not (found and end):
+        raise ValueError(f"{page} has no {begin.strip()} and {END.strip()}")
+    page.write_text(f"{before}{begin}\n{text}\n\n{end}{after}", encoding="utf-8")
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table whose columns but the first are numbers."""
     widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
     aligned = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [heads, *rows]]
     ruler = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]

@@ -1,17 +1,39 @@
-"""What every kind of test shares: where the running site is."""
+"""What every kind of test shares: where the running site is, and how its hosts are reached.
+
+Tests on a host reach it as Ansible does; on a failure they print what an operator would look at first.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
+import tempfile
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
+from ansible.vars.manager import VariableManager
+
+UNITS = " ".join(f"--unit='{unit}'" for unit in ("iris-api@*", "nginx", "prometheus*", "grafana-server", "init.scope"))
+CONNECTION = ("ansible_host", "ansible_port", "ansible_user", "ansible_ssh_private_key_file", "ansible_ssh_common_args")
 
 
-def pytest_configure() -> None:
-    """Take FORTRESS_* from the file that `make env` prints, unless the shell has set them."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the two ways in known: FORTRESS_* to the tests, the inventory to Testinfra."""
     # Testinfra and the tests start Ansible's programs by name.
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    read_settings()
+    resolve_inventory(config)
+
+
+def read_settings() -> None:
+    """Take FORTRESS_* from the file that `make env` prints, unless the shell has set them."""
     file = os.environ.get("FORTRESS_ENV_FILE")
     if not file:
         return
@@ -20,3 +42,60 @@ def pytest_configure() -> None:
         if len(words) == 2 and words[0] == "export":
             name, _, value = words[1].partition("=")
             os.environ.setdefault(name, value)
+
+
+def resolve_inventory(config: pytest.Config) -> None:
+    """Give Testinfra the inventory with its templates filled in: it takes `{{ inventory_dir }}` to the letter."""
+    source = config.getoption("--ansible-inventory", default=None)
+    if not source or getattr(config, "fortress_inventory", None):
+        return
+    config.fortress_inventory = str(source)  # type: ignore[attr-defined]
+    folder = tempfile.TemporaryDirectory(prefix="fortress-tests-")
+    config.add_cleanup(folder.cleanup)
+    resolved = Path(folder.name) / "inventory.json"
+    resolved.write_text(json.dumps(resolve(str(source), Path(folder.name))))
+    config.option.ansible_inventory = str(resolved)
+
+
+def resolve(source: str, folder: Path) -> dict[str, Any]:
+    """Read an inventory as Ansible does; return its groups, and how each host is reached."""
+    loader = DataLoader()
+    inventory = InventoryManager(loader=loader, sources=[source])
+    variables = VariableManager(loader=loader, inventory=inventory)
+    hosts: dict[str, dict[str, Any]] = {}
+    for host in inventory.get_hosts():
+        known = variables.get_vars(host=host)
+        templar = Templar(loader=loader, variables=known)
+        reach = {name: str(templar.template(known[name])) for name in CONNECTION if name in known}
+        # One connection for all tests of a host instead of one for each command.
+        shared = f"-o ControlMaster=auto -o ControlPersist=60 -o ControlPath={folder}/%C"
+        reach["ansible_ssh_common_args"] = f"{reach.get('ansible_ssh_common_args', '')} {shared}".strip()
+        hosts[host.name] = reach
+    groups = {name: {"hosts": dict.fromkeys(members)} for name, members in inventory.get_groups_dict().items()}
+    return {
+        "all": {"hosts": hosts, "children": {name: groups[name] for name in groups if name not in ("all", "ungrouped")}}
+    }
+
+
+@pytest.fixture
+def inventory(request: pytest.FixtureRequest) -> str:
+    """The inventory as it was given."""
+    return str(request.config.fortress_inventory)  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Add the failed units and the last lines of our units' journal to the report of a failed test."""
+    report = yield
+    host = getattr(item, "funcargs", {}).get("host")
+    if report.when == "call" and report.failed and host is not None:
+        for title, command in (
+            ("failed units", "systemctl --failed --no-legend --plain"),
+            ("journal, last lines", f"journalctl --no-pager --lines=60 --output=short-iso {UNITS}"),
+        ):
+            try:
+                text = host.run(command).stdout
+            except RuntimeError as error:
+                text = f"the host could not be reached: {error}"
+            report.sections.append((f"{host.backend.hostname}: {title}", text))
+    return report

@@ -32,7 +32,7 @@ def joblib_model() -> Model:
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:
-    return Settings(instance=2, model_dir=BUNDLE, release="r42", max_body_bytes=1024)
+    return Settings(instance=2, model_dir=BUNDLE, release="r42", deployment="d7", max_body_bytes=1024)
 
 
 @pytest.fixture

@@ -89,13 +89,14 @@ def test_liveness_is_short(client: TestClient) -> None:
     assert client.get("/health").json() == {"status": "ok"}
 
 
-def test_readiness_names_release_and_model(client: TestClient) -> None:
+def test_readiness_names_release_deployment_and_model(client: TestClient) -> None:
     assert client.get("/health/ready").json() == {
         "status": "ok",
         "model": "iris",
         "model_version": "1.0.0",
         "engine": "onnx",
         "release": "r42",
+        "deployment": "d7",
         "instance": "iris-api@2",
     }
 

@@ -76,37 +76,26 @@ def test_a_call_is_bounded_and_nobody_is_left_behind(batcher: Batcher, engine: E
     assert [shares(each) for each in answers] == [[3] * 3, [3] * 3, [3] * 3, [7] * 7]
 
 
-def test_a_request_that_is_alone_does_not_wait_for_others_where_a_call_is_cheap(
-    engine: Echo, model: Model, settings: Settings
+@pytest.mark.parametrize("turns", [1, 2, 4])
+def test_a_request_waits_for_as_many_turns_of_the_loop_as_the_engine_wants(
+    engine: Echo, model: Model, settings: Settings, turns: int
 ) -> None:
-    async def run(turns: int, *, alone: bool) -> bool:
+    async def run() -> tuple[int, bytes]:
         engine.turns = turns
         metrics = Metrics(settings, model.manifest, "onnx")
         batcher = Batcher(Model(model.manifest, engine), metrics, max_batch_rows=8, max_waiting_rows=16)
-        asking = asyncio.ensure_future(batcher.predict([[1.0, 0.0]], alone=alone))
-        await asyncio.sleep(0)
-        answered_at_once = asking.done()
-        assert shares(await asking) == [1.0]
-        assert b"iris_api_queue_wait_seconds_count 1.0" in metrics.render()
-        return answered_at_once
-
-    assert asyncio.run(run(1, alone=True))
-    assert not asyncio.run(run(1, alone=False))
-    assert not asyncio.run(run(2, alone=True))
-
-
-def test_a_request_waits_for_two_turns_of_the_loop_at_most(batcher: Batcher, engine: Echo) -> None:
-    async def run() -> int:
-        asking = asyncio.ensure_future(batcher.predict([[1.0, 0.0]]))
-        turns = 0
-        while not engine.calls:
+        answers: list[object] = []
+        batcher.submit([[1.0, 0.0]], answers.append)
+        waited = 0
+        while not answers:
             await asyncio.sleep(0)
-            turns += 1
-        await asking
-        return turns
+            waited += 1
+        return waited, metrics.render()
 
-    # One turn to begin, and the two.
-    assert asyncio.run(run()) <= 3
+    waited, metrics = asyncio.run(run())
+    # What waits in the same turn before us is called before us.
+    assert waited == turns
+    assert b"iris_api_queue_wait_seconds_count 1.0" in metrics
 
 
 def test_a_row_that_the_engine_cannot_bear_fails_alone(batcher: Batcher) -> None:

@@ -9,13 +9,17 @@ from typing import Any
 
 import joblib
 import jsonschema
+import numpy as np
 import pytest
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import Pipeline
 from starlette.testclient import TestClient
 
 from conftest import MODELS
 from iris_api.main import build_app
 from iris_api.model import EngineChoice, Model
 from iris_api.settings import Settings
+from iris_api.sklearn_engine import unrolled
 
 BUNDLES = sorted(path.parent for path in MODELS.glob("*/*/manifest.json"))
 
@@ -76,3 +80,21 @@ def test_a_value_beyond_the_limits_is_refused(bundle: Path, client: TestClient) 
             refused = client.post("/predict", json=row | {feature["name"]: value})
             assert refused.status_code == 422
             assert [detail["field"] for detail in refused.json()["details"]] == [feature["name"]]
+
+
+def test_a_pipeline_taken_apart_answers_as_the_whole_one(bundle: Path) -> None:
+    estimator = joblib.load(bundle / "model.joblib")
+    method = "predict_proba" if hasattr(estimator, "predict_proba") else "predict"
+    rows = np.array([list(sample["input"].values()) for sample in manifest(bundle)["golden_samples"]])
+    whole = getattr(estimator, method)(rows)
+    nested = Pipeline([("nothing", "passthrough"), ("none", None), ("all", estimator)])
+    for each in (estimator, nested):
+        assert unrolled(each, method)(rows).tolist() == whole.tolist()
+
+
+def test_a_pipeline_of_the_users_own_is_asked_as_a_whole() -> None:
+    class Own(Pipeline):  # type: ignore[misc]  # scikit-learn comes without types
+        def predict(self, X: Any) -> str:  # scikit-learn's name
+            return "own"
+
+    assert unrolled(Own([("one", "passthrough"), ("two", LinearRegression())]), "predict")(np.zeros((1, 1))) == "own"

@@ -1,13 +1,59 @@
-"""What goes over the wire, of answers that this API does not give but the server must carry."""
+"""What goes over the wire: the server may take a shorter way than uvicorn, but nobody must be able to tell."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
+import pytest
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from iris_api import inference
+from iris_api.main import Application, build_app
+from iris_api.metrics import Metrics
+from iris_api.model import Model
 from iris_api.protocol import Protocol
+from iris_api.settings import Settings
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bytes]]
+
+
+def serve(app: ASGIApp, talk: Talk, keep_alive: Any = 30) -> bytes:
+    """Run a server with this protocol, and a client."""
+
+    async def run() -> bytes:
+        options: dict[str, Any] = {"lifespan": "off", "log_config": None, "proxy_headers": False}
+        config = uvicorn.Config(app, http=Protocol, port=0, timeout_keep_alive=keep_alive, **options)
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        reader, writer = await asyncio.open_connection(*server.servers[0].sockets[0].getsockname())
+        answer = await asyncio.wait_for(talk(reader, writer), 10)
+        writer.close()
+        server.should_exit = True
+        await serving
+        return answer
+
+    return asyncio.run(run())
+
+
+def say(*pieces: bytes) -> Talk:
+    """Send pieces apart from each other and return all that comes, until the server closes the connection."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+        return await reader.read()
+
+    return talk
 
 
 async def in_pieces(scope: Scope, receive: Receive, send: Send) -> None:
@@ -18,20 +64,187 @@ async def in_pieces(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def test_an_answer_in_several_pieces_has_one_head() -> None:
-    async def run() -> bytes:
-        config = uvicorn.Config(in_pieces, http=Protocol, port=0, lifespan="off", log_config=None)
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        reader, writer = await asyncio.open_connection(*server.servers[0].sockets[0].getsockname())
-        writer.write(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
-        answer = await reader.read()
-        writer.close()
-        server.should_exit = True
-        await serving
-        return answer
-
-    head, _, body = asyncio.run(run()).partition(b"\r\n\r\n")
+    answer = serve(in_pieces, say(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"))
+    head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 ")
     assert body == b"abcdef"
+
+
+# --- The way without a task
+
+ROW = {"petal_length": 1.4, "petal_width": 0.2}
+BODY = json.dumps(ROW).encode()
+JSON = "Content-Type: application/json"
+
+
+def request(body: object, *headers: str, close: bool = True, path: str = "/predict", version: str = "1.1") -> bytes:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [f"POST {path} HTTP/{version}", "Host: test", "X-Request-ID: same", f"Content-Length: {len(content)}"]
+    lines += [*headers, *(["Connection: close"] if close else [])]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
+
+
+def both_ways(
+    settings: Settings, model: Model, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[bytes], list[list[str]]]:
+    """Return what is answered with and without tasks, and what is counted."""
+    answers, counts = [], []
+    for directly in (True, False):
+        if not directly:
+            monkeypatch.setattr(Application, "direct", None)
+        app = build_app(settings, model)
+        answer = serve(app, talk)
+        answers.append(re.sub(rb"date: [^\r]*", b"date: now", answer))
+        lines = app.state.metrics.render().decode().splitlines()
+        counts.append([line for line in lines if line.startswith("iris_api") and "_total" in line])
+    return answers, counts
+
+
+WHOLE = request(ROW, JSON)
+CHUNKED = b"POST /predict HTTP/1.1\r\nHost: test\r\nX-Request-ID: same\r\nContent-Type: application/json\r\n"
+CHUNKED += b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+TALKS: dict[str, tuple[Sequence[bytes], str]] = {
+    "a row": ([WHOLE], "200"),
+    "a list": ([request([ROW, ROW], JSON)], "200"),
+    "a kept connection": ([request(ROW, JSON, close=False), WHOLE], "200 200"),
+    "an old client": ([request(ROW, JSON, close=False, version="1.0")], "200"),
+    "no fields": ([request({}, JSON)], "422"),
+    "no JSON": ([request(b"{", JSON)], "422"),
+    "another type": ([request(ROW, "Content-Type: text/plain")], "415"),
+    "a long body": ([request(b" " * 2000, JSON)], "413"),
+    "too many rows": ([request([1] * 300, JSON)], "413"),
+    "a long body of another type": ([request(b" " * 2000)], "415"),
+    "a path in disguise": ([request(ROW, JSON, path="/%70redict?x=1")], "200"),
+    "another path": ([request(ROW, JSON, path="/predictX")], "404"),
+    "a body in pieces": ([WHOLE[:-30], WHOLE[-30:-5], WHOLE[-5:]], "200"),
+    "a long body in pieces": ([request(b" " * 2000, JSON)[:-1500], b" " * 1500], "413"),
+    "chunks": ([CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)], "200"),
+    "no chunks": ([CHUNKED + b"nonsense\r\n"], "400"),
+    "a client that asks first": ([request(ROW, JSON, "Expect: 100-continue")[: -len(BODY)], BODY], "100 200"),
+    "requests in one piece": ([request(ROW, JSON, close=False) * 3 + WHOLE], "200 200 200 200"),
+    "requests cut in the middle": ([request({}, JSON, close=False) + WHOLE[:-7], WHOLE[-7:]], "422 200"),
+    "requests of two kinds": ([b"GET /health HTTP/1.1\r\nHost: a\r\nX-Request-ID: b\r\n\r\n" + WHOLE], "200 200"),
+}
+
+
+@pytest.mark.parametrize("name", TALKS)
+@pytest.mark.parametrize("engine", ["sklearn", "onnx"])
+def test_an_answer_without_a_task_is_the_same_to_the_byte(
+    settings: Settings, engine: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings.model_copy(update={"max_rows": 200})
+    pieces, statuses = TALKS[name]
+    model = Model.load(settings.model_dir, engine)
+    answers, counts = both_ways(settings, model, say(*pieces), monkeypatch)
+    assert answers[0] == answers[1]
+    assert " ".join(re.findall(r"HTTP/1.1 (\d+)", answers[0].decode())) == statuses
+    assert counts[0] == counts[1]
+
+
+def test_a_whole_request_takes_no_task_and_one_in_pieces_does(
+    settings: Settings, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks: list[object] = []
+    start = HttpToolsProtocol._start_asgi_task
+
+    def count(self: Protocol, cycle: Any, app: Any) -> None:
+        tasks.append(app)
+        start(self, cycle, app)
+
+    monkeypatch.setattr(HttpToolsProtocol, "_start_asgi_task", count)
+    serve(build_app(settings, model), say(WHOLE))
+    assert tasks == []
+    serve(build_app(settings, model), say(WHOLE[:-9], WHOLE[-9:]))
+    assert len(tasks) == 1
+
+
+def test_an_unexpected_error_is_answered_logged_and_nobody_elses(
+    settings: Settings, model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(metrics: Metrics, row: list[float], prediction: object) -> None:
+        if row[0] == 6.9:
+            raise RuntimeError("secret")
+
+    monkeypatch.setattr(Metrics, "count_row", fail)
+    bad = request(ROW | {"petal_length": 6.9}, JSON, close=False)
+    answers, counts = both_ways(settings, model, say(bad + WHOLE), monkeypatch)
+    assert answers[0] == answers[1]
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers[0]) == [b"500", b"200"]
+    assert b"secret" not in answers[0]
+    assert 'iris_api_requests_total{path="/predict",status="500"} 1.0' in counts[0]
+    assert counts[0] == counts[1]
+    assert sum("Unexpected error" in record.message for record in caplog.records) == 2
+
+
+def test_a_client_that_went_away_hurts_nobody(settings: Settings, model: Model) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        for _ in range(20):
+            _, leaving = await asyncio.open_connection(*writer.get_extra_info("peername"))
+            leaving.write(request(ROW, JSON, close=False))
+            leaving.transport.abort()
+        return await say(WHOLE)(reader, writer)
+
+    assert serve(build_app(settings, model), talk).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_does_not_read_is_not_answered_without_end(
+    settings: Settings, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written ahead for it has a bound."""
+    begun = 0
+    begin = inference.Predict.begin
+
+    def count(self: Any, *arguments: Any) -> None:
+        nonlocal begun
+        begun += 1
+        begin(self, *arguments)
+
+    monkeypatch.setattr(inference.Predict, "begin", count)
+    settings = settings.model_copy(update={"max_body_bytes": 100_000})
+    ask = request([ROW] * 900, JSON, close=False)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        for number in range(150):
+            writer.write(ask)
+            for _ in range(50):
+                if begun > number:
+                    break
+                await asyncio.sleep(0.01)
+            else:
+                return b"stopped"
+        return b"went on"
+
+    # The kernel keeps a few MB on either side, and each answer has some 140 kB.
+    assert serve(build_app(settings, model), talk) == b"stopped"
+
+
+def test_a_client_that_asks_first_is_told_to_go_on_before_it_sends(settings: Settings, model: Model) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(request(ROW, JSON, "Expect: 100-continue")[: -len(BODY)])
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        return await say(BODY)(reader, writer)
+
+    assert serve(build_app(settings, model), talk).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("directly", [True, False])
+def test_a_connection_is_closed_once_it_was_idle_for_long_enough_and_not_before(
+    settings: Settings, model: Model, monkeypatch: pytest.MonkeyPatch, directly: bool
+) -> None:
+    if not directly:
+        monkeypatch.setattr(Application, "direct", None)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        clock = asyncio.get_running_loop().time
+        for _ in range(4):
+            writer.write(request(ROW, JSON, close=False))
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            await reader.readuntil(b"}")
+            answered = clock()
+            await asyncio.sleep(0.3)
+        assert await reader.read() == b""
+        assert 0.4 < clock() - answered < 2
+        return b"closed"
+
+    assert serve(build_app(settings, model), talk, keep_alive=0.5) == b"closed"

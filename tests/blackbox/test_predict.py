@@ -81,7 +81,7 @@ def test_another_content_type_is_refused(gateway: Gateway) -> None:
     assert is_error(response, 415, "unsupported_media_type")
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
 def test_another_method_is_refused_and_told_which_is_right(gateway: Gateway, method: str) -> None:
     response = gateway.predict(method=method)
     assert is_error(response, 405, "method_not_allowed")

@@ -17,7 +17,14 @@ from tests.playbooks import ROOT, deploy, history, main_pids, play, ready, rollb
 
 testinfra_hosts = ["ansible://api"]
 
-MODELS = ["iris-full", "diabetes", "wine", "iris-forest"]
+# Options of the playbook, and the model and the engine that come of them.
+MODELS = [
+    ("iris_api_engine=sklearn", "iris", "sklearn"),
+    ("fortress_model_name=iris-full", "iris-full", "onnx"),
+    ("fortress_model_name=diabetes", "diabetes", "onnx"),
+    ("fortress_model_name=wine", "wine", "onnx"),
+    ("fortress_model_name=iris-forest", "iris-forest", "onnx"),
+]
 
 
 def serving(host: Host) -> str:
@@ -33,15 +40,17 @@ def default_at_the_end(request: pytest.FixtureRequest) -> object:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_another_model_is_one_variable(host: Host, inventory: str, name: str) -> None:
+@pytest.mark.parametrize(("option", "name", "engine"), MODELS)
+def test_another_model_or_engine_is_one_variable(
+    host: Host, inventory: str, option: str, name: str, engine: str
+) -> None:
     pids = main_pids(host)
-    done = deploy(inventory, "-e", f"fortress_model_name={name}")
+    done = deploy(inventory, "-e", option)
     assert done.returncode == 0, done.stdout
     assert not set(pids) & set(main_pids(host))
     manifest = json.loads((ROOT / "models" / name / "1.0.0" / "manifest.json").read_text())
     for instance in (1, 2, 3):
-        assert ready(host, instance)["model"] == name
+        assert (ready(host, instance)["model"], ready(host, instance)["engine"]) == (name, engine)
         for sample in manifest["golden_samples"]:
             body = json.dumps(sample["input"])
             answer = host.run(f"curl --silent --json '{body}' http://127.0.0.1:{8000 + instance}/predict").stdout

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +18,7 @@ import pytest
 from conftest import ROOT
 
 from benchmarks import __main__ as program
-from benchmarks import environments, front, inputs, load, measure, report
+from benchmarks import environments, front, inputs, load, measure, profile, report
 from benchmarks.inputs import Case, make_cases, named
 from benchmarks.measure import Loaded, StackError, Turn, is_right
 from benchmarks.processes import Process
@@ -272,6 +274,32 @@ def test_each_target_says_whether_it_was_reached() -> None:
     assert "3x (≤ 3x): reached" in rows["p99 against the limit's"]
     assert "2.2x (≤ 2x): **not reached**" in rows["p99 against the limit's"]
     assert "not measured (≥ 25x)" in rows["random forest against the naive stack, 64 connections"]
+
+
+def test_the_page_says_what_even_the_limit_reaches() -> None:
+    turns = [turn(1, "naive", 500), turn(1, "limit", 9350), turn(1, "ray", 100)]
+    assert "18.7 times as fast as naive and 93.5 times as fast as Ray Serve" in report.bounds(report.Results(turns))
+    assert report.bounds(report.Results([turn(1, "naive", 500)])) == ""
+
+
+def test_a_sample_belongs_to_the_part_that_called_what_was_running() -> None:
+    engine = ("numpy:array", "iris_api.onnx_engine:OnnxEngine.__call__", "iris_api.batching:Batcher._answer_batch")
+    samples = Counter({("the event loop",): 20, engine: 50, ("json.decoder:decode", "iris_api.rows:decode"): 20})
+    samples["logging:info", "gunicorn.arbiter:run"] = 10
+    column = profile.by_part(samples, 200)
+    assert list(column.values()) == [40, 100, 40, 20]
+    table = profile.table({"one": column, "another": {profile.OTHER: 7}})
+    assert re.search(r"the engine's call +\| 100.0 +\| +\|", table)
+    assert re.search(r"all of it +\| 200 +\| 7 +\|", table)
+
+
+def test_a_page_without_the_mark_is_left_as_it_is(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"a\n{report.BEGIN}b\n{report.END}c\n{profile.BEGIN}d\n{report.END}e\n")
+    report.put(page, profile.BEGIN, "new")
+    assert page.read_text() == f"a\n{report.BEGIN}b\n{report.END}c\n{profile.BEGIN}\nnew\n\n{report.END}e\n"
+    with pytest.raises(ValueError, match="has no"):
+        report.put(page, "<!-- another -->\n", "new")
 
 
 def test_every_peer_has_a_lock_of_its_own() -> None:

@@ -273,7 +273,7 @@ def test_nothing_that_is_protected_answers_by_return(render: Render, settings: d
 def test_headers_are_added_in_one_place_so_that_none_is_lost(render: Render, settings: dict[str, Any]) -> None:
     parsed = parse(render(**settings))
     [http] = blocks(parsed, "http")
-    assert len(own(http["block"], "add_header")) == len(find(parsed, "add_header")) == 7
+    assert len(own(http["block"], "add_header")) == len(find(parsed, "add_header")) == 8
     assert all(args[-1] == "always" for args in find(parsed, "add_header"))
 
 

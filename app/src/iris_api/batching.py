@@ -6,10 +6,10 @@ more than it gives: nothing else could use the processor meanwhile.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from iris_api.errors import ApiError
 from iris_api.metrics import Metrics
@@ -17,20 +17,21 @@ from iris_api.model import Model, Prediction
 from iris_api.rows import Row
 
 Predictions = list[Prediction | None]
+T = TypeVar("T")
 
 
 class _Waiting(NamedTuple):
     rows: Sequence[Row]
-    answer: asyncio.Future[Predictions]
+    done: Callable[[Predictions | Exception], None]
     since: float
 
 
 class Batcher:
     """Answers rows, many requests at once.
 
-    A request waits while the event loop turns once or twice, as the engine wants. After one turn every request that
-    was read together with it has handed in its rows; during the second, those that arrived meanwhile are read. Rows
-    must have been validated: what shares a batch must not be able to fail it.
+    A request waits while the event loop turns once or a few times, as the engine wants. After one turn every request
+    that was read together with it has handed in its rows; during each further one, those that arrived meanwhile are
+    read. Rows must have been validated: what shares a batch must not be able to fail it.
     """
 
     def __init__(self, model: Model, metrics: Metrics, *, max_batch_rows: int, max_waiting_rows: int) -> None:
@@ -44,8 +45,11 @@ class Batcher:
         self._turns = model.engine.turns
         metrics.queue_rows = lambda: self._waiting_rows
 
-    async def predict(self, rows: Sequence[Row], *, alone: bool = False) -> Predictions:
-        """Return the answers of some rows, in their order; alone means that no other request has been read."""
+    def submit(self, rows: Sequence[Row], done: Callable[[Predictions | Exception], None]) -> None:
+        """Have done called in a later turn of the loop, with the answers in the order of the rows, or with an error.
+
+        It must not raise: others wait behind it.
+        """
         if self._waiting_rows and self._waiting_rows + len(rows) > self._max_waiting_rows:
             raise ApiError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -53,20 +57,19 @@ class Batcher:
                 "Too many rows wait for an answer already.",
                 headers={"Retry-After": "1"},
             )
-        if alone and self._turns == 1 and not self._queue:
-            # Nobody could join: a turn of the loop would be for nothing.
-            self._metrics.queue_wait.observe(0)
-            return self._answer(rows)
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Predictions] = loop.create_future()
         if not self._queue:
-            if self._turns == 1:
-                loop.call_soon(self._answer_batch)
-            else:
-                loop.call_soon(loop.call_soon, self._answer_batch)
-        self._queue.append(_Waiting(rows, answer, perf_counter()))
+            loop = asyncio.get_running_loop()
+            # One turn calls for the next, and the last one for the model.
+            calls: list[Any] = [*[loop.call_soon] * (self._turns - 1), self._answer_batch]
+            loop.call_soon(*calls)
+        self._queue.append(_Waiting(rows, done, perf_counter()))
         self._waiting_rows += len(rows)
-        return await answer
+
+    async def predict(self, rows: Sequence[Row]) -> Predictions:
+        """Return the answers of some rows, in their order."""
+        answer: Awaited[Predictions] = Awaited()
+        self.submit(rows, answer.settle)
+        return await answer.future
 
     def _answer_batch(self) -> None:
         """Answer the oldest requests with one call; leave what is too much for it to the next turn of the loop."""
@@ -82,32 +85,44 @@ class Batcher:
         for waiting in batch:
             self._metrics.queue_wait.observe(started - waiting.since)
         try:
-            answers = self._answer([row for waiting in batch for row in waiting.rows])
+            answers = self._model.predict([row for waiting in batch for row in waiting.rows])
         except Exception as error:
             self._answer_each(batch, error)
             return
+        self._metrics.inference.observe(perf_counter() - started)
+        self._metrics.batch_rows.observe(size)
         first = 0
         for waiting in batch:
             last = first + len(waiting.rows)
-            if not waiting.answer.done():
-                waiting.answer.set_result(answers[first:last])
+            waiting.done(answers[first:last])
             first = last
-
-    def _answer(self, rows: Sequence[Row]) -> Predictions:
-        started = perf_counter()
-        answers = self._model.predict(rows)
-        self._metrics.inference.observe(perf_counter() - started)
-        self._metrics.batch_rows.observe(len(rows))
-        return answers
 
     def _answer_each(self, batch: list[_Waiting], error: Exception) -> None:
         """Find out whose rows the engine could not bear: nobody else is to feel it."""
         for waiting in batch:
-            if waiting.answer.done():
-                continue
             try:
                 if len(batch) == 1:
                     raise error
-                waiting.answer.set_result(self._model.predict(waiting.rows))
+                answers = self._model.predict(waiting.rows)
             except Exception as own_error:
-                waiting.answer.set_exception(own_error)
+                waiting.done(own_error)
+            else:
+                waiting.done(answers)
+
+
+class Awaited(Generic[T]):
+    """Makes something to await of something that calls back."""
+
+    def __init__(self) -> None:
+        """Belong to the running loop."""
+        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def settle(self, result: T | Exception) -> None:
+        """Take what the call back brings."""
+        if self.future.done():
+            # Whoever waited was cancelled.
+            return
+        if isinstance(result, Exception):
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)

@@ -1,5 +1,6 @@
 """How gunicorn runs an instance: `gunicorn --config python:iris_api.gunicorn_conf`."""
 
+import gc
 import logging
 import logging.config
 import os
@@ -12,7 +13,6 @@ from uvicorn_worker import UvicornWorker
 
 from iris_api.logs import logging_config
 from iris_api.notify import notify
-from iris_api.protocol import Protocol
 from iris_api.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # its base comes without typ
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
-        "http": Protocol,
+        # By its name: the master has no use for it, and what it imports would be memory.
+        "http": "iris_api.protocol:Protocol",
         "lifespan": "on",
         "access_log": False,
         "ws": "none",
@@ -72,6 +73,12 @@ worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 raw_env = ["OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1"]
 logconfig_dict = logging_config(_settings.log_level)
 loglevel = _settings.log_level
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Keep memory shared: a collection in the worker would write to each object that it has of the master."""
+    gc.collect()
+    gc.freeze()
 
 
 def post_fork(server: Any, worker: Any) -> None:

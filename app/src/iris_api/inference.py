@@ -1,9 +1,10 @@
 """POST /predict, from the body's bytes to the answer's: all that stands between a server and the model.
 
-`Predict` takes ASGI's scope and receive and needs no framework. FastAPI's route calls it, and so does `middleware`
-on behalf of that route, because FastAPI's own way there takes longer than the prediction.
+`Predict` takes ASGI's scope and receive, or a body that is there already, and needs no framework. FastAPI's route calls
+it, and so does `middleware` on behalf of that route, because FastAPI's own way there takes longer than the prediction.
 """
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -11,12 +12,11 @@ from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from iris_api.batching import Batcher
+from iris_api.batching import Awaited, Batcher, Predictions
 from iris_api.errors import ApiError, invalid
 from iris_api.manifest import Manifest
 from iris_api.metrics import Metrics
 from iris_api.model import Prediction
-from iris_api.protocol import REQUESTS
 from iris_api.rows import Row, RowParser
 
 
@@ -28,15 +28,23 @@ class Inference:
         self._batcher = batcher
         self._metrics = metrics
 
-    async def __call__(self, rows: list[Row], *, alone: bool = False) -> list[Prediction]:
-        """Answer validated rows, in their order; alone means that no other request has been read."""
-        predictions = []
-        for row, prediction in zip(rows, await self._batcher.predict(rows, alone=alone), strict=True):
+    async def __call__(self, rows: list[Row]) -> list[Prediction]:
+        """Answer validated rows, in their order."""
+        return self.counted(rows, await self._batcher.predict(rows))
+
+    def submit(self, rows: list[Row], done: Callable[[Predictions | Exception], None]) -> None:
+        """Have done called in a later turn of the loop with what `counted` is to be called with, or with an error."""
+        self._batcher.submit(rows, done)
+
+    def counted(self, rows: list[Row], predictions: Predictions) -> list[Prediction]:
+        """Count the answers of some rows and return them, or raise ApiError if the model does not have all of them."""
+        answers = []
+        for row, prediction in zip(rows, predictions, strict=True):
             if prediction is None:
                 raise invalid("no_answer", "The model has no finite answer for these values.")
             self._metrics.count_row(row, prediction)
-            predictions.append(prediction)
-        return predictions
+            answers.append(prediction)
+        return answers
 
 
 class Predict:
@@ -56,14 +64,39 @@ class Predict:
         """Return the body of the answer, or raise ApiError."""
         try:
             require_json(scope)
-            rows, is_list = self._parser.parse(await read_body(receive, self._max_body_bytes))
-            alone = len(scope.get(REQUESTS, ())) == 1
-            answers = [self._answers.of(prediction) for prediction in await self._inference(rows, alone=alone)]
+            body = await read_body(receive, self._max_body_bytes)
         except ApiError as error:
             self._metrics.count_rejection(error.code)
             raise
-        rendered: bytes = to_json(answers if is_list else answers[0])
-        return rendered
+        answer: Awaited[bytes] = Awaited()
+        self.begin(scope, body, answer.settle)
+        return await answer.future
+
+    def begin(self, scope: Scope, body: bytes, done: Callable[[bytes | Exception], None]) -> None:
+        """Have done called, now or in a later turn of the loop, with the body of the answer or with an error."""
+
+        def render(predictions: Predictions | Exception) -> None:
+            try:
+                if isinstance(predictions, Exception):
+                    raise predictions
+                answers = [self._answers.of(each) for each in self._inference.counted(rows, predictions)]
+                result: bytes | Exception = to_json(answers if is_list else answers[0])
+            except Exception as error:
+                result = self._counted(error)
+            done(result)
+
+        try:
+            require_json(scope)
+            require_length(body, self._max_body_bytes)
+            rows, is_list = self._parser.parse(body)
+            self._inference.submit(rows, render)
+        except Exception as error:
+            done(self._counted(error))
+
+    def _counted(self, error: Exception) -> Exception:
+        if isinstance(error, ApiError):
+            self._metrics.count_rejection(error.code)
+        return error
 
 
 class Answers:
@@ -114,9 +147,12 @@ async def read_body(receive: Receive, limit: int) -> bytes:
             raise ClientDisconnect
         piece: bytes = message.get("body", b"")
         body += piece
-        if len(body) > limit:
-            raise ApiError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", f"The body is longer than {limit} bytes."
-            )
+        require_length(body, limit)
         if not message.get("more_body", False):
             return body
+
+
+def require_length(body: bytes, limit: int) -> None:
+    """Refuse a body that is too long."""
+    if len(body) > limit:
+        raise ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", f"The body is longer than {limit} bytes.")

@@ -34,6 +34,11 @@ class Application(FastAPI):
 
     context: RequestContext
 
+    @property
+    def direct(self) -> RequestContext:
+        """What our server may ask without the detour of ASGI: see `protocol`."""
+        return self.context
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request, or the start and stop of the application."""
         await self.context(scope, receive, send)

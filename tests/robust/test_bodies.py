@@ -1,0 +1,70 @@
+"""Whatever is sent through the gateway, the answer is right or says what is wrong with it, and comes at once.
+
+The bodies are those that app/tests/test_fuzz.py gives to the API in its process, FUZZ_EXAMPLES of each kind.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from site_under_test import Instance, Site
+from strategies import EXAMPLES, any_binary_body_of_infer, any_body_of_infer, any_body_of_predict
+
+JSON = {"Content-Type": "application/json"}
+INFER = "/v2/models/iris/infer"
+GROWTH_MB = 8
+"""How much an instance may grow over all bodies of a test, however many; some of it is what the first ones load."""
+
+Statuses = Counter[int]
+
+
+@pytest.fixture
+def statuses(site: Site, unharmed: list[Instance]) -> Iterator[Statuses]:
+    """Counts answers by status; says at the end how many there were and what they left in memory."""
+    counted: Statuses = Counter()
+    started = time.monotonic()
+    before = site.memory(unharmed)
+    yield counted
+    seconds = time.monotonic() - started
+    after = site.memory(unharmed)
+    growth = {name: round(after[name] - before[name], 1) for name in before}
+    print(f"{counted.total()} bodies in {seconds:.0f} s, answered {dict(counted)}; memory grew by {growth} MB")
+    assert counted.total() >= EXAMPLES, "fewer bodies were sent than were asked for"
+    assert counted[200], "no body was a right one: what stands behind the checks was never reached"
+    assert counted.total() > counted[200], "every body was a right one"
+    assert max(growth.values()) <= GROWTH_MB
+
+
+@any_body_of_predict
+def test_no_body_of_predict(client: httpx.Client, statuses: Statuses, body: bytes) -> None:
+    response = client.post("/predict", content=body, headers=JSON)
+    statuses[response.status_code] += 1
+    assert response.status_code in {200, 413, 422}
+    answer = response.json()
+    if response.status_code == 200:
+        for each in answer if isinstance(answer, list) else [answer]:
+            assert all(math.isfinite(probability) for probability in each["prediction_proba"])
+    else:
+        assert answer.keys() >= {"error", "code", "request_id"}
+
+
+@any_body_of_infer
+def test_no_body_of_the_protocol(client: httpx.Client, statuses: Statuses, body: bytes) -> None:
+    response = client.post(INFER, content=body, headers=JSON)
+    statuses[response.status_code] += 1
+    assert response.status_code in {200, 400, 413}
+    if response.status_code != 200:
+        assert isinstance(response.json()["error"], str)
+
+
+@any_binary_body_of_infer
+def test_no_binary_tensor(client: httpx.Client, statuses: Statuses, body: tuple[bytes, int]) -> None:
+    content, json_length = body
+    response = client.post(INFER, content=content, headers={"Inference-Header-Content-Length": str(json_length)})
+    statuses[response.status_code] += 1
+    assert response.status_code in {200, 400, 413}
