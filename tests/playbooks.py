@@ -16,9 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PLAYBOOK = str(ROOT / ".venv" / "bin" / "ansible-playbook")
 
 # Put in front of the last line of create_app(): after the golden samples were answered, before the first request.
+# (No import in it: one of asyncio would make the name local to create_app(), which then does not start at all.)
 HANGS = """
-    import asyncio
-
     async def hang(scope, receive, send):
         await (asyncio.sleep(3600) if scope["type"] == "http" else known(scope, receive, send))
 

@@ -69,14 +69,18 @@ def model(change: Callable[[Path], None]) -> Callable[[Path], list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("fault", "broken"),
+    ("fault", "broken", "complaint"),
     [
-        ("does not start", app(playbooks.DOES_NOT_START)),
-        ("does not start as the second instance", app(playbooks.SECOND_INSTANCE_DOES_NOT_START)),
-        ("starts and hangs", app(playbooks.HANGS)),
-        ("answers 500", app(playbooks.ANSWERS_500)),
-        ("has a corrupt model", model(playbooks.corrupt)),
-        ("misses its golden samples", model(playbooks.promise_another_answer)),
+        ("does not start", app(playbooks.DOES_NOT_START), "iris-api@candidate.service does not start"),
+        (
+            "does not start as the second instance",
+            app(playbooks.SECOND_INSTANCE_DOES_NOT_START),
+            "iris-api@2.service does not start",
+        ),
+        ("starts and hangs", app(playbooks.HANGS), "the last probe of /health/ready: no answer"),
+        ("answers 500", app(playbooks.ANSWERS_500), "the last probe of /health/ready: 500"),
+        ("has a corrupt model", model(playbooks.corrupt), "its sha256 is"),
+        ("misses its golden samples", model(playbooks.promise_another_answer), "golden sample 1"),
     ],
 )
 def test_a_bad_deployment(
@@ -87,13 +91,16 @@ def test_a_bad_deployment(
     tmp_path: Path,
     fault: str,
     broken: Callable[[Path], list[str]],
+    complaint: str,
 ) -> None:
     """It ends red, everything serves what it served before, and no client notices."""
     before, pids = served(host), main_pids(host)
     options = broken(tmp_path)
     with load() as traffic:
-        done = deploy(inventory, *options)
+        # Less than an operator would wait for one that does not answer.
+        done = deploy(inventory, *options, "-e", "iris_api_deploy_timeout=40")
     assert done.returncode != 0, done.stdout
+    assert complaint in " ".join(done.stdout.split()), done.stdout
     assert served(host) == before
     event = history(host)[-1]
     assert event["event"] == "aborted"
