@@ -18,13 +18,6 @@ from table import Row
 from testinfra.host import Host
 from traffic import HERE, Traffic
 
-# How the host is reached, and what is printed when a test fails, is the same as for the other tests on hosts.
-from tests.host import conftest as hosts
-
-inventory = hosts.inventory
-pytest_configure = hosts.pytest_configure
-pytest_runtest_makereport = hosts.pytest_runtest_makereport
-
 ROOT = HERE.parents[1]
 # Both take the same inputs and may give them other classes: a client must get the one of the model its answer names.
 MODELS = ("iris", "iris-forest"), "1.0.0"
