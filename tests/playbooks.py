@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,10 +51,10 @@ def environment() -> dict[str, str]:
     }
 
 
-def play(inventory: str, playbook: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run a playbook of the project to its end; stdout has all that it said."""
+def play(inventory: str, playbook: str, *options: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of the project to its end, with extra variables; stdout has all that it said."""
     return subprocess.run(
-        [PLAYBOOK, "-i", inventory, playbook, *options],
+        [PLAYBOOK, "-i", str(Path(inventory).absolute()), playbook, *options, "--extra-vars", json.dumps(variables)],
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -65,6 +67,23 @@ def play(inventory: str, playbook: str, *options: str) -> subprocess.CompletedPr
 def deploy(inventory: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run `make deploy`'s playbook."""
     return play(inventory, "playbooks/deploy.yml", *options)
+
+
+def deploy_and_lose_the_control_node(host: Host, inventory: str, model: str, *options: str) -> None:
+    """Deploy a model, and kill all of the control node's part in it as soon as the first instance has the model."""
+    command = [PLAYBOOK, "-i", inventory, "playbooks/deploy.yml", "-e", f"fortress_model_name={model}", *options]
+    killed = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        for _ in range(600):
+            if ready(host, 1).get("model") == model:
+                break
+            time.sleep(0.2)
+        assert ready(host, 3)["model"] != model, "it was over before it was cut off"
+    finally:
+        # Ansible's ssh master is in a session of its own and stays; what ran over it is cut off.
+        subprocess.run(["pkill", "--signal", "KILL", "--session", str(killed.pid)], check=False)
+        killed.wait()
+    assert killed.returncode == -signal.SIGKILL
 
 
 def rollback(inventory: str, *options: str) -> subprocess.CompletedProcess[str]:

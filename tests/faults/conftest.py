@@ -6,7 +6,6 @@ import json
 import os
 import random
 import shlex
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,8 +22,6 @@ ROOT = HERE.parents[1]
 MODELS = ("iris", "iris-forest"), "1.0.0"
 DISTINCT = 20_000
 RECORD = "FORTRESS_FAULTS_RECORD"
-# What the role base leaves behind for those after it.
-FACTS = [{"ansible.builtin.package_facts": {"manager": "apt"}}]
 
 Load = Callable[..., Traffic]
 Strike = Callable[..., dict[str, Any]]
@@ -110,32 +107,6 @@ def record(request: pytest.FixtureRequest) -> Record:
         print(row)
 
     return record
-
-
-@pytest.fixture
-def play(inventory: str, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a playbook of the project, or a role of it, on the host, as an operator would."""
-
-    def play(what: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-        playbook = ROOT / what
-        if not what.endswith(".yml"):
-            playbook = tmp_path / "play.yml"
-            gather = ["!all"]
-            play = {"hosts": "all", "become": True, "gather_subset": gather, "pre_tasks": FACTS, "roles": [what]}
-            playbook.write_text(json.dumps([play]))
-            if not (tmp_path / "group_vars").exists():
-                (tmp_path / "group_vars").symlink_to(ROOT / "group_vars")
-        command = ["ansible-playbook", "-i", str(Path(inventory).absolute()), str(playbook)]
-        return subprocess.run(
-            [*command, "--extra-vars", json.dumps(variables)],
-            cwd=ROOT,
-            env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return play
 
 
 # As in the table: first what the load itself does, last what takes the host down.

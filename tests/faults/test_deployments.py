@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ from conftest import Load, Record
 from testinfra.host import Host
 
 from tests import playbooks
-from tests.playbooks import ROOT, deploy, history, main_pids, play, ready, rollback
+from tests.playbooks import deploy, history, main_pids, play, ready, rollback
 
 testinfra_hosts = ["ansible://api"]
 
@@ -111,22 +108,10 @@ def test_a_bad_deployment(
 
 
 def test_a_deployment_that_is_cut_off_and_run_again(host: Host, inventory: str, load: Load, record: Record) -> None:
-    command = [playbooks.PLAYBOOK, "-i", inventory, "playbooks/deploy.yml", *FOREST, "-e", "iris_api_log_level=warning"]
+    quiet = ("-e", "iris_api_log_level=warning")
     with load() as traffic:
-        cut_off = subprocess.Popen(
-            command, cwd=ROOT, env=playbooks.environment(), stdout=subprocess.DEVNULL, start_new_session=True
-        )
-        try:
-            for _ in range(600):
-                if ready(host, 1).get("model") == "iris-forest":
-                    break
-                time.sleep(0.2)
-            assert ready(host, 3)["model"] == "iris", "it was over before it was cut off"
-        finally:
-            subprocess.run(["pkill", "--signal", "KILL", "--session", str(cut_off.pid)], check=False)
-            cut_off.wait()
-        assert cut_off.returncode == -signal.SIGKILL
-        done = deploy(inventory, *command[4:])
+        playbooks.deploy_and_lose_the_control_node(host, inventory, "iris-forest", *quiet)
+        done = deploy(inventory, *FOREST, *quiet)
     assert done.returncode == 0, done.stdout
     assert [model for model, _ in served(host)] == ["iris-forest"] * 3
     record("deployment whose control node is killed, run again", traffic, None)

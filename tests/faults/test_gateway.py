@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from subprocess import CompletedProcess
 
 import pytest
 from conftest import Load, Record
 from testinfra.host import Host
 
-testinfra_hosts = ["ansible://gateway"]
+from tests.playbooks import play
 
-Play = Callable[..., CompletedProcess[str]]
+testinfra_hosts = ["ansible://gateway"]
 
 
 def master(host: Host) -> str:
@@ -33,10 +31,10 @@ def test_reloads(host: Host, load: Load, record: Record) -> None:
     assert traffic.kinds["http2"].hit_closed <= 5, traffic.kinds
 
 
-def test_a_broken_configuration(host: Host, load: Load, record: Record, play: Play) -> None:
+def test_a_broken_configuration(host: Host, inventory: str, load: Load, record: Record) -> None:
     before = master(host), host.run(f"pgrep --parent {master(host)}").stdout
     with load() as traffic:
-        done = play("nginx", nginx_extra_config="location = /x { no_such_directive; }")
+        done = play(inventory, "playbooks/gateway.yml", nginx_extra_config="location = /x { no_such_directive; }")
     assert done.returncode != 0
     assert 'unknown directive "no_such_directive"' in done.stdout
     assert (master(host), host.run(f"pgrep --parent {master(host)}").stdout) == before

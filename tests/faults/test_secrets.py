@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import ssl
@@ -31,9 +30,7 @@ def secrets(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def playbook(inventory: str, secrets: Path) -> Playbook:
-    return lambda name: play(
-        inventory, f"playbooks/{name}.yml", "-e", json.dumps({"fortress_secrets_dir": str(secrets)})
-    )
+    return lambda name: play(inventory, f"playbooks/{name}.yml", fortress_secrets_dir=str(secrets))
 
 
 def served() -> str:

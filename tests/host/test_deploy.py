@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -145,21 +143,7 @@ def test_nothing_is_deployed_while_somebody_holds_it(host: Host, inventory: str)
 
 
 def test_a_deployment_whose_control_node_dies_goes_on_and_can_be_asked_for_again(host: Host, inventory: str) -> None:
-    command = [playbooks.PLAYBOOK, "-i", inventory, "playbooks/deploy.yml", "-e", "fortress_model_name=wine"]
-    killed = subprocess.Popen(
-        command, cwd=ROOT, env=playbooks.environment(), stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        for _ in range(300):
-            if ready(host, 1).get("model") == "wine":
-                break
-            time.sleep(0.2)
-        assert ready(host, 3)["model"] != "wine"
-    finally:
-        # Ansible's ssh master is in a session of its own and stays; what ran over it is cut off.
-        subprocess.run(["pkill", "--signal", "KILL", "--session", str(killed.pid)], check=False)
-        killed.wait()
-    assert killed.returncode == -signal.SIGKILL
+    playbooks.deploy_and_lose_the_control_node(host, inventory, "wine")
     done = deploy(inventory, "-e", "fortress_model_name=wine")
     assert done.returncode == 0, done.stdout
     assert [ready(host, instance)["model"] for instance in (1, 2, 3)] == ["wine"] * 3
