@@ -18,20 +18,20 @@ ROOT = Path(__file__).resolve().parents[1]
 PLAYBOOK = str(ROOT / ".venv" / "bin" / "ansible-playbook")
 
 # Put in front of the last line of create_app(): after the golden samples were answered, before the first request.
-# (No import in it: one of asyncio would make the name local to create_app(), which then does not start at all.)
+# (No import of asyncio: it would make the name local to create_app(), which then would not start at all.)
 HANGS = """
     async def hang(scope, receive, send):
-        await (asyncio.sleep(3600) if scope["type"] == "http" else known(scope, receive, send))
+        await (asyncio.sleep(3600) if scope["type"] == "http" else app(scope, receive, send))
 
-    known, app.context = app.context, hang
+    return hang
 """
 ANSWERS_500 = """
     async def fail(scope, receive, send):
         if scope["type"] == "http":
             raise RuntimeError("broken on purpose")
-        await known(scope, receive, send)
+        await app(scope, receive, send)
 
-    known, app.context = app.context, fail
+    return fail
 """
 DOES_NOT_START = """
     raise RuntimeError("broken on purpose")
