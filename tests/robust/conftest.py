@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,6 +12,11 @@ from gateway import IRIS, Gateway
 from site_under_test import Instance, Site
 
 ENGINES = os.environ.get("ROBUST_ENGINES", "onnx,sklearn").split(",")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Come last: what is changed here for a while is put right again at the end of the session."""
+    items.sort(key=lambda item: Path(__file__).parent in item.path.parents)
 
 
 @pytest.fixture(scope="session")
