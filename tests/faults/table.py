@@ -13,6 +13,8 @@ from traffic import Kind
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
 BEGIN, END = "<!-- written by make faults -->\n", "<!-- until here -->\n"
+# What the tests note where nothing was left that could have answered.
+OUTAGES = ("nothing else can answer", "answered with 502")
 HEAD = (
     "fault",
     "sent",
@@ -82,7 +84,7 @@ def table(rows: list[Row]) -> str:
 def summary(rows: list[Row]) -> str:
     """Return the sentence above the table."""
     sent = sum(kind.sent for row in rows for kind in row.kinds.values())
-    alive = [row for row in rows if not row.note or not sum(row.failed.values())]
+    alive = [row for row in rows if row.note not in OUTAGES]
     lost = sum(sum(row.failed.values()) for row in alive)
     return (
         f"{sent} requests in {len(rows)} tests. Where an instance and nginx were alive, "

@@ -206,6 +206,12 @@ def test_the_table_is_put_between_the_markers(tmp_path: Path) -> None:
         assert "0 of 33 failed" in text
 
 
+def test_a_failure_while_an_instance_lived_is_not_left_out_of_the_sum() -> None:
+    kinds = {"http2": kind(sent=10, ok=9, slowest_ms=1, late_ms=1)}
+    rows = [table.Row("x", kinds, {"http2": 1}, 1.0, note) for note in ("in flight on both", *table.OUTAGES)]
+    assert "1 of 10 failed" in table.summary(rows)
+
+
 def test_a_page_without_a_place_for_the_table_is_left_alone(tmp_path: Path) -> None:
     page = tmp_path / "faults.md"
     page.write_text("something else\n")
