@@ -12,6 +12,7 @@ MANIFEST = "manifest.json"
 RESERVED = frozenset({"prediction", "prediction_proba", "model", "model_version"})
 
 Label = bool | int | float | str
+EngineName = Literal["sklearn", "onnx"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -124,10 +125,22 @@ class Onnx(_Part):
     proof: Proof
 
 
+class Cost(_Part):
+    """What serving by one engine takes, measured where the bundle was packed; another processor differs somewhat."""
+
+    call_us: Annotated[float, Field(gt=0)]
+    """Microseconds of a call with one row."""
+    row_us: Annotated[float, Field(ge=0)]
+    """Microseconds of each further row of the same call."""
+    memory_mb: Annotated[float, Field(gt=0)]
+    """Megabytes (10^6 bytes) of a process at its largest that loads the model and answers the largest batch."""
+
+
 class Manifest(_Part):
     """A model bundle: what its artifact is, what it takes, what it answers, and what vouches for it."""
 
-    format: Literal[2]
+    format: Literal[2, 3]
+    """Release 1.0.0 wrote 2, which has no costs."""
     name: Name
     version: Name
     description: str
@@ -147,6 +160,8 @@ class Manifest(_Part):
     onnx: Onnx | None = None
     no_onnx_reason: str | None = None
     """Why there is no converted model."""
+    costs: dict[EngineName, Cost] | None = None
+    """Of each engine that can serve this model."""
     training: dict[str, str | int]
     metrics: dict[str, float]
     golden_samples: Annotated[list[GoldenSample], Field(min_length=1)]
