@@ -165,7 +165,7 @@ lint: tests-venv
 .PHONY: test-unit
 test-unit: tests-venv
 	@echo "==> Testing the application, the templates and the tools"
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest --numprocesses=auto --dist=worksteal tests/unit
 	$(BIN)/pytest app/tests
 
 .PHONY: test-vm
