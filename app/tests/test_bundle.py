@@ -20,6 +20,8 @@ from skops import io as skops_io
 from iris_api.bundle import BundleError
 from iris_api.model import Model
 
+pytestmark = pytest.mark.kernel
+
 EditManifest = Callable[[Callable[[dict[str, Any]], None]], Path]
 
 

@@ -21,6 +21,8 @@ from iris_api.model import EngineChoice, Model
 from iris_api.settings import Settings
 from iris_api.sklearn_engine import unrolled
 
+pytestmark = pytest.mark.kernel
+
 BUNDLES = sorted(path.parent for path in MODELS.glob("*/*/manifest.json"))
 
 

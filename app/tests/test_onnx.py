@@ -29,6 +29,8 @@ from iris_api.manifest import Manifest
 from iris_api.model import Model
 from iris_api.packing import About, Sample, dump, pack
 
+pytestmark = pytest.mark.kernel
+
 EditManifest = Callable[[Callable[[dict[str, Any]], None]], Path]
 DATA, CLASSES = load_iris(return_X_y=True)
 BUNDLES = sorted(path.parent for path in MODELS.glob("*/*/manifest.json"))

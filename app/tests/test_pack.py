@@ -25,6 +25,8 @@ from iris_api.main import build_app
 from iris_api.model import Model
 from iris_api.settings import Settings
 
+pytestmark = pytest.mark.kernel
+
 DATA, CLASSES = load_iris(return_X_y=True)
 NAMES = ["Sepal Length (cm)", "sepal/width", "petal_length", "petal_width"]
 SPECIES = np.array(["setosa", "versicolor", "virginica"])
@@ -78,7 +80,7 @@ def test_a_classifier_with_texts_as_classes_and_names_no_variable_could_have(pac
     client = served(bundle)
     answer = client.post("/predict", json=row(NAMES, DATA[77])).json()
     assert answer["prediction"] == answer["label"] == estimator.predict(DATA[77:78])[0]
-    assert answer["prediction_proba"] == estimator.predict_proba(DATA[77:78])[0].tolist()
+    assert answer["prediction_proba"] == pytest.approx(estimator.predict_proba(DATA[77:78])[0], abs=1e-6)
     refused = client.post("/predict", json=row(NAMES, DATA[77]) | {"sepal/width": "1"}).json()
     assert refused["details"] == [{"field": "sepal/width", "reason": "Input should be a valid number"}]
     properties = client.get("/openapi.json").json()["components"]["schemas"]["Prediction"]["properties"]

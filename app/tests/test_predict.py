@@ -14,6 +14,8 @@ from iris_api.main import build_app
 from iris_api.model import Model
 from iris_api.settings import Settings
 
+pytestmark = pytest.mark.kernel
+
 JSON = {"Content-Type": "application/json"}
 ROW = {"petal_length": 6.5, "petal_width": 0.8}
 

@@ -17,6 +17,8 @@ from tritonclient.utils import InferenceServerException
 from conftest import BUNDLE, MODELS
 from instance import Instance
 
+pytestmark = pytest.mark.kernel
+
 INFER = "/v2/models/iris/infer"
 ROWS = [[6.5, 0.8], [1.4, 0.2], [4.35, 1.35]]
 

@@ -1,6 +1,7 @@
 """The models that come with the project, on the data that come with scikit-learn.
 
-The same libraries give the same bundles, byte for byte: nothing in them depends on when or where they were made.
+The same libraries on the same kind of processor give the same bundles, byte for byte: nothing in them depends on when
+they were made. Another processor rounds the last bits differently.
 """
 
 from collections.abc import Callable, Sequence
