@@ -43,6 +43,13 @@ def _facts(manifest: Manifest) -> str:
             ("Artifact", f"`{manifest.artifact}`, sha256 `{manifest.sha256}`"),
             ("Made with", libraries),
             ("ONNX", _onnx(manifest)),
+            *(
+                (
+                    f"Served by {engine}",
+                    f"{cost.call_us:.0f} us a call, {cost.row_us:.1f} us a further row, {cost.memory_mb:.0f} MB",
+                )
+                for engine, cost in (manifest.costs or {}).items()
+            ),
         ],
     )
 

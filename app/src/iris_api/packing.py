@@ -21,7 +21,8 @@ from sklearn.metrics import accuracy_score, log_loss, mean_absolute_error, r2_sc
 from iris_api.bundle import BundleError
 from iris_api.card import CARD, model_card
 from iris_api.conversion import ARTIFACT, ConversionError, convert
-from iris_api.manifest import MANIFEST, RESERVED, Label, Manifest, Reference
+from iris_api.costs import MeasurementError, measure
+from iris_api.manifest import MANIFEST, RESERVED, EngineName, Label, Manifest, Reference
 from iris_api.model import EngineChoice, Model
 from iris_api.selftest import is_golden
 from iris_api.sklearn_engine import features_of, open_artifact, task_of
@@ -111,14 +112,10 @@ def pack(
             files[ARTIFACT] = converted.content
         except ConversionError as error:
             content["no_onnx_reason"] = str(error)
-    manifest = _validate(content)
-    files[MANIFEST] = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-    files[CARD] = model_card(manifest).encode()
-    write(directory, files, manifest, skops_trusted)
-    return manifest
+    return write(directory, files, content, skops_trusted)
 
 
-def _validate(content: dict[str, Any]) -> Manifest:
+def _validate(content: Mapping[str, Any]) -> Manifest:
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:
@@ -142,21 +139,39 @@ def check(directory: Path, engine: EngineChoice = "auto", skops_trusted: Sequenc
     return model
 
 
-def write(directory: Path, files: Mapping[str, bytes], manifest: Manifest, skops_trusted: Sequence[str]) -> None:
-    """Write a bundle beside its place, check it and then move it there, so that no half of one is ever seen."""
+def write(
+    directory: Path, files: Mapping[str, bytes], content: Mapping[str, Any], skops_trusted: Sequence[str]
+) -> Manifest:
+    """Write a bundle beside its place, check and measure it and then move it there: no half of one is ever seen."""
+    manifest = _validate(content)
+    engines: list[EngineName] = ["sklearn", "onnx"] if manifest.onnx else ["sklearn"]
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=directory.parent) as staging:
         new, old = Path(staging, "new"), Path(staging, "old")
         new.mkdir()
-        for name, content in files.items():
-            (new / name).write_bytes(content)
-        check(new, "sklearn", skops_trusted)
-        if manifest.onnx:
-            check(new, "onnx", skops_trusted)
+        for name, data in files.items():
+            (new / name).write_bytes(data)
+        _write_manifest(new, content)
+        for engine in engines:
+            check(new, engine, skops_trusted)
+        try:
+            costs = {engine: measure(new, engine, skops_trusted).model_dump() for engine in engines}
+        except MeasurementError as error:
+            raise PackError(str(error)) from error
+        manifest = _write_manifest(new, {**content, "costs": costs})
         if directory.exists():
             directory.rename(old)
         new.rename(directory)
         shutil.rmtree(old, ignore_errors=True)
+    return manifest
+
+
+def _write_manifest(directory: Path, content: Mapping[str, Any]) -> Manifest:
+    """Write what a bundle says of itself, for programs and for people."""
+    manifest = _validate(content)
+    (directory / MANIFEST).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (directory / CARD).write_text(model_card(manifest), encoding="utf-8")
+    return manifest
 
 
 def _fit_features(estimator: Any, sample: Sample) -> Sample:
@@ -204,7 +219,7 @@ def _describe(
     if classes is None:
         target["reference"] = reference(np.array(known, dtype=np.float64))
     return {
-        "format": 2,
+        "format": 3,
         "name": about.name,
         "version": about.version,
         "description": about.description,

@@ -1,0 +1,108 @@
+"""What packing measures of an engine: right where time and memory are known, and in bounded time."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.datasets import load_diabetes
+
+from iris_api import costs
+from iris_api.manifest import Cost
+from iris_api.packing import About, PackError, Sample, dump, pack
+from iris_api.recipes import train
+
+ROWS = load_diabetes().data[:50, :2]
+
+
+class Paced(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Takes so long as it is told, and holds so much memory."""
+
+    def __init__(self, call: float = 0, row: float = 0, megabytes: int = 0, load: float = 0) -> None:
+        self.call, self.row, self.megabytes, self.load = call, row, megabytes, load
+        self.process = os.getpid()
+
+    def fit(self, X: Any, y: Any) -> Paced:
+        self.n_features_in_ = X.shape[1]
+        self.ballast_ = np.ones(self.megabytes * 125_000)
+        return self
+
+    def predict(self, X: Any) -> Any:
+        end = time.perf_counter() + self.call + self.row * (len(X) - 1)
+        while time.perf_counter() < end:
+            pass
+        return np.asarray(X)[:, 0] * 2
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self.process != os.getpid():
+            self.load_elsewhere()
+
+    def load_elsewhere(self) -> None:
+        """Take so long as it is told to be loaded by another process than the one that fitted it."""
+        time.sleep(self.load)
+
+
+class Settled(Paced):
+    """Can be loaded by the process that fitted it alone."""
+
+    def load_elsewhere(self) -> None:
+        raise OSError("gone")
+
+
+def packed(directory: Path, estimator: Paced) -> Path:
+    sample = Sample(["a", "b"], ROWS)
+    artifact = dump(estimator.fit(ROWS, ROWS[:, 0]))
+    pack(directory, About("paced", "1", "Known times."), "model.joblib", artifact, sample, onnx=False)
+    return directory
+
+
+def test_time_and_memory_are_those_of_the_estimator(tmp_path: Path) -> None:
+    bundle = packed(tmp_path / "bundle", Paced(call=0.002, row=50e-6, megabytes=80))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert manifest["format"] == 3
+    assert list(manifest["costs"]) == ["sklearn"]
+    cost = Cost(**manifest["costs"]["sklearn"])
+    # It never takes less, and more on a busy machine.
+    assert 2000 <= cost.call_us < 10_000
+    assert 45 < cost.row_us < 250
+    # The ballast is there twice while it is loaded: as the file's bytes and as the array.
+    assert 220 < cost.memory_mb < 400
+    assert "us a call" in (bundle / "MODEL_CARD.md").read_text()
+
+
+def test_both_engines_are_measured_and_the_one_without_scikit_learn_is_smaller(tmp_path: Path) -> None:
+    found = train("iris", tmp_path / "iris").costs
+    assert found is not None and found.keys() == {"sklearn", "onnx"}
+    assert found["onnx"].memory_mb < found["sklearn"].memory_mb
+    assert found["onnx"].call_us < found["sklearn"].call_us
+
+
+def test_a_batch_that_would_last_too_long_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "SECONDS", 8)
+    started = time.monotonic()
+    bundle = packed(tmp_path / "bundle", Paced(row=0.01))
+    # A thousand rows would take 10 s.
+    assert time.monotonic() - started < 10
+    assert 9_000 < json.loads((bundle / "manifest.json").read_text())["costs"]["sklearn"]["row_us"] < 50_000
+
+
+def test_a_model_that_does_not_load_in_time_is_refused_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(costs, "SECONDS", 3)
+    with pytest.raises(PackError, match=r"takes more than 3 s: it is too slow"):
+        packed(tmp_path / "bundle", Paced(load=60))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_process_cannot_load_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    with pytest.raises(PackError, match=r"OSError: gone.*Train it again"):
+        packed(tmp_path / "bundle", Settled())
+    assert list(tmp_path.iterdir()) == []
