@@ -41,7 +41,7 @@ def test_no_body_of_predict(client: TestClient, body: bytes) -> None:
 @pytest.fixture(scope="module")
 def parsers(model: Model) -> list[RowParser]:
     """One as it is, and one that has no quick way."""
-    quick, other = RowParser(model.manifest, 5), RowParser(model.manifest, 5)
+    quick, other = RowParser(model.manifest, 5, 100), RowParser(model.manifest, 5, 100)
     other._quotes = -1
     return [quick, other]
 

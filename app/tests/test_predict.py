@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from iris_api.bundle import BundleError
 from iris_api.main import build_app
 from iris_api.model import Model
 from iris_api.settings import Settings
@@ -56,6 +57,25 @@ def test_a_list_is_answered_by_a_list_in_its_order(client: TestClient) -> None:
         alone = post(client, json.dumps(row)).json()
         assert answer.pop("prediction_proba") == pytest.approx(alone.pop("prediction_proba"), abs=1e-12)
         assert answer == alone
+
+
+@pytest.mark.parametrize("path", ["/predict", "/v2/models/iris/infer"])
+def test_too_many_values_are_refused_however_they_come(model: Model, settings: Settings, path: str) -> None:
+    with TestClient(build_app(settings.model_copy(update={"max_values": 7}), model)) as client:
+        for rows, status in ((3, 200), (4, 413)):
+            tensor = {"name": "input", "shape": [rows, 2], "datatype": "FP64", "data": [1.0] * (2 * rows)}
+            response = client.post(path, json=[ROW] * rows if path == "/predict" else {"inputs": [tensor]})
+            assert response.status_code == status
+        assert response.json()["code"] == "too_many_values"
+        assert "Send at most 3 rows at once." in response.json()["error"]
+        assert 'iris_api_rejected_requests_total{reason="too_many_values"} 1.0' in client.get("/metrics").text
+
+
+def test_a_model_whose_row_has_more_values_than_a_request_may_have_is_not_served(
+    model: Model, settings: Settings
+) -> None:
+    with pytest.raises(BundleError, match=r"a row has 2 values, .* Set IRIS_API_MAX_VALUES .* to 2 at least"):
+        build_app(settings.model_copy(update={"max_values": 1}), model)
 
 
 def test_a_list_of_too_many_rows_is_refused(model: Model, settings: Settings) -> None:

@@ -38,6 +38,11 @@ def test_an_ipv6_address_is_put_in_brackets() -> None:
             MINIMAL | {"IRIS_API_BASE_PORT": "65535", "IRIS_API_INSTANCE": "2"},
             "IRIS_API_BASE_PORT + IRIS_API_INSTANCE - 1 is 65536, above 65535",
         ),
+        (
+            MINIMAL | {"IRIS_API_REQUEST_DEADLINE": "20"},
+            "IRIS_API_REQUEST_DEADLINE is 20 s, which must be less than IRIS_API_GRACEFUL_TIMEOUT, 15 s",
+        ),
+        (MINIMAL | {"IRIS_API_MAX_VALUES": "0"}, "IRIS_API_MAX_VALUES='0': "),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_that_names_the_variable(environ: dict[str, str], complaint: str) -> None:

@@ -56,6 +56,22 @@ def test_a_setting_in_the_inventory_wins_over_the_projects(inventory: Path) -> N
     assert variable(inventory, "iris_api_instances") == "5"
 
 
+def test_the_gateway_and_the_instances_have_the_same_limits(inventory: Path) -> None:
+    """And the gateway waits longer than an instance's own deadline: whoever is silent for so long stands still."""
+    (inventory / "group_vars" / "all.yml").write_text(
+        "fortress_request_deadline: 9\nfortress_max_body_bytes: 5000\nfortress_max_rows: 70\nfortress_max_values: 800\n"
+    )
+    wired = {
+        "iris_api_request_deadline": 9,
+        "nginx_upstream_timeout": "10s",
+        "iris_api_max_body_bytes": 5000,
+        "nginx_client_max_body_size": 5000,
+        "iris_api_max_rows": 70,
+        "iris_api_max_values": 800,
+    }
+    assert {name: variable(inventory, name) for name in wired} == {name: str(value) for name, value in wired.items()}
+
+
 def test_secrets_are_no_hosts(inventory: Path) -> None:
     (inventory / "secrets" / "users").mkdir(parents=True)
     (inventory / "secrets" / "users" / "iris").write_text("swordfish\n")
@@ -77,6 +93,11 @@ def test_an_unknown_setting_is_told_the_nearest_name(inventory: Path) -> None:
         ("fortress_domain: Iris", "is no DNS name"),
         ("fortress_api_instances: 0", "a whole number from 1 to 64"),
         ("fortress_users: []", "Name at least one user"),
+        ("fortress_request_deadline: 0", "a whole number of seconds from 1 to 60"),
+        ("fortress_request_deadline: 4s", "a whole number of seconds from 1 to 60"),
+        ("fortress_max_body_bytes: 60k", "a whole number of bytes from 1024 to 16777216"),
+        ("fortress_max_rows: 0", "a whole number from 1 to 100000"),
+        ("fortress_max_values: 0", "a whole number from 1 to 10000000"),
     ],
 )
 def test_a_setting_that_can_not_work_is_refused(inventory: Path, setting: str, complaint: str) -> None:

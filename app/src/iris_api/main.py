@@ -48,7 +48,7 @@ def build_app(settings: Settings, model: Model) -> Application:
     """Return the application that serves a model."""
     manifest = model.manifest
     metrics = Metrics(settings, manifest, model.engine.name)
-    parser = RowParser(manifest, settings.max_rows)
+    parser = RowParser(manifest, settings.max_rows, settings.max_values)
     batcher = Batcher(
         model, metrics, max_batch_rows=settings.max_batch_rows, max_waiting_rows=settings.max_waiting_rows
     )

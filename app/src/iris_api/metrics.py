@@ -34,6 +34,7 @@ REASONS = (
     "unsupported_media_type",
     "body_too_large",
     "too_many_rows",
+    "too_many_values",
     "invalid_json",
     "invalid_input",
     "no_answer",

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
+from iris_api.bundle import BundleError
 from iris_api.errors import ApiError, Detail, invalid
-from iris_api.manifest import Feature, Manifest
+from iris_api.manifest import MANIFEST, Feature, Manifest
 
 Row = list[float]
 
@@ -18,9 +19,16 @@ _LONGEST_NAME = 64
 class RowParser:
     """Turns bodies into rows of one model's features, or says which value is wrong and why."""
 
-    def __init__(self, manifest: Manifest, max_rows: int) -> None:
-        """Build the validators from the manifest's features."""
+    def __init__(self, manifest: Manifest, max_rows: int, max_values: int) -> None:
+        """Build the validators from the manifest's features; a request may have so many rows, and rows x features."""
         self._max_rows = max_rows
+        self._max_values = max_values
+        self._width = len(manifest.features)
+        if self._width > max_values:
+            raise BundleError(
+                f"{MANIFEST} of {manifest.name} {manifest.version}: a row has {self._width} values, but one request may "
+                f"have {max_values}. Set IRIS_API_MAX_VALUES (fortress_max_values) to {self._width} at least."
+            )
         one = _row_model(manifest)
         many: Any = Annotated[list[one], Field(min_length=1, max_length=max_rows)]  # type: ignore[valid-type]
         self._one = TypeAdapter(one)
@@ -47,16 +55,27 @@ class RowParser:
 
     def validate(self, content: list[Any]) -> list[Row]:
         """Return the rows of a list of objects."""
-        if len(content) > self._max_rows:
-            raise ApiError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                "too_many_rows",
-                f"{len(content)} rows are more than the {self._max_rows} that one request may have.",
-            )
+        self._require_size(len(content))
         try:
             return [_values(row) for row in self._many.validate_python(content)]
         except ValidationError as error:
             raise _invalid_input(error) from None
+
+    def _require_size(self, rows: int) -> None:
+        """Refuse more rows, or values in them, than one request may have."""
+        if rows > self._max_rows:
+            raise ApiError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                "too_many_rows",
+                f"{rows} rows are more than the {self._max_rows} that one request may have.",
+            )
+        if rows * self._width > self._max_values:
+            raise ApiError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                "too_many_values",
+                f"{rows} rows of {self._width} values are more than the {self._max_values} values that one request may "
+                f"have. Send at most {self._max_values // self._width} rows at once.",
+            )
 
     def json_schema(self) -> dict[str, Any]:
         """Describe the body: a row or a list of rows."""

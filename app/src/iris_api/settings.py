@@ -42,9 +42,13 @@ class Settings(BaseModel):
     deployment: Annotated[str, Field(max_length=64)] = ""
     """Id of the deployment: release, settings, unit and model together. Shown by /health/ready."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    max_body_bytes: Annotated[int, Field(ge=256)] = 65536
+    request_deadline: Annotated[float, Field(ge=0.1, le=3600)] = 4
+    """Seconds from the arrival of a request's body to its answer; what would take longer is refused or ended."""
+    max_body_bytes: Annotated[int, Field(ge=256)] = 61440
     max_rows: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """How many rows one request may have."""
+    max_values: Annotated[int, Field(ge=1)] = 100_000
+    """How many values, rows x features, one request may have."""
     max_batch_rows: Annotated[int, Field(ge=1)] = 1000
     """How many rows of several requests may share one call of the model."""
     max_waiting_rows: Annotated[int, Field(ge=1)] = 4000
@@ -62,6 +66,15 @@ class Settings(BaseModel):
     def _port_exists(self) -> Self:
         if self.port > 65535:
             raise ValueError(f"{PREFIX}BASE_PORT + {PREFIX}INSTANCE - 1 is {self.port}, above 65535")
+        return self
+
+    @model_validator(mode="after")
+    def _requests_end_before_the_instance(self) -> Self:
+        if self.request_deadline >= self.graceful_timeout:
+            raise ValueError(
+                f"{PREFIX}REQUEST_DEADLINE is {self.request_deadline:g} s, which must be less than "
+                f"{PREFIX}GRACEFUL_TIMEOUT, {self.graceful_timeout} s"
+            )
         return self
 
     @property

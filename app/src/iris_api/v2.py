@@ -311,7 +311,7 @@ def build_router(
                     },
                 },
                 400: {"model": ErrorBody, "description": "The body is not valid; `error` says where and why."},
-                413: {"model": ErrorBody, "description": "Too many bytes or rows."},
+                413: {"model": ErrorBody, "description": "Too many bytes, rows or values."},
                 415: {"model": ErrorBody, "description": "The body is declared as something else."},
                 503: {"model": ErrorBody, "description": "Too many rows wait already; Retry-After says how long."},
             },
