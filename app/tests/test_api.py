@@ -59,7 +59,7 @@ def test_every_answer_says_who_gave_it(client: TestClient, method: str, path: st
         assert error.keys() == {"error", "code", "request_id"}
         assert error["request_id"] == response.headers["X-Request-ID"]
     if status == 405:
-        assert response.headers["Allow"] == ("POST" if path == "/predict" else "GET")
+        assert response.headers["Allow"] == ("POST" if path == "/predict" else "GET, HEAD")
 
 
 @pytest.mark.parametrize("given", ["abc-123._X", 128 * "a"])

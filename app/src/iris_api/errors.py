@@ -72,7 +72,7 @@ def error_response(
 def install(app: FastAPI) -> None:
     """Make an application answer errors in this shape.
 
-    Exceptions nobody expected are handled in `middleware`, which stands outside of everything that may raise one.
+    Exceptions nobody expected are answered in `middleware`, which stands outside of everything that may raise one.
     """
 
     async def on_api_error(request: Request, error: Exception) -> JSONResponse:
@@ -87,8 +87,16 @@ def install(app: FastAPI) -> None:
             HTTPStatus.METHOD_NOT_ALLOWED: "This path does not take this method; the Allow header says which it takes.",
         }.get(status, f"{status.phrase}.")
         code = status.phrase.lower().replace(" ", "_")
-        headers = dict(error.headers) if error.headers else None
+        headers = dict(error.headers or {})
+        if headers.get("Allow") == "GET":
+            # What answers GET answers HEAD too, by way of `middleware`.
+            headers["Allow"] = "GET, HEAD"
         return error_response(request.state.request_id, status, code, message, headers=headers)
+
+    async def on_unexpected(request: Request, error: Exception) -> JSONResponse:
+        # Without this Starlette would answer in plain text before `middleware` sees the exception.
+        raise error
 
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(Exception, on_unexpected)

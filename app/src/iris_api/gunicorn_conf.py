@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import logging.config
 import os
 import signal
 import sys
@@ -11,7 +10,7 @@ from typing import Any, ClassVar
 
 from uvicorn_worker import UvicornWorker
 
-from iris_api.logs import logging_config
+from iris_api.logs import configure, logging_config
 from iris_api.notify import notify
 from iris_api.settings import Settings, SettingsError
 
@@ -19,10 +18,10 @@ logger = logging.getLogger(__name__)
 
 _EX_CONFIG = 78
 
+configure("info")
 try:
     _settings = Settings.from_environ(os.environ)
 except SettingsError as error:
-    logging.config.dictConfig(logging_config("info"))
     logger.critical("Bad settings: %s", error)
     sys.exit(_EX_CONFIG)
 

@@ -1,16 +1,19 @@
-"""POST /predict, from the body's bytes to the answer's: all that stands between a server and the model.
+"""A prediction, from a request's headers and body to the answer's: all that stands between a server and the model.
 
-`Predict` takes ASGI's scope and receive, or a body that is there already, and needs no framework. FastAPI's route calls
-it, and so does `middleware` on behalf of that route, because FastAPI's own way there takes longer than the prediction.
+`Endpoint.submit` is the one way there, and says what it consists of. FastAPI's routes take it, and so does our server,
+without them, for a request that has arrived as a whole (`protocol`). What bodies mean is the codec's part: `RowCodec`
+here, of /predict, and `v2.TensorCodec`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple, Self
+from typing import Protocol as Interface
 
+from fastapi import Request, Response
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope
+from starlette.types import Receive
 
 from iris_api.batching import Awaited, Batcher, Predictions
 from iris_api.errors import ApiError, invalid
@@ -19,95 +22,114 @@ from iris_api.metrics import Metrics
 from iris_api.model import Prediction
 from iris_api.rows import Row, RowParser
 
+Headers = Sequence[tuple[bytes, bytes]]
+JSON = b"application/json"
 
-class Inference:
-    """Rows in, predictions out, and counted."""
 
-    def __init__(self, batcher: Batcher, metrics: Metrics) -> None:
-        """Take what answers and what counts."""
+class Answer(NamedTuple):
+    """The answer to a request that got its predictions; its status is 200."""
+
+    headers: Headers
+    body: bytes
+
+    @classmethod
+    def of(cls, body: bytes, media_type: bytes = JSON, *headers: tuple[bytes, bytes]) -> Self:
+        """Return an answer with the headers that every one has."""
+        return cls(((b"content-length", b"%d" % len(body)), (b"content-type", media_type), *headers), body)
+
+
+class Codec(Interface):
+    """What the bodies of an API mean."""
+
+    def read(self, headers: Headers, body: bytes) -> tuple[list[Row], Callable[[list[Prediction]], Answer]]:
+        """Return the rows of a request, and what makes an answer of their predictions; or raise ApiError."""
+
+    def refusal(self, error: ApiError) -> ApiError:
+        """Return an error in the terms of the API."""
+
+
+class Endpoint:
+    """Answers the requests of one API."""
+
+    def __init__(self, codec: Codec, batcher: Batcher, metrics: Metrics, max_body_bytes: int) -> None:
+        self._codec = codec
         self._batcher = batcher
         self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
 
-    async def __call__(self, rows: list[Row]) -> list[Prediction]:
-        """Answer validated rows, in their order."""
-        return self.counted(rows, await self._batcher.predict(rows))
+    def submit(self, headers: Headers, body: bytes, done: Callable[[Answer | Exception], None]) -> None:
+        """Have done called, now or in a later turn of the loop, with the answer or with an error to answer with."""
 
-    def submit(self, rows: list[Row], done: Callable[[Predictions | Exception], None]) -> None:
-        """Have done called in a later turn of the loop with what `counted` is to be called with, or with an error."""
-        self._batcher.submit(rows, done)
+        def finish(predictions: Predictions | Exception) -> None:
+            try:
+                if isinstance(predictions, Exception):
+                    raise predictions
+                result: Answer | Exception = write(self._counted(rows, predictions))
+            except Exception as error:
+                result = self._refusal(error)
+            done(result)
 
-    def counted(self, rows: list[Row], predictions: Predictions) -> list[Prediction]:
-        """Count the answers of some rows and return them, or raise ApiError if the model does not have all of them."""
-        answers = []
+        try:
+            if len(body) > self._max_body_bytes:
+                raise ApiError(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                    "body_too_large",
+                    f"The body is longer than the {self._max_body_bytes} bytes that one request may have.",
+                )
+            rows, write = self._codec.read(headers, body)
+            self._batcher.submit(rows, finish)
+        except Exception as error:
+            done(self._refusal(error))
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer a request of ASGI, or raise ApiError."""
+        body = await _read_body(request.receive, self._max_body_bytes)
+        awaited: Awaited[Answer] = Awaited()
+        self.submit(request.scope["headers"], body, awaited.settle)
+        answer = await awaited.future
+        response = Response(answer.body)
+        response.raw_headers = list(answer.headers)
+        return response
+
+    def _counted(self, rows: list[Row], predictions: Predictions) -> list[Prediction]:
+        """Count the predictions and return them, or raise ApiError if the model does not have all of them."""
+        counted = []
         for row, prediction in zip(rows, predictions, strict=True):
             if prediction is None:
                 raise invalid("no_answer", "The model has no finite answer for these values.")
             self._metrics.count_row(row, prediction)
-            answers.append(prediction)
-        return answers
+            counted.append(prediction)
+        return counted
+
+    def _refusal(self, error: Exception) -> Exception:
+        """Count an error that we expect, and put it in the terms of the API."""
+        if not isinstance(error, ApiError):
+            return error
+        self._metrics.count_rejection(error.code)
+        return self._codec.refusal(error)
 
 
-class Predict:
-    """The endpoint of /predict."""
+class RowCodec:
+    """The bodies of /predict: a row as an object, or a list of rows."""
 
-    def __init__(
-        self, manifest: Manifest, parser: RowParser, inference: Inference, metrics: Metrics, max_body_bytes: int
-    ) -> None:
-        """Take what judges input, what answers it, what counts, and how long a body may be."""
-        self._metrics = metrics
+    def __init__(self, manifest: Manifest, parser: RowParser) -> None:
         self._parser = parser
-        self._inference = inference
-        self._max_body_bytes = max_body_bytes
-        self._answers = Answers(manifest)
-
-    async def __call__(self, scope: Scope, receive: Receive) -> bytes:
-        """Return the body of the answer, or raise ApiError."""
-        try:
-            require_json(scope)
-            body = await read_body(receive, self._max_body_bytes)
-        except ApiError as error:
-            self._metrics.count_rejection(error.code)
-            raise
-        answer: Awaited[bytes] = Awaited()
-        self.begin(scope, body, answer.settle)
-        return await answer.future
-
-    def begin(self, scope: Scope, body: bytes, done: Callable[[bytes | Exception], None]) -> None:
-        """Have done called, now or in a later turn of the loop, with the body of the answer or with an error."""
-
-        def render(predictions: Predictions | Exception) -> None:
-            try:
-                if isinstance(predictions, Exception):
-                    raise predictions
-                answers = [self._answers.of(each) for each in self._inference.counted(rows, predictions)]
-                result: bytes | Exception = to_json(answers if is_list else answers[0])
-            except Exception as error:
-                result = self._counted(error)
-            done(result)
-
-        try:
-            require_json(scope)
-            require_length(body, self._max_body_bytes)
-            rows, is_list = self._parser.parse(body)
-            self._inference.submit(rows, render)
-        except Exception as error:
-            done(self._counted(error))
-
-    def _counted(self, error: Exception) -> Exception:
-        if isinstance(error, ApiError):
-            self._metrics.count_rejection(error.code)
-        return error
-
-
-class Answers:
-    """Puts predictions into the words of /predict."""
-
-    def __init__(self, manifest: Manifest) -> None:
-        """Take the manifest whose model answers."""
         self._target = manifest.target.name
         self._model = {"model": manifest.name, "model_version": manifest.version}
 
-    def of(self, prediction: Prediction) -> dict[str, Any]:
+    def read(self, headers: Headers, body: bytes) -> tuple[list[Row], Callable[[list[Prediction]], Answer]]:
+        """Return the rows of a request, and what writes the answer to it."""
+        content_type = header(headers, b"content-type")
+        if content_type != JSON and content_type.partition(b";")[0].strip().lower() != JSON:
+            raise not_json()
+        rows, is_list = self._parser.parse(body)
+        return rows, self._write_list if is_list else self._write_one
+
+    def refusal(self, error: ApiError) -> ApiError:
+        """Return the error as it is."""
+        return error
+
+    def answer(self, prediction: Prediction) -> dict[str, Any]:
         """Return the answer for one row as clients see it."""
         answer: dict[str, Any] = {"prediction": prediction.value}
         if prediction.probabilities is not None:
@@ -117,42 +139,38 @@ class Answers:
         answer.update(self._model)
         return answer
 
+    def _write_one(self, predictions: list[Prediction]) -> Answer:
+        return Answer.of(to_json(self.answer(predictions[0])))
 
-def header(scope: Scope, name: bytes) -> bytes:
+    def _write_list(self, predictions: list[Prediction]) -> Answer:
+        return Answer.of(to_json([self.answer(prediction) for prediction in predictions]))
+
+
+def header(headers: Headers, name: bytes) -> bytes:
     """Return the first header of a name in small letters, or nothing."""
-    headers: list[tuple[bytes, bytes]] = scope["headers"]
     for key, value in headers:
         if key == name:
             return value
     return b""
 
 
-def require_json(scope: Scope) -> None:
-    """Refuse a body that does not say it is JSON."""
-    content_type = header(scope, b"content-type")
-    if content_type != b"application/json" and content_type.partition(b";")[0].strip().lower() != b"application/json":
-        raise ApiError(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
-            "The body must be JSON, with the header Content-Type: application/json.",
-        )
+def not_json() -> ApiError:
+    """Return the error for a body that is not declared as JSON."""
+    return ApiError(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        "The body must be JSON, with the header Content-Type: application/json.",
+    )
 
 
-async def read_body(receive: Receive, limit: int) -> bytes:
-    """Return the body of a request without ever holding more than the limit and one piece."""
+async def _read_body(receive: Receive, limit: int) -> bytes:
+    """Return the body of a request, or as much of it as shows that it is longer than the limit."""
     body = b""
-    while True:
+    while len(body) <= limit:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        piece: bytes = message.get("body", b"")
-        body += piece
-        require_length(body, limit)
+        body += message.get("body", b"")
         if not message.get("more_body", False):
-            return body
-
-
-def require_length(body: bytes, limit: int) -> None:
-    """Refuse a body that is too long."""
-    if len(body) > limit:
-        raise ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", f"The body is longer than {limit} bytes.")
+            break
+    return body

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from iris_api import __version__, docs, errors, routes, v2
 from iris_api.batching import Batcher
 from iris_api.bundle import BundleError
-from iris_api.inference import Inference, Predict
+from iris_api.inference import Endpoint, RowCodec
 from iris_api.metrics import Metrics
 from iris_api.middleware import RequestContext
 from iris_api.model import Model
@@ -52,8 +52,8 @@ def build_app(settings: Settings, model: Model) -> Application:
     batcher = Batcher(
         model, metrics, max_batch_rows=settings.max_batch_rows, max_waiting_rows=settings.max_waiting_rows
     )
-    inference = Inference(batcher, metrics)
-    predict = Predict(manifest, parser, inference, metrics, settings.max_body_bytes)
+    rows, tensors = RowCodec(manifest, parser), v2.TensorCodec(manifest, parser)
+    predict, infer = (Endpoint(codec, batcher, metrics, settings.max_body_bytes) for codec in (rows, tensors))
     served = f"{manifest.name} {manifest.version} by {model.engine.name} on {settings.bind}"
 
     @asynccontextmanager
@@ -83,11 +83,11 @@ def build_app(settings: Settings, model: Model) -> Application:
         super(Application, app).__call__,
         metrics=metrics,
         headers={"X-Served-By": settings.name, "X-Model-Version": manifest.version},
-        shortcuts={("POST", "/predict"): predict},
+        endpoints={"/predict": predict, **dict.fromkeys(v2.infer_paths(manifest), infer)},
     )
     errors.install(app)
     app.include_router(routes.build_router(settings, model, parser, predict, metrics))
-    app.include_router(v2.build_router(settings, model, parser, inference, metrics))
+    app.include_router(v2.build_router(model, tensors.outputs, infer))
     docs.install(app)
     return app
 

@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field, create_model
 
 from iris_api.errors import ApiError, ErrorBody
-from iris_api.inference import Answers, Predict
+from iris_api.inference import Endpoint, RowCodec
 from iris_api.manifest import Manifest
 from iris_api.metrics import Metrics
 from iris_api.model import Model, Prediction
@@ -24,7 +24,7 @@ class HealthBody(BaseModel):
 
 
 def build_router(
-    settings: Settings, model: Model, parser: RowParser, predict_endpoint: Predict, metrics: Metrics
+    settings: Settings, model: Model, parser: RowParser, endpoint: Endpoint, metrics: Metrics
 ) -> APIRouter:
     """Return the routes of one instance, the Open Inference Protocol's apart."""
     router = APIRouter()
@@ -46,7 +46,7 @@ def build_router(
         responses={
             200: {
                 "model": answer_model | list[answer_model],  # type: ignore[valid-type]
-                "content": {"application/json": {"example": _example_answer(manifest)}},
+                "content": {"application/json": {"example": _example_answer(manifest, parser)}},
             },
             413: {
                 "model": ErrorBody,
@@ -65,7 +65,7 @@ def build_router(
 
         A list is answered by a list, each element as if it had been asked for alone.
         """
-        return Response(await predict_endpoint(request.scope, request.receive), media_type="application/json")
+        return await endpoint(request)
 
     @router.get("/health", summary="Is it alive", response_model=HealthBody)
     async def health() -> Response:
@@ -90,7 +90,7 @@ def build_router(
 
 
 def _answer_model(manifest: Manifest) -> type[BaseModel]:
-    """Describe the answer for one row, which `Answers` puts together."""
+    """Describe the answer for one row, which `RowCodec` puts together."""
     target = manifest.target
     fields: dict[str, Any] = {}
     if manifest.classes is None:
@@ -106,10 +106,11 @@ def _answer_model(manifest: Manifest) -> type[BaseModel]:
     return create_model("Prediction", **fields, model=(str, ...), model_version=(str, ...))
 
 
-def _example_answer(manifest: Manifest) -> dict[str, Any]:
+def _example_answer(manifest: Manifest, parser: RowParser) -> dict[str, Any]:
     sample = manifest.golden_samples[0]
     name = manifest.class_name(sample.prediction) if manifest.classes else None
-    return Answers(manifest).of(Prediction(sample.prediction, name=name, probabilities=sample.probabilities))
+    prediction = Prediction(sample.prediction, name=name, probabilities=sample.probabilities)
+    return RowCodec(manifest, parser).answer(prediction)
 
 
 def _request_body(manifest: Manifest, parser: RowParser) -> dict[str, Any]:

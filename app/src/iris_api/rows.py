@@ -12,6 +12,8 @@ from iris_api.manifest import MANIFEST, Feature, Manifest
 
 Row = list[float]
 
+# Up to here a float of 64 bits holds every integer, above only some.
+_EXACT = 2**53
 _MOST_DETAILS = 10
 _LONGEST_NAME = 64
 
@@ -33,6 +35,7 @@ class RowParser:
         many: Any = Annotated[list[one], Field(min_length=1, max_length=max_rows)]  # type: ignore[valid-type]
         self._one = TypeAdapter(one)
         self._quotes = 2 * len(manifest.features)
+        self._may_be_inexact = any(max(-each.minimum, each.maximum) >= _EXACT for each in manifest.features)
         self._many: TypeAdapter[list[BaseModel]] = TypeAdapter(many)
 
     def parse(self, body: bytes) -> tuple[list[Row], bool]:
@@ -42,24 +45,32 @@ class RowParser:
         # Whatever it does not take is judged, and refused in words, below.
         if body.count(b'"') == self._quotes:
             try:
-                return [_values(self._one.validator.validate_json(body))], False
+                row = _values(self._one.validator.validate_json(body))
+                if not self._may_be_inexact or all(-_EXACT < value < _EXACT for value in row):
+                    return [row], False
             except ValidationError:
                 pass
         content = decode(body)
         if isinstance(content, list):
             return self.validate(content), True
         try:
-            return [_values(self._one.validate_python(content))], False
+            row = _values(self._one.validate_python(content))
         except ValidationError as error:
             raise _invalid_input(error) from None
+        if self._may_be_inexact:
+            _require_exact([("", content)])
+        return [row], False
 
     def validate(self, content: list[Any]) -> list[Row]:
         """Return the rows of a list of objects."""
         self._require_size(len(content))
         try:
-            return [_values(row) for row in self._many.validate_python(content)]
+            rows = [_values(row) for row in self._many.validate_python(content)]
         except ValidationError as error:
             raise _invalid_input(error) from None
+        if self._may_be_inexact:
+            _require_exact([(f"{number}.", row) for number, row in enumerate(content)])
+        return rows
 
     def _require_size(self, rows: int) -> None:
         """Refuse more rows, or values in them, than one request may have."""
@@ -85,9 +96,15 @@ class RowParser:
 def decode(body: bytes) -> Any:
     """Turn a body into the JSON it holds, without what JSON does not have or leaves open."""
     try:
-        return _decoder.decode(body.decode())
+        content = _decoder.decode(body.decode())
+        if b"\\u" in body:
+            # Half of a surrogate pair is no character: nothing that has to repeat it, an answer or a log, could.
+            json.dumps(content, ensure_ascii=False).encode()
+        return content
     except UnicodeDecodeError:
         raise _invalid_json("is not UTF-8") from None
+    except UnicodeEncodeError:
+        raise _invalid_json("has an escape that is no character: half of a surrogate pair") from None
     except json.JSONDecodeError as error:
         raise _invalid_json(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
@@ -95,6 +112,34 @@ def decode(body: bytes) -> Any:
     except ValueError:
         # What is left is Python's own limit on the digits of an integer.
         raise _invalid_json("has a number with too many digits") from None
+
+
+def inexact(value: object) -> str | None:
+    """Say why a number is not what a model, which computes with floats of 64 bits, would get; or nothing if it is.
+
+    A decimal becomes the nearest float, as JSON's numbers do everywhere. Of an integer every digit is meant.
+    """
+    if type(value) is not int or -_EXACT <= value <= _EXACT:
+        return None
+    try:
+        nearest = int(float(value))
+    except OverflowError:
+        return None
+    if nearest == value:
+        return None
+    return f"The integer {value} is not held exactly by a float of 64 bits; the nearest that is: {nearest}"
+
+
+def _require_exact(rows: list[tuple[str, dict[str, Any]]]) -> None:
+    """Refuse integers that validation has rounded."""
+    details = [
+        Detail(field=f"{prefix}{name}"[:_LONGEST_NAME], reason=reason)
+        for prefix, row in rows
+        for name, value in row.items()
+        if (reason := inexact(value))
+    ]
+    if details:
+        raise invalid("invalid_input", "The body has integers that cannot be taken exactly.", *details[:_MOST_DETAILS])
 
 
 def _row_model(manifest: Manifest) -> type[BaseModel]:

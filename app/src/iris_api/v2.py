@@ -3,7 +3,10 @@
 Rows are one tensor, `input`, of shape [rows, features]. Its values are judged by the validator of /predict.
 """
 
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,12 +17,10 @@ from pydantic_core import to_json
 
 from iris_api import __version__
 from iris_api.errors import ApiError, ErrorBody
-from iris_api.inference import Inference, header, read_body
+from iris_api.inference import Answer, Endpoint, Headers, header, not_json
 from iris_api.manifest import Manifest
-from iris_api.metrics import Metrics
 from iris_api.model import Model, Prediction
-from iris_api.rows import Row, RowParser, decode
-from iris_api.settings import Settings
+from iris_api.rows import Row, RowParser, decode, inexact
 
 INPUT = "input"
 PLATFORMS = {"sklearn": "sklearn", "onnx": "onnxruntime_onnx"}
@@ -36,6 +37,14 @@ DTYPES = {
     "UINT16": "<u2",
     "UINT8": "u1",
 }
+# Least and greatest value of each.
+LIMITS: dict[str, tuple[Any, Any]] = {
+    name: (float(np.finfo(code).min), float(np.finfo(code).max))
+    if name.startswith("FP")
+    else (np.iinfo(code).min, np.iinfo(code).max)
+    for name, code in DTYPES.items()
+}
+_LONGEST_SHOWN = 40
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
@@ -146,8 +155,8 @@ class Ready(BaseModel):
     name: str | None = None
 
 
-class Protocol:
-    """Translates between the protocol's tensors and rows and predictions."""
+class TensorCodec:
+    """The bodies of an inference request: tensors, as JSON or in binary."""
 
     def __init__(self, manifest: Manifest, parser: RowParser) -> None:
         """Take the manifest that says what the tensors are and the judge of their values."""
@@ -160,6 +169,8 @@ class Protocol:
         classes = self._manifest.classes
         kind: Any = type(classes[0].value) if classes else float
         datatype = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}[kind]
+        if datatype == "INT64" and any(each.value > LIMITS["INT64"][1] for each in classes or []):
+            datatype = "UINT64"
         outputs = [TensorMetadata(name="prediction", datatype=datatype, shape=[-1])]
         if classes and self._manifest.probabilities:
             outputs.append(TensorMetadata(name="prediction_proba", datatype="FP64", shape=[-1, len(classes)]))
@@ -167,8 +178,9 @@ class Protocol:
             outputs.append(TensorMetadata(name=self._manifest.target.name, datatype="BYTES", shape=[-1]))
         return outputs
 
-    def read(self, body: bytes, json_length: int | None) -> tuple[InferRequest, list[Row]]:
-        """Return what was asked and its rows, or raise ApiError."""
+    def read(self, headers: Headers, body: bytes) -> tuple[list[Row], Callable[[list[Prediction]], Answer]]:
+        """Return the rows of a request, and what writes the answer to it."""
+        json_length = _json_length(headers)
         head, binary = (body, b"") if json_length is None else (body[:json_length], body[json_length:])
         try:
             request = InferRequest.model_validate(decode(head))
@@ -179,7 +191,15 @@ class Protocol:
         for output in request.outputs or []:
             if output.name not in known:
                 raise _refusal(f"There is no output of this name; there are {', '.join(known)}.")
-        return request, self._rows(request.inputs[0], binary)
+        return self._rows(request.inputs[0], binary), partial(self._write, request)
+
+    def refusal(self, error: ApiError) -> ApiError:
+        """Turn 422, which the protocol does not know, into 400, and its details into a sentence."""
+        if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+            return error
+        reasons = "; ".join(f"{detail.field}: {detail.reason}" for detail in error.details or [])
+        message = f"{error.message} {reasons}".strip()
+        return ApiError(HTTPStatus.BAD_REQUEST, error.code, message)
 
     def _rows(self, tensor: InputTensor, binary: bytes) -> list[Row]:
         count, width = tensor.shape
@@ -194,11 +214,23 @@ class Protocol:
             raise _refusal("There are bytes after the JSON that no input claims with binary_data_size.")
         else:
             values = _from_json(tensor)
+        self._require_datatype(tensor.datatype, values)
         rows = [values[first : first + width] for first in range(0, count * width, width)]
         return self._parser.validate([dict(zip(self._names, row, strict=True)) for row in rows])
 
-    def write(self, request: InferRequest, predictions: list[Prediction]) -> tuple[bytes, int | None]:
-        """Return the body of an answer, and the length of its JSON if tensors follow it."""
+    def _require_datatype(self, datatype: str, values: list[Any]) -> None:
+        """Refuse a value that its datatype or the model's floats of 64 bits do not hold; other nonsense is judged later.
+
+        A decimal is read as the nearest float of 64 bits whatever the datatype: nothing is rounded to fewer bits.
+        """
+        for number, value in enumerate(values):
+            if type(value) is float and datatype == "FP64":
+                continue
+            if reason := _not_of(datatype, value) or inexact(value):
+                row, feature = divmod(number, len(self._names))
+                raise _refusal(f"{INPUT}: {row}.{self._names[feature]}: {reason}")
+
+    def _write(self, request: InferRequest, predictions: list[Prediction]) -> Answer:
         wanted = request.outputs or [RequestedOutput(name=output.name) for output in self.outputs]
         described = {output.name: output for output in self.outputs}
         tensors, binary = [], b""
@@ -219,7 +251,10 @@ class Protocol:
         if request.id is not None:
             answer["id"] = request.id
         head = to_json({**answer, "outputs": tensors})
-        return head + binary, len(head) if any("parameters" in tensor for tensor in tensors) else None
+        if not any("parameters" in tensor for tensor in tensors):
+            return Answer.of(head)
+        length = (_HEADER_LENGTH.lower().encode(), b"%d" % len(head))
+        return Answer.of(head + binary, b"application/octet-stream", length)
 
     @staticmethod
     def _data(name: str, predictions: list[Prediction]) -> list[Any]:
@@ -230,12 +265,18 @@ class Protocol:
         return [prediction.name for prediction in predictions]
 
 
-def build_router(
-    settings: Settings, model: Model, parser: RowParser, inference: Inference, metrics: Metrics
-) -> APIRouter:
-    """Return the routes of the protocol."""
+def infer_paths(manifest: Manifest) -> list[str]:
+    """Return the paths that take inference requests."""
+    return [f"/v2{path}/infer" for path in _model_paths(manifest)]
+
+
+def _model_paths(manifest: Manifest) -> list[str]:
+    return [f"/models/{manifest.name}", f"/models/{manifest.name}/versions/{manifest.version}"]
+
+
+def build_router(model: Model, outputs: list[TensorMetadata], endpoint: Endpoint) -> APIRouter:
+    """Return the routes of the protocol; the endpoint answers inference requests."""
     manifest = model.manifest
-    protocol = Protocol(manifest, parser)
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
     server = ServerMetadata(name="iris-api", version=__version__, extensions=["binary_tensor_data"])
     metadata = ModelMetadata(
@@ -250,7 +291,7 @@ def build_router(
                 parameters={"features": ",".join(manifest.feature_names)},
             )
         ],
-        outputs=protocol.outputs,
+        outputs=outputs,
     )
     not_ready: dict[int | str, dict[str, Any]] = {503: {"model": ErrorBody, "description": "Starting or stopping."}}
 
@@ -283,19 +324,9 @@ def build_router(
 
         The binary tensor extension holds for the input and for every output.
         """
-        try:
-            json_length = _json_length(request)
-            body = await read_body(request.receive, settings.max_body_bytes)
-            asked, rows = protocol.read(body, json_length)
-            answer, head = protocol.write(asked, await inference(rows))
-        except ApiError as error:
-            metrics.count_rejection(error.code)
-            raise _in_terms_of_the_protocol(error) from None
-        if head is None:
-            return Response(answer, media_type="application/json")
-        return Response(answer, media_type="application/octet-stream", headers={_HEADER_LENGTH: str(head)})
+        return await endpoint(request)
 
-    for path in (f"/models/{manifest.name}", f"/models/{manifest.name}/versions/{manifest.version}"):
+    for path in _model_paths(manifest):
         router.get(path, summary="What the model takes and answers", response_model=ModelMetadata)(model_metadata)
         router.get(f"{path}/ready", summary="Does the model want requests", response_model=Ready, responses=not_ready)(
             model_ready
@@ -320,17 +351,13 @@ def build_router(
     return router
 
 
-def _json_length(request: Request) -> int | None:
+def _json_length(headers: Headers) -> int | None:
     """Return how much of the body is JSON, if tensors follow it."""
-    content_type = header(request.scope, b"content-type").partition(b";")[0].strip().lower()
+    content_type = header(headers, b"content-type").partition(b";")[0].strip().lower()
     # Triton's client declares nothing at all.
     if content_type not in {b"", b"application/json", b"application/octet-stream"}:
-        raise ApiError(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
-            "The body must be JSON, with the header Content-Type: application/json.",
-        )
-    length = header(request.scope, _HEADER_LENGTH.lower().encode())
+        raise not_json()
+    length = header(headers, _HEADER_LENGTH.lower().encode())
     if not length:
         return None
     if not length.isdigit() or len(length) > 9:
@@ -362,11 +389,30 @@ def _from_json(tensor: InputTensor) -> list[Any]:
         data = [value for row in data for value in row]
     elif len(data) != count * width:
         raise _refusal(f"{INPUT}: the shape {tensor.shape} has {count * width} values, but {len(data)} came.")
-    if not tensor.datatype.startswith("FP"):
-        limits = np.iinfo(DTYPES[tensor.datatype])
-        if any(type(value) is not int or not limits.min <= value <= limits.max for value in data):
-            raise _refusal(f"{INPUT}: the data hold what is no {tensor.datatype}.")
     return data
+
+
+def _not_of(datatype: str, value: Any) -> str | None:
+    """Say why a value is none of a datatype, or nothing if it is; what is no number at all is left to the validator."""
+    least, greatest = LIMITS[datatype]
+    if not datatype.startswith("FP"):
+        if type(value) is int and least <= value <= greatest:
+            return None
+        return f"{_shown(value)} is no {datatype}, an integer from {least} to {greatest}. Send it as another datatype."
+    if type(value) not in {int, float} or not isfinite(value):
+        return None
+    if not least <= value <= greatest:
+        return f"{_shown(value)} is beyond what {datatype} holds. Send what lies within, or as FP64."
+    if type(value) is int and datatype == "FP32" and int(np.float32(value)) != value:
+        return f"The integer {value} is not held exactly by FP32. Send it as FP64 or INT64."
+    return None
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, int | float | str | None):
+        return "What is no number"
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _to_binary(datatype: str, data: list[Any]) -> bytes:
@@ -378,15 +424,6 @@ def _to_binary(datatype: str, data: list[Any]) -> bytes:
 
 def _refusal(message: str) -> ApiError:
     return ApiError(HTTPStatus.BAD_REQUEST, "invalid_input", message)
-
-
-def _in_terms_of_the_protocol(error: ApiError) -> ApiError:
-    """Turn 422, which the protocol does not know, into 400, and its details into a sentence."""
-    if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
-        return error
-    reasons = "; ".join(f"{detail.field}: {detail.reason}" for detail in error.details or [])
-    message = f"{error.message} {reasons}".strip()
-    return ApiError(HTTPStatus.BAD_REQUEST, error.code, message)
 
 
 def _request_body(manifest: Manifest) -> dict[str, Any]:
