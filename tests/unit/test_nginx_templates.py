@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -49,6 +50,8 @@ CHANGED: dict[str, Any] = {
     "nginx_client_timeout": "33s",
     "nginx_keepalive_timeout": "44s",
     "nginx_hsts_max_age": 300,
+    "nginx_log_file_size_mb": 10,
+    "nginx_log_files": 3,
     "nginx_extra_config": "location = /robots.txt {\n    return 204;\n}",
 }
 
@@ -279,7 +282,7 @@ def test_headers_are_added_in_one_place_so_that_none_is_lost(render: Render, set
 
 def test_the_limit_is_10_a_second_and_a_burst_of_5_for_each_address(render: Render) -> None:
     parsed = parse(render())
-    assert ["$binary_remote_addr", "zone=predict:10m", "rate=10r/s"] in find(parsed, "limit_req_zone")
+    assert ["$fortress_client", "zone=predict:10m", "rate=10r/s"] in find(parsed, "limit_req_zone")
     assert find(parsed, "limit_req_status") == [["503"]]
     found = locations(parsed)
     for name in ("= /predict", "~ ^/v2(/.*)?$"):
@@ -290,9 +293,59 @@ def test_the_limit_is_10_a_second_and_a_burst_of_5_for_each_address(render: Rend
             assert own(block, "limit_req"), f"{name} reaches the API without a limit"
 
 
+def test_no_request_is_answered_without_being_counted(render: Render) -> None:
+    """Whatever a client can ask for by itself passes a limit, and so nothing of it is answered by return."""
+    parsed = parse(render())
+    for block in blocks(parsed, "server"):
+        if "block" not in block:
+            continue
+        assert own(block["block"], "return") == []
+        for location in blocks(block["block"], "location"):
+            name, names = " ".join(location["args"]), {directive["directive"] for directive in location["block"]}
+            if name.startswith("@") or "internal" in names:
+                continue
+            assert "limit_req" in names, name
+            assert "return" not in names, name
+
+
+def test_a_client_by_ipv6_is_a_network_of_64_bits(render: Render) -> None:
+    parsed = parse(render())
+    assert {args[0] for args in find(parsed, "limit_req_zone")} == {"$fortress_client", "$fortress_untrusted_client"}
+    [block] = [block for block in blocks(parsed, "map") if block["args"][1] == "$fortress_client"]
+    assert block["args"][0] == "$binary_remote_addr"
+    rules = maps(parsed, "$fortress_client")
+    assert rules.pop("default") == "$binary_remote_addr"
+    [(pattern, network)] = rules.items()
+    match = re.search(pattern[1:].replace("?<", "?P<").encode(), ipaddress.ip_address("2001:db8:a:b:1:2:3:4").packed)
+    assert match and match[network[1:]] == ipaddress.ip_address("2001:db8:a:b::").packed[:8]
+    assert not re.search(pattern[1:].replace("?<", "?P<").encode(), ipaddress.ip_address("192.0.2.10").packed)
+
+
+@pytest.mark.parametrize(
+    ("limit", "fits", "too_large"),
+    [
+        ("60k", [0, 9, 60000, 61440, "0061440"], [61441, 61450, 61500, 62000, 70000, 100000, 99999999999, "0061441"]),
+        ("999", [999, 99], [1000, 10000]),
+        ("1m", [1048576, 1000000, 999999], [1048577, 1048580, 1048600, 1049000, 1050000, 1100000, 2000000, 10485760]),
+        (61440, [61440], [61441]),
+    ],
+)
+def test_a_body_that_announces_itself_as_too_large_is_refused_before_nginx_logs_it(
+    render: Render, limit: object, fits: list[object], too_large: list[object]
+) -> None:
+    parsed = parse(render(nginx_client_max_body_size=limit))
+    [pattern] = [rule[1:] for rule, result in maps(parsed, "$fortress_too_large").items() if result == "1"]
+    assert not [length for length in ["", *fits] if re.search(pattern, f"/predict:{length}")]
+    assert [length for length in too_large if re.search(pattern, f"/predict:{length}")] == too_large
+    [condition] = [block for block in server(parsed, ":443") if block["directive"] == "if"]
+    assert (condition["args"], own(condition["block"], "return")) == (["$fortress_too_large"], [["413"]])
+
+
 @pytest.mark.parametrize("off", [False, "false", "no"])
 def test_one_variable_switches_the_limit_off(render: Render, off: object) -> None:
-    assert find(parse(render(nginx_rate_limit_enabled=off)), "limit_req") == []
+    """What is no way to an instance stays limited: no load test needs it, and each request is a line in the log."""
+    limits = find(parse(render(nginx_rate_limit_enabled=off)), "limit_req")
+    assert {args[0] for args in limits} == {"zone=elsewhere", "zone=untrusted"}
 
 
 @pytest.mark.parametrize(
@@ -398,7 +451,10 @@ def test_a_request_id_is_the_clients_only_if_it_is_harmless(render: Render) -> N
 def test_strangers_names_get_no_certificate_and_no_answer(render: Render) -> None:
     stranger = strangers(parse(render()))
     assert own(stranger, "server_name") == [["~."]]
-    assert own(stranger, "return") == [["444"]]
+    found = {" ".join(block["args"]): block["block"] for block in blocks(stranger, "location")}
+    assert own(found["/"], "try_files") == [["/none", "@error"]]
+    # Not even an error is told to them.
+    assert [own(found[name], "return") for name in ("@error", "= /_error")] == [[["444"]]] * 2
     assert own(stranger, "ssl_reject_handshake") == [["on"]]
     assert not any("default_server" in args for args in own(stranger, "listen"))
     assert own(stranger, "ssl_certificate") == []
@@ -407,7 +463,8 @@ def test_strangers_names_get_no_certificate_and_no_answer(render: Render) -> Non
 def test_plain_http_is_sent_to_a_name_of_ours_and_keeps_its_method(render: Render) -> None:
     parsed = parse(render(nginx_server_addresses=["192.0.2.7", "2001:db8::7"]))
     plain = {" ".join(block["args"]): block["block"] for block in blocks(server(parsed, ":80"), "location")}
-    assert own(plain["/"], "return") == [["308", "https://$fortress_https_host$request_uri"]]
+    assert own(plain["/"], "try_files") == [["/none", "@https"]]
+    assert own(plain["@https"], "return") == [["308", "https://$fortress_https_host$request_uri"]]
     assert maps(parsed, "$fortress_https_host") == {
         "default": "iris.fortress.test",
         "192.0.2.7": "192.0.2.7",
@@ -467,6 +524,84 @@ def test_each_line_of_the_access_log_is_json(render: Render) -> None:
         "upstream_addr", "upstream_status", "upstream_response_time", "http_version", "ssl_protocol",
     }  # fmt: skip
     assert all(isinstance(entry[number], int) for number in ("msec", "status", "bytes", "request_time"))
+
+
+def test_no_text_of_a_client_is_longer_in_the_log_than_its_bound(render: Render) -> None:
+    """With every byte written as six, and upstream fields of ten attempts, a line stays below 4096 bytes."""
+    parsed = parse(render())
+    [[_, _, *parts]] = find(parsed, "log_format")
+    length = 0
+    for part in re.split(r"(\$\w+)", "".join(parts)):
+        if not part.startswith("$fortress_log_"):
+            assert part not in {"$remote_user", "$request_uri", "$host", "$http_user_agent", "$request_method"}, part
+            length += len(part)
+            continue
+        rules = maps(parsed, part)
+        [source] = [block["args"][0] for block in blocks(parsed, "map") if block["args"][1] == part]
+        assert rules.pop("default") == source
+        [(pattern, shortened)] = rules.items()
+        [bound] = map(int, re.findall(r"[{](\d+)[}]", pattern))
+        pattern = pattern[1:].replace("?<", "?P<")
+        assert not re.search(pattern, "x" * bound)
+        match = re.search(pattern, "x\n" * bound)
+        assert match
+        name = shortened[1:].removesuffix("...")
+        assert shortened.endswith("...") and match[name] == ("x\n" * bound)[:bound]
+        length += 6 * bound if part in ("$fortress_log_user", "$fortress_log_agent") else 2 * bound
+    # The rest: a request id of the client, numbers, and what nginx says about the instances it asked.
+    assert length + 128 + 200 + 10 * 4 * 25 < 4096
+
+
+@pytest.mark.parametrize(
+    ("limit", "upstream", "number", "logged"),
+    [
+        ("PASSED", "", 17, True),
+        ("DELAYED", "", 17, True),
+        # Without a limit, where a load is measured.
+        ("", "127.0.0.1:8001", 17, True),
+        ("REJECTED", "", 1, True),
+        ("REJECTED", "", 5, True),
+        ("REJECTED", "", 6, False),
+        ("", "", 17, False),
+        ("", "", 99, False),
+        ("REJECTED", "", 700, True),
+        ("REJECTED", "", 1000, True),
+    ],
+)
+def test_of_what_was_refused_uncounted_some_is_logged(
+    render: Render, limit: str, upstream: str, number: int, logged: bool
+) -> None:
+    parsed = parse(render())
+
+    def decide(variable: str, value: str) -> str:
+        rules = maps(parsed, variable)
+        hits = [result for rule, result in rules.items() if rule[0] == "~" and re.search(rule[1:], value)]
+        return str((hits or [rules["default"]])[0])
+
+    counted = decide("$fortress_counted", f"{limit}:{upstream}")
+    assert decide("$fortress_log_it", f"{counted}:{number}") == str(int(logged))
+    assert find(parsed, "access_log")[0] == ["/var/log/nginx/access.log", "fortress", "if=$fortress_log_it"]
+
+
+def test_the_kernel_bounds_a_log_and_a_timer_puts_it_aside_at_half_of_that(render: Render) -> None:
+    tree = render(nginx_log_file_size_mb=10, nginx_log_files=3)
+    unit = (tree / "etc/systemd/system/nginx.service.d/fortress.conf").read_text().splitlines()
+    assert {"LimitFSIZE=10M", "Wants=nginx-logrotate.timer"} <= set(unit)
+    # Otherwise the kernel would end who reaches it.
+    assert [line for line in unit if line.startswith("ExecStart=")] == [
+        "ExecStart=",
+        "ExecStart=/usr/bin/env --ignore-signal=XFSZ /usr/sbin/nginx -g 'daemon on; master_process on;'",
+    ]
+    rotation = (tree / "etc/logrotate.d/nginx").read_text().split("\n")
+    assert {"    size 5120k", "    rotate 2"} <= set(rotation)
+
+
+def test_nginx_has_connections_for_many_addresses_that_have_all_they_may(render: Render) -> None:
+    parsed = parse(render())
+    [[connections]], [[files]] = find(parsed, "worker_connections"), find(parsed, "worker_rlimit_nofile")
+    base = DataLoader().load_from_file(str(ROOT / "roles" / "base" / "defaults" / "main.yml"))
+    assert int(connections) >= 19 * base["base_connections_per_address"]
+    assert int(files) >= 2 * int(connections)
 
 
 def test_a_users_own_directives_stand_in_the_https_server(render: Render) -> None:
