@@ -101,10 +101,11 @@ class Crowd:
             while time.monotonic() < self.end:
                 try:
                     ask()
-                except OSError:
+                except OSError as error:
                     with self.lock:
                         self.refused += 1
-                    time.sleep(0.01)
+                    if isinstance(error, ConnectionRefusedError):
+                        time.sleep(0.01)
 
         threads = [threading.Thread(target=work) for _ in range(self.wanted["connections"])]
         for thread in threads:

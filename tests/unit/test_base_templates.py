@@ -118,7 +118,7 @@ def test_a_mirror_stands_for_the_distribution_and_its_security_updates(security:
 
 def test_the_journal_is_kept_and_bounded() -> None:
     path = "etc/systemd/journald.conf.d/fortress-journal.conf"
-    assert {"Storage=persistent", "SystemMaxUse=500M"} <= set(lines(path))
+    assert {"Storage=persistent", "SystemMaxUse=500M", "RateLimitBurst=1000"} <= set(lines(path))
     assert {"SystemMaxUse=2G", "MaxRetentionSec=7day"} <= set(
         lines(path, base_journal_max_size="2G", base_journal_max_age="7day")
     )
