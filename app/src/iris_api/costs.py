@@ -40,7 +40,7 @@ def measure(directory: Path, engine: EngineName, skops_trusted: Sequence[str], *
     half of them is not tried, and its time follows from that of smaller ones.
     """
     seconds = seconds or SECONDS
-    command = [sys.executable, "-m", "iris_api.costs", str(directory), engine, str(seconds / 2), *skops_trusted]
+    command = [sys.executable, "-P", "-m", "iris_api.costs", str(directory), engine, str(seconds / 2), *skops_trusted]
     # Whatever this process can import, the estimator's own module for one.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     try:

@@ -201,6 +201,12 @@ class Manifest(_Part):
         """Names of the features in the model's order."""
         return [feature.name for feature in self.features]
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Names of the files it vouches for, with the sha256 of each."""
+        converted = {self.onnx.artifact: self.onnx.sha256} if self.onnx else {}
+        return {self.artifact: self.sha256, **converted}
+
     def class_name(self, value: Label) -> str:
         """Return the name of a class of this manifest."""
         return next(each.name for each in self.classes or [] if each.value == value)
