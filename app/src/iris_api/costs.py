@@ -20,7 +20,7 @@ from iris_api.settings import Settings
 
 # As many rows as an instance hands to an engine at once, where nobody sets another limit.
 LARGEST_BATCH = max(int(Settings.model_fields[name].default) for name in ("max_rows", "max_batch_rows"))
-LARGEST_VALUES = 100_000
+LARGEST_VALUES = int(Settings.model_fields["max_values"].default)
 # Within which a model must be loaded and have answered, by each engine.
 SECONDS = 60
 # Calls of a size are repeated for so long.

@@ -90,6 +90,14 @@ class Store:
                     f"{self.home / kind / name} is not on this host, or not whole. Deploy it from the control node."
                 )
 
+    def has(self, deployment: Deployment) -> bool:
+        """Whether the release and the model of a deployment are here, whole."""
+        try:
+            self.require(deployment)
+        except Problem:
+            return False
+        return True
+
     def write(self, deployment: Deployment) -> None:
         """Put a deployment on the disk: all of it, or nothing."""
         path = self.path(deployment)
