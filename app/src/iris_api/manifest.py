@@ -60,7 +60,10 @@ class Feature(_Part):
     @model_validator(mode="after")
     def _ranges_nest(self) -> Self:
         if not self.minimum <= self.training_minimum <= self.training_maximum <= self.maximum:
-            raise ValueError("minimum <= training_minimum <= training_maximum <= maximum does not hold")
+            raise ValueError(
+                f"the sample has values from {self.training_minimum:g} to {self.training_maximum:g}, which are not all "
+                f"between minimum {self.minimum:g} and maximum {self.maximum:g}"
+            )
         return self
 
 
