@@ -164,7 +164,7 @@ def test_a_missing_feature_is_named(pack: Pack, capsys: pytest.CaptureFixture[st
         (LinearRegression().fit(DATA[:, :3], CLASSES), [], "takes 3 features, but the sample has 4"),
         (LogisticRegression(max_iter=1000).fit(DATA, CLASSES), ["--classes=a,b"], "2 names were given"),
         (DummyRegressor().fit(DATA, CLASSES), ["--target=colour"], "there is no column 'colour'"),
-        (DummyRegressor().fit(DATA, CLASSES), ["--name=My Model"], "name: String should match pattern"),
+        (DummyRegressor().fit(DATA, CLASSES), ["--name=My Model"], "--name is 'My Model'"),
         (DummyRegressor().fit(DATA, CLASSES), ["--features=/nowhere"], "/nowhere: cannot be read"),
     ],
 )
@@ -180,7 +180,7 @@ def test_what_makes_no_bundle_is_refused(
 
 def test_a_value_that_is_no_number_is_named_by_row_and_column(pack: Pack, capsys: pytest.CaptureFixture[str]) -> None:
     pack(LinearRegression().fit(DATA, CLASSES), targets=SPECIES[CLASSES], code=1)
-    assert "row 2 has 'setosa' for what it is, which is no finite number" in capsys.readouterr().err
+    assert "line 2 has 'setosa', which is no finite number, for what it is" in capsys.readouterr().err
 
 
 def test_a_bundle_is_not_overwritten_unawares(pack: Pack, capsys: pytest.CaptureFixture[str]) -> None:

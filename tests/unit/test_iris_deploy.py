@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -218,3 +219,22 @@ def test_a_full_disk_keeps_nobody_from_going_on(bench: Bench, capsys: pytest.Cap
 def test_an_answer_must_be_what_the_golden_sample_promises(answer: dict[str, object], agrees: bool) -> None:
     sample = {"input": {}, "prediction": 2, "probabilities": [0.1, 0.9]}
     assert _agrees(json.loads(json.dumps(answer)), sample) is agrees
+
+
+@pytest.mark.parametrize("part", ["release", "model"])
+@pytest.mark.parametrize(
+    "name", ["../../etc", "/etc", "a/b", "..", ".", "", ".draft", "a\nb", "a\0b", "-x", "a b", "x" * 201, "a\n"]
+)
+def test_a_name_that_would_lead_elsewhere_is_refused(bench: Bench, part: str, name: str) -> None:
+    known = asdict(bench.deployment())
+    with pytest.raises(Problem, match=f"The {part} .* is no name of a folder here"):
+        Deployment(**known | {part: name})
+    # Nor is what somebody wrote there taken.
+    good = bench.goes_through(Deployment(**known))
+    (bench.store.path(good) / "deployment.json").write_text(json.dumps(known | {part: name}))
+    assert bench.store.current is None
+
+
+def test_the_names_that_are_given_are_taken(bench: Bench) -> None:
+    assert bench.deployment("1.0.0-acf76db7c1-cp313", "iris-forest-1.0.0_rc.1-1ae5a9508f")
+    assert bench.deployment("1.0.0+local.3-acf76db7c1-cp311", "0-0-0")

@@ -1,11 +1,17 @@
 """A model bundle: a directory with an artifact and the manifest.json that describes it and vouches for it."""
 
+import errno
 import hashlib
+import os
+import stat
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from iris_api.manifest import MANIFEST, Manifest
+
+# Bytes; a manifest of a thousand features has less than one million.
+LARGEST_MANIFEST = 16_000_000
 
 
 class BundleError(Exception):
@@ -15,17 +21,21 @@ class BundleError(Exception):
 def read_manifest(directory: Path) -> Manifest:
     """Read and check the manifest of a bundle."""
     path = directory / MANIFEST
+    return parse_manifest(
+        path, _read(path, LARGEST_MANIFEST, "IRIS_API_MODEL_DIR must name the directory of a model bundle.")
+    )
+
+
+def parse_manifest(path: Path, content: bytes) -> Manifest:
+    """Check the content of a manifest, which was read from `path`; raise BundleError where an instance would."""
     try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise BundleError(
-            f"{path}: cannot be read ({error.strerror}). IRIS_API_MODEL_DIR must name the directory of a model bundle."
-        ) from None
+        return Manifest.model_validate_json(content)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(map(str, problem["loc"])) or "the file"
+        found = "" if isinstance(problem["input"], dict | list | bytes) else f", and not {problem['input']!r:.80}"
         raise BundleError(
-            f"{path}: {where}: {problem['msg']}. Make the bundle anew: iris-model pack, or make model for ours."
+            f"{path}: {where}: {problem['msg']}{found}. Make the bundle anew: iris-model pack, or make model for ours."
         ) from None
 
 
@@ -35,13 +45,34 @@ def read_file(directory: Path, name: str, sha256: str) -> bytes:
     Whoever opens it opens these very bytes: a pickle runs code, and the file could be exchanged in between.
     """
     path = directory / name
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror}). Install the whole bundle again.") from None
+    content = _read(path, None, "Install the whole bundle again.")
     if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise BundleError(
             f"{path}: its sha256 is {found}, but {MANIFEST} says {sha256}: it was damaged or exchanged "
             "and has not been opened. Install the whole bundle again."
         )
     return content
+
+
+def read_regular(path: Path, largest: int | None = None) -> bytes:
+    """Return the content of a regular file of at most `largest` bytes; raise OSError for anything else.
+
+    A bundle may come from anywhere: a link would show a file that is not its own, a pipe would never end.
+    """
+    # A pipe must not be waited for.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        if largest is not None and about.st_size > largest:
+            raise OSError(errno.EFBIG, f"it has {about.st_size} bytes, and {largest} are allowed")
+        return file.read()
+
+
+def _read(path: Path, largest: int | None, remedy: str) -> bytes:
+    try:
+        return read_regular(path, largest)
+    except OSError as error:
+        reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise BundleError(f"{path}: cannot be read ({reason}). {remedy}") from None

@@ -1,18 +1,22 @@
 """`iris-model`: make, check and show model bundles."""
 
 import argparse
-import csv
+import errno
 import importlib.util
-import json
+import io
+import os
+import signal
 import sys
+import warnings
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from iris_api.bundle import BundleError, read_manifest
 from iris_api.card import model_card
-from iris_api.manifest import Label, json_schema
+from iris_api.manifest import Name, json_schema
+from iris_api.samples import SampleError, read_features, read_sample
 from iris_api.settings import Settings
 
 _TRUSTED: tuple[str, ...] = Settings.model_fields["skops_trusted"].default
@@ -23,19 +27,56 @@ class UsageError(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says; return its exit code."""
-    given = _parser().parse_args(arguments)
+    """Do what the command line says; return its exit code: 0, 1 for a refusal, 130 for an interruption."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    # A name or a file's name may have letters that the terminal has not.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    ended = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        given.run(given)
-    except (UsageError, BundleError) as error:
-        print(f"iris-model: {error}", file=sys.stderr)
-        return 1
+        with warnings.catch_warnings():
+            # What matters to whoever packs is said below, in one line.
+            warnings.simplefilter("ignore")
+            given.run(given)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads has enough. Python would complain of the same once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return _complain("interrupted; nothing was written.", 130)
+    except (UsageError, SampleError, BundleError) as error:
+        return _complain(str(error))
+    except SystemExit as error:
+        return _complain(f"the model ended the program while it was loaded or asked (exit code {error.code}).")
+    except (Exception, RecursionError) as error:
+        if given.traceback:
+            raise
+        what = (
+            "it needs more memory than there is"
+            if isinstance(error, MemoryError)
+            else f"{type(error).__name__}: {error}"
+        )
+        return _complain(f"failed unexpectedly: {what}. `iris-model --traceback {given.command} ...` says where.")
+    finally:
+        signal.signal(signal.SIGTERM, ended)
     return 0
+
+
+def _complain(text: str, code: int = 1) -> int:
+    print(f"iris-model: {' '.join(text.split())}", file=sys.stderr)
+    return code
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="iris-model", description="Make, check and show model bundles.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument("--traceback", action="store_true", help="show where an unexpected error came from")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     train = commands.add_parser(
         "train", help="train the models that come with the project, the default one if none is named"
@@ -71,6 +112,13 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("--models-dir", type=Path, default=Path("models"), metavar="DIR", help="default: ./models")
     pack.add_argument("--replace", action="store_true", help="write over a bundle of the same name and version")
     pack.add_argument("--no-onnx", action="store_true", help="leave out the conversion to ONNX")
+    pack.add_argument(
+        "--proof-seconds",
+        type=float,
+        default=300,
+        metavar="N",
+        help="give up after so long if it is not proven yet that ONNX Runtime answers alike; default: %(default)s",
+    )
     _add_trusted(pack)
     pack.set_defaults(run=_pack)
 
@@ -115,46 +163,94 @@ def _train(given: argparse.Namespace) -> None:
             manifest = train(name, directory)
         except PackError as error:
             raise UsageError(f"{name}: {error}") from error
+        except OSError as error:
+            raise _unwritable(directory, error) from None
         print(f"{directory}: {_summary(manifest.metrics)}")
 
 
 def _pack(given: argparse.Namespace) -> None:
+    directory = _directory(given)
+    names, rows, targets = read_sample(given.sample, given.target)
+    features = read_features(given.features, names) if given.features else {}
+    try:
+        artifact = given.artifact.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{given.artifact}: cannot be read ({error.strerror}). Give the file of your model.") from None
+    if not artifact:
+        raise UsageError(
+            f"{given.artifact}: it is empty. Save the model again: joblib.dump(model, {given.artifact.name!r})."
+        )
+    if not given.no_onnx and importlib.util.find_spec("skl2onnx") is None:
+        raise UsageError("skl2onnx, which converts, is not installed: pip install 'iris-api[pack]', or --no-onnx.")
+    # scikit-learn takes a second to import: what is wrong above is said at once.
+    import numpy as np
+
     from iris_api.packing import About, PackError, Sample, pack
 
-    directory: Path = given.models_dir / given.name / given.version
-    if given.artifact.suffix not in {".joblib", ".skops"}:
-        raise UsageError(f"{given.artifact}: the model must be a file that ends in .joblib or .skops.")
-    if directory.exists() and not given.replace:
-        raise UsageError(f"{directory} is there already. Give another --version, or --replace.")
-    names, rows, targets = _read_sample(given.sample, given.target)
     about = About(
         given.name,
         given.version,
         given.description or f"The model {given.name}.",
         target=given.target or "label",
-        features=_read_features(given.features, names) if given.features else {},
-        class_names=given.classes.split(",") if given.classes else None,
+        features=features,
+        class_names=_class_names(given.classes),
         training={"data": given.sample.name, "samples": len(rows)},
     )
     try:
-        artifact = given.artifact.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{given.artifact}: cannot be read ({error.strerror}).") from None
-    import numpy as np
-
-    sample = Sample(names, np.array(rows, dtype=np.float64), targets)
-    name = f"model{given.artifact.suffix}"
-    if not given.no_onnx and importlib.util.find_spec("skl2onnx") is None:
-        raise UsageError("skl2onnx, which converts, is not installed: pip install 'iris-api[pack]', or --no-onnx.")
-    try:
         manifest = pack(
-            directory, about, name, artifact, sample, skops_trusted=given.skops_trusted, onnx=not given.no_onnx
+            directory,
+            about,
+            f"model{given.artifact.suffix}",
+            artifact,
+            Sample(names, np.array(rows, dtype=np.float64), targets),
+            skops_trusted=given.skops_trusted,
+            onnx=not given.no_onnx,
+            proof_seconds=given.proof_seconds,
         )
     except PackError as error:
         raise UsageError(str(error)) from error
+    except OSError as error:
+        raise _unwritable(directory, error) from None
     print(f"{directory}: {manifest.task}, {len(names)} features. {_summary(manifest.metrics)}".rstrip())
     print(f"ONNX: {'proven equal' if manifest.onnx else manifest.no_onnx_reason}")
     print(f"Deploy it: fortress_model_name: {given.name}, fortress_model_version: {given.version}")
+
+
+def _directory(given: argparse.Namespace) -> Path:
+    """Return where the bundle goes, or refuse what could not become one before anything is read."""
+    for option, value in (("--name", given.name), ("--version", given.version)):
+        try:
+            TypeAdapter(Name).validate_python(value)
+        except ValidationError:
+            raise UsageError(
+                f"{option} is {value!r:.100}: it becomes a folder's name, so give at most 64 small letters, digits and "
+                ". _ -, of which the first is a letter or digit."
+            ) from None
+    if given.artifact.suffix not in {".joblib", ".skops"}:
+        raise UsageError(
+            f"{given.artifact}: the model must be a file that ends in .joblib or .skops. Of a pickle make one: "
+            "joblib.dump(pickle.load(open('model.pkl', 'rb')), 'model.joblib')."
+        )
+    directory: Path = given.models_dir / given.name / given.version
+    if os.path.lexists(directory) and not given.replace:
+        raise UsageError(f"{directory} is there already. Give another --version, or --replace.")
+    above = next(folder for folder in directory.parents if os.path.lexists(folder))
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        why = "you may not write there" if above.is_dir() else "it is no folder"
+        raise UsageError(f"{above}: the bundle cannot be written ({why}). Give another --models-dir.")
+    return directory
+
+
+def _class_names(given: str | None) -> list[str] | None:
+    names = [name.strip() for name in given.split(",")] if given else None
+    if names and (len(set(names)) != len(names) or "" in names):
+        raise UsageError(f"--classes is {given!r}: each class needs a name of its own, say no,yes.")
+    return names
+
+
+def _unwritable(directory: Path, error: OSError) -> UsageError:
+    remedy = "Make room" if error.errno == errno.ENOSPC else "Give another --models-dir, or change whose it is"
+    return UsageError(f"{directory}: cannot be written ({error.strerror}: {error.filename}). {remedy}. Nothing was.")
 
 
 def _check(given: argparse.Namespace) -> None:
@@ -177,71 +273,6 @@ def _show(given: argparse.Namespace) -> None:
 
 def _schema(_given: argparse.Namespace) -> None:
     print(json_schema(), end="")
-
-
-def _read_sample(path: Path, target: str | None) -> tuple[list[str], list[list[float]], list[Label] | None]:
-    """Read names, rows and, if there is such a column, targets."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            head, *lines = [line for line in csv.reader(file) if line] or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path}: cannot be read as CSV ({error}).") from None
-    head = [name.strip() for name in head]
-    if len(lines) < 2:
-        raise UsageError(f"{path}: it needs a header with the features' names and at least two rows.")
-    if len(set(head)) != len(head):
-        raise UsageError(f"{path}: two columns have the same name.")
-    if target is not None and target not in head:
-        raise UsageError(f"{path}: there is no column {target!r}; there are {', '.join(head)}.")
-    rows: list[list[float]] = []
-    targets: list[Label] = []
-    for number, line in enumerate(lines, 2):
-        if len(line) != len(head):
-            raise UsageError(f"{path}: row {number} has {len(line)} values, the header has {len(head)}.")
-        cells = dict(zip(head, line, strict=True))
-        if target is not None:
-            targets.append(_label(cells.pop(target)))
-        rows.append([_number(path, number, name, text) for name, text in cells.items()])
-    return [name for name in head if name != target], rows, targets if target is not None else None
-
-
-def _number(path: Path, row: int, name: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if value - value != 0:
-        raise UsageError(
-            f"{path}: row {row} has {text!r} for {name}, which is no finite number. If it is what is to be predicted: "
-            f"--target {name}"
-        )
-    return value
-
-
-def _label(text: str) -> Label:
-    """Return a number where the text is one: the model's classes may be 0 and 1, or no and yes."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text.strip()
-
-
-def _read_features(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    from iris_api.packing import FeatureText
-
-    known = {each.name for each in fields(FeatureText)}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        features = {name: FeatureText(**about) for name, about in content.items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise UsageError(f"{path}: cannot be read as a JSON object ({error}).") from None
-    except TypeError:
-        raise UsageError(f"{path}: each feature takes an object with some of {', '.join(sorted(known))}.") from None
-    if unknown := [name for name in features if name not in names]:
-        raise UsageError(f"{path}: the sample has no feature {unknown[0]!r}; it has {', '.join(names)}.")
-    return features
 
 
 def _summary(metrics: dict[str, float]) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from iris_api.manifest import Manifest
 from iris_api.onnx_engine import DTYPES, INPUT, OnnxEngine
+from iris_api.progress import Progress, Watched
 
 ARTIFACT = "model.onnx"
 # How far probabilities, and values relative to their size, may be apart. Classes may not.
@@ -37,16 +38,22 @@ class Converted:
     about: dict[str, Any]
 
 
-def convert(estimator: Any, manifest: Manifest, rows: Table) -> Converted:
-    """Return the first conversion, in double precision if possible, that is proven equal on all points."""
-    points = proof_points(estimator, manifest, rows)
+def convert(estimator: Any, manifest: Manifest, rows: Table, progress: Progress | None = None) -> Converted:
+    """Return the first conversion, in double precision if possible, that is proven equal on all points.
+
+    Raise ConversionError where there is none, and TooLongError where the time is over that `progress` gives.
+    """
+    progress = progress or Progress()
+    watched = Watched(estimator, progress)
+    points = proof_points(watched, manifest, rows, progress)
     reasons = []
     for precision in DTYPES:
         try:
             content, output = _to_onnx(estimator, manifest, precision)
             engine = _open(content, precision, output)
-            largest = largest_difference(estimator, manifest, engine, points)
+            largest = largest_difference(watched, manifest, engine, points)
         except ConversionError as error:
+            progress.expect(sum(map(len, points.values())))
             reasons.append(f"{precision}: {error}")
             continue
         proof = {
@@ -86,7 +93,7 @@ def _open(content: bytes, precision: str, output: str) -> OnnxEngine:
         raise ConversionError(f"it does not load ({type(error).__name__}: {_first_line(error)})") from error
 
 
-def proof_points(estimator: Any, manifest: Manifest, rows: Table) -> dict[str, Table]:
+def proof_points(estimator: Any, manifest: Manifest, rows: Table, progress: Progress) -> dict[str, Table]:
     """Return where both must agree: where data are, where they could be, and where the answer turns."""
     chance = np.random.default_rng(_SEED)
     least, greatest = rows.min(axis=0), rows.max(axis=0)
@@ -95,6 +102,8 @@ def proof_points(estimator: Any, manifest: Manifest, rows: Table) -> dict[str, T
     golden = [[sample.input[name] for name in manifest.feature_names] for sample in manifest.golden_samples]
     grid = _grid(least, greatest)
     within = chance.uniform(least, greatest, (_RANDOM_POINTS, len(least)))
+    # To find the borders, and to compare.
+    progress.expect(2 * (len(rows) + len(grid) + _RANDOM_POINTS) + (_HALVINGS + 2) * _BORDER_PAIRS + _RANDOM_POINTS)
     return {
         "training data": rows,
         "grid over the training ranges": grid,

@@ -20,7 +20,7 @@ from iris_api.settings import Settings
 
 # As many rows as an instance hands to an engine at once, where nobody sets another limit.
 LARGEST_BATCH = max(int(Settings.model_fields[name].default) for name in ("max_rows", "max_batch_rows"))
-LARGEST_VALUES = 100_000
+LARGEST_VALUES = int(Settings.model_fields["max_values"].default)
 # Within which a model must be loaded and have answered, by each engine.
 SECONDS = 60
 # Calls of a size are repeated for so long.
@@ -40,7 +40,7 @@ def measure(directory: Path, engine: EngineName, skops_trusted: Sequence[str], *
     half of them is not tried, and its time follows from that of smaller ones.
     """
     seconds = seconds or SECONDS
-    command = [sys.executable, "-m", "iris_api.costs", str(directory), engine, str(seconds / 2), *skops_trusted]
+    command = [sys.executable, "-P", "-m", "iris_api.costs", str(directory), engine, str(seconds / 2), *skops_trusted]
     # Whatever this process can import, the estimator's own module for one.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     try:

@@ -100,7 +100,7 @@ def create_app() -> Application:
     settings = Settings.from_environ(os.environ)
     notify(f"STATUS=Loading {settings.model_dir}")
     try:
-        model = Model.load(settings.model_dir, settings.engine, settings.skops_trusted)
+        model = Model.load(settings.model_dir, settings.engine, settings.skops_trusted, settings.memory_max)
         app = build_app(settings, model)
         asyncio.run(answer_golden_samples(app, model.manifest, model.engine.tolerance))
     except BundleError as error:

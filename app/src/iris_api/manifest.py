@@ -60,7 +60,10 @@ class Feature(_Part):
     @model_validator(mode="after")
     def _ranges_nest(self) -> Self:
         if not self.minimum <= self.training_minimum <= self.training_maximum <= self.maximum:
-            raise ValueError("minimum <= training_minimum <= training_maximum <= maximum does not hold")
+            raise ValueError(
+                f"the sample has values from {self.training_minimum:g} to {self.training_maximum:g}, which are not all "
+                f"between minimum {self.minimum:g} and maximum {self.maximum:g}"
+            )
         return self
 
 
@@ -200,6 +203,12 @@ class Manifest(_Part):
     def feature_names(self) -> list[str]:
         """Names of the features in the model's order."""
         return [feature.name for feature in self.features]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Names of the files it vouches for, with the sha256 of each."""
+        converted = {self.onnx.artifact: self.onnx.sha256} if self.onnx else {}
+        return {self.artifact: self.sha256, **converted}
 
     def class_name(self, value: Label) -> str:
         """Return the name of a class of this manifest."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
 from iris_api.bundle import BundleError, read_manifest
+from iris_api.engine_choice import why_too_large
 from iris_api.manifest import MANIFEST, Label, Manifest
 
 logger = logging.getLogger(__name__)
@@ -51,10 +52,16 @@ class Model:
         self._by_value = {each[0]: Prediction(*each) for each in self._classes}
 
     @classmethod
-    def load(cls, directory: Path, engine: EngineChoice = "auto", skops_trusted: Sequence[str] = ()) -> Self:
-        """Load the bundle in a directory, or raise BundleError."""
+    def load(
+        cls,
+        directory: Path,
+        engine: EngineChoice = "auto",
+        skops_trusted: Sequence[str] = (),
+        memory_max: int | None = None,
+    ) -> Self:
+        """Load the bundle in a directory, or raise BundleError; `auto` heeds how many bytes of memory there may be."""
         manifest = read_manifest(directory)
-        return cls(manifest, _load_engine(directory, manifest, engine, skops_trusted))
+        return cls(manifest, _load_engine(directory, manifest, engine, skops_trusted, memory_max))
 
     def predict(self, rows: Sequence[Sequence[float]]) -> list[Prediction | None]:
         """Answer all rows with one call of the engine, in their order.
@@ -75,12 +82,16 @@ class Model:
         return Prediction(*self._classes[probabilities.index(max(probabilities))], probabilities)
 
 
-def _load_engine(directory: Path, manifest: Manifest, choice: EngineChoice, skops_trusted: Sequence[str]) -> Engine:
+def _load_engine(
+    directory: Path, manifest: Manifest, choice: EngineChoice, skops_trusted: Sequence[str], memory_max: int | None
+) -> Engine:
     """Load one engine and import nothing of the other: scikit-learn alone takes a second, and memory."""
     if choice != "sklearn":
         from iris_api.onnx_engine import OnnxEngine, why_unproven
 
         reason = why_unproven(manifest)
+        if reason is None and choice == "auto":
+            reason = why_too_large(manifest, memory_max)
         if reason is None:
             return OnnxEngine.load(directory, manifest)
         if choice == "onnx":
@@ -88,7 +99,7 @@ def _load_engine(directory: Path, manifest: Manifest, choice: EngineChoice, skop
                 f"{directory / MANIFEST}: the model cannot be served by ONNX Runtime: {reason}. Pack it again, or set "
                 "IRIS_API_ENGINE=sklearn (or auto, which takes what there is)."
             )
-        logger.info("Serving by scikit-learn, because the model cannot be served by ONNX Runtime: %s", reason)
+        logger.info("Serving by scikit-learn, and not by ONNX Runtime: %s", reason)
     from iris_api.sklearn_engine import SklearnEngine
 
     return SklearnEngine.load(directory, manifest, skops_trusted)

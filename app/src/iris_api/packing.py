@@ -1,13 +1,14 @@
 """Makes model bundles: from an estimator, the data it was trained on and what people know about both."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import io
 import json
 import platform
-import shutil
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from iris_api.conversion import ARTIFACT, ConversionError, convert
 from iris_api.costs import MeasurementError, measure
 from iris_api.manifest import MANIFEST, RESERVED, EngineName, Label, Manifest, Reference
 from iris_api.model import EngineChoice, Model
+from iris_api.progress import Progress, TooLongError
+from iris_api.samples import FeatureText
 from iris_api.selftest import is_golden
 from iris_api.sklearn_engine import features_of, open_artifact, task_of
 
@@ -32,22 +35,14 @@ Table = NDArray[np.float64]
 BINS = 5
 # How far beyond the sample a value may lie, in widths of the sample's range, where nobody says what is possible.
 HEADROOM = 10
+# Of what a number can be.
+LARGEST = sys.float_info.max
 # Another processor may round the last bits differently; a wrong model is further off than this.
 GOLDEN_TOLERANCE = 1e-9
 
 
 class PackError(Exception):
     """What was given makes no bundle; the message says what to change."""
-
-
-@dataclass(frozen=True)
-class FeatureText:
-    """What people know about a feature and its numbers don't tell."""
-
-    description: str = ""
-    unit: str = ""
-    minimum: float | None = None
-    maximum: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,8 +87,12 @@ def pack(
     golden: Sequence[Sequence[float]] | None = None,
     skops_trusted: Sequence[str] = (),
     onnx: bool = True,
+    proof_seconds: float | None = None,
 ) -> Manifest:
-    """Write the bundle of an artifact, proven by loading it as an instance would."""
+    """Write the bundle of an artifact, proven by loading it as an instance would.
+
+    Raise PackError where that can't be, and OSError where it can't be written; then nothing was.
+    """
     try:
         estimator = open_artifact(Path(artifact_name), artifact, skops_trusted)
     except BundleError as error:
@@ -107,11 +106,17 @@ def pack(
         content["no_onnx_reason"] = manifest.no_onnx_reason
     else:
         try:
-            converted = convert(estimator, manifest, sample.rows)
+            with Progress(proof_seconds) as progress:
+                converted = convert(estimator, manifest, sample.rows, progress)
             content["onnx"] = converted.about
             files[ARTIFACT] = converted.content
         except ConversionError as error:
             content["no_onnx_reason"] = str(error)
+        except TooLongError as error:
+            raise PackError(
+                f"The proof that ONNX Runtime answers as the model does takes too long: {error}. Give it more time, "
+                f"say --proof-seconds {error.enough}, or leave ONNX out: --no-onnx."
+            ) from None
     return write(directory, files, content, skops_trusted)
 
 
@@ -120,7 +125,12 @@ def _validate(content: Mapping[str, Any]) -> Manifest:
         return Manifest.model_validate(content)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        raise PackError(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}.") from None
+        where, found = [str(each) for each in problem["loc"]], problem["input"]
+        if where[:1] == ["features"] and len(where) > 1:
+            # By its name, and not by its number.
+            where[:2] = [f"feature {content['features'][int(where[1])]['name']!r}"]
+        value = "" if isinstance(found, dict | list) else f", but is {found!r:.80}"
+        raise PackError(f"{': '.join(where)}: {problem['msg']}{value}.") from None
 
 
 def check(directory: Path, engine: EngineChoice = "auto", skops_trusted: Sequence[str] = ()) -> Model:
@@ -145,8 +155,7 @@ def write(
     """Write a bundle beside its place, check and measure it and then move it there: no half of one is ever seen."""
     manifest = _validate(content)
     engines: list[EngineName] = ["sklearn", "onnx"] if manifest.onnx else ["sklearn"]
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=directory.parent) as staging:
+    with _made(directory.parent), tempfile.TemporaryDirectory(prefix=".new-", dir=directory.parent) as staging:
         new, old = Path(staging, "new"), Path(staging, "old")
         new.mkdir()
         for name, data in files.items():
@@ -159,11 +168,29 @@ def write(
         except MeasurementError as error:
             raise PackError(str(error)) from error
         manifest = _write_manifest(new, {**content, "costs": costs})
-        if directory.exists():
-            directory.rename(old)
-        new.rename(directory)
-        shutil.rmtree(old, ignore_errors=True)
+        try:
+            if directory.exists():
+                directory.rename(old)
+            new.rename(directory)
+        except BaseException:
+            if old.exists() and not directory.exists():
+                old.rename(directory)
+            raise
     return manifest
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; where what follows fails, take away the ones that were made."""
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for each in made:
+            with contextlib.suppress(OSError):
+                each.rmdir()
+        raise
 
 
 def _write_manifest(directory: Path, content: Mapping[str, Any]) -> Manifest:
@@ -208,6 +235,11 @@ def _describe(
         raise PackError(f"The target cannot be called {about.target}: an answer has a key of that name.")
     predicted = _predict(estimator, sample.rows)
     classes = [_plain(value) for value in estimator.classes_] if task == "classification" else None
+    if classes is not None and len(classes) < 2:
+        raise PackError(
+            f"The model knows the class {', '.join(map(repr, classes))} alone and answers nothing else. Train it "
+            "with rows of at least two classes."
+        )
     probabilities = _gives_probabilities(estimator, sample.rows, predicted)
     if golden is None:
         golden = _choose_golden(estimator, sample.rows, predicted, probabilities)
@@ -217,6 +249,12 @@ def _describe(
     target: dict[str, Any] = {"name": about.target, "description": about.target_description, "unit": about.target_unit}
     known = [_plain(value) for value in predicted] if sample.targets is None else list(sample.targets)
     if classes is None:
+        for number, value in enumerate(known, 1):
+            if isinstance(value, str):
+                raise PackError(
+                    f"Row {number} of the sample has {value!r} for the target {about.target}, but the model answers "
+                    "numbers. Give a sample whose target is one in each row."
+                )
         target["reference"] = reference(np.array(known, dtype=np.float64))
     return {
         "format": 3,
@@ -277,8 +315,8 @@ def _feature(name: str, values: Table, text: FeatureText) -> dict[str, Any]:
         "name": name,
         "description": text.description or name.replace("_", " ").capitalize(),
         "unit": text.unit,
-        "minimum": least - headroom if text.minimum is None else text.minimum,
-        "maximum": greatest + headroom if text.maximum is None else text.maximum,
+        "minimum": max(least - headroom, -LARGEST) if text.minimum is None else text.minimum,
+        "maximum": min(greatest + headroom, LARGEST) if text.maximum is None else text.maximum,
         "training_minimum": least,
         "training_maximum": greatest,
         "reference": reference(values),

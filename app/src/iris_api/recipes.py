@@ -17,7 +17,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from iris_api.manifest import Manifest
-from iris_api.packing import About, FeatureText, Sample, dump, pack, scores
+from iris_api.packing import About, Sample, dump, pack, scores
+from iris_api.samples import FeatureText
 
 SEED = 1
 HELD_OUT = 0.2

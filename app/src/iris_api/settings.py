@@ -41,6 +41,8 @@ class Settings(BaseModel):
     """Name of the deployed release, shown by /health/ready and /metrics."""
     deployment: Annotated[str, Field(max_length=64)] = ""
     """Id of the deployment: release, settings, unit and model together. Shown by /health/ready."""
+    memory_max: Annotated[int, Field(ge=1)] | None = None
+    """Bytes that the unit's MemoryMax allows; `auto` takes no engine that needs more. None: no bound is known."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     request_deadline: Annotated[float, Field(ge=0.1, le=3600)] = 4
     """Seconds from the arrival of a request's body to its answer; what would take longer is refused or ended."""

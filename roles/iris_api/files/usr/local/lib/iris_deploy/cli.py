@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from . import Failure, Problem
+from . import Failure, Problem, memory
 from .history import Event, History, now, what_differs
 from .rollout import Rollout, address_of, unit_of
 from .store import HOME, Deployment, Store
@@ -41,6 +41,8 @@ class Settings:
     """Seconds that a deployment may take."""
     settle: float
     """Seconds between two instances."""
+    check_memory: bool
+    """Whether a deployment that needs more memory than there is is refused."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,16 @@ class Host:
             return deployment
         return find_target(self.store, self.history, request.part, request.to)
 
+    def require_memory(self, new: Deployment) -> None:
+        """Refuse a new deployment for which there is not memory enough, before anything is touched."""
+        if self.settings.check_memory and new != self.store.current:
+            try:
+                need = memory.ask_need(self.store, new)
+            except memory.UnknownError as unknown:
+                print(f"memory was not checked: {unknown}", flush=True)
+            else:
+                memory.require(need, new, self.settings.instances, memory.Available.here())
+
     def require_no_hold(self) -> None:
         """Refuse where somebody keeps deployments off."""
         if self.hold_file.exists():
@@ -129,6 +141,8 @@ def perform(host: Host, request: Request) -> dict[str, Any]:
         rollout = host.rollout(new)
         if not rollout.needed:
             return {"changed": False, "message": f"{new} runs already."}
+        if request.kind == "deploy":
+            host.require_memory(new)
         started = time.monotonic()
         host.history.append(Event.about("begun", request.who, new, old, why=request.kind))
         try:
@@ -215,7 +229,11 @@ def deploy(host: Host, options: argparse.Namespace) -> dict[str, Any]:
             "Name another model or application, or say that you mean it: `make deploy`.",
         }
     host.require_no_hold()
-    return {"changed": True, "message": f"{new} would be deployed."} if options.dry_run else submit(host, request)
+    if options.dry_run:
+        if host.store.has(new):
+            host.require_memory(new)
+        return {"changed": True, "message": f"{new} would be deployed."}
+    return submit(host, request)
 
 
 def rollback(host: Host, options: argparse.Namespace) -> dict[str, Any]:

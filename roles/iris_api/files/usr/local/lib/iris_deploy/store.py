@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -17,6 +18,7 @@ from . import Problem
 HOME = Path("/opt/iris-api")
 ENVIRONMENT = "iris-api.env"
 UNIT = "iris-api@.service"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 # Somebody may just have put a release there and be about to deploy it.
 FRESH_SECONDS = 3600
 
@@ -37,6 +39,12 @@ class Deployment:
     """The settings of its instances, as systemd reads them: a variable a line."""
     unit: str
     """Text of iris-api@.service."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no folder's name: it becomes part of paths that root reads and writes."""
+        for part, name in (("release", self.release), ("model", self.model)):
+            if not NAME.fullmatch(name):
+                raise Problem(f"The {part} {name!r:.100} is no name of a folder here. Deploy it from the control node.")
 
     @property
     def app(self) -> str:
@@ -81,6 +89,14 @@ class Store:
                 raise Problem(
                     f"{self.home / kind / name} is not on this host, or not whole. Deploy it from the control node."
                 )
+
+    def has(self, deployment: Deployment) -> bool:
+        """Whether the release and the model of a deployment are here, whole."""
+        try:
+            self.require(deployment)
+        except Problem:
+            return False
+        return True
 
     def write(self, deployment: Deployment) -> None:
         """Put a deployment on the disk: all of it, or nothing."""
