@@ -680,7 +680,7 @@ def single_rows(attacker: Attacker) -> Awaitable[None]:
 
 
 def refused_bodies(attacker: Attacker) -> Awaitable[None]:
-    wrong = padded(rows(ROWS).replace(b"[", b"[0,", 1), BODY)
+    wrong = padded(rows(ROWS - 1).replace(b"[", b"[0,", 1), BODY)
     deep = b"[" * (BODY // 2) + b"]" * (BODY // 2)
     names = json.dumps({f"n{n}": 0 for n in range(5000)}).encode()[:BODY]
     return attacker.shots(30, [attacker.request("POST", "/predict", body) for body in (wrong, deep, names)])
