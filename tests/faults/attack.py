@@ -667,6 +667,12 @@ def slowest_call(attacker: Attacker) -> Awaitable[None]:
     return attacker.shots(30, [attacker.most_rows()])
 
 
+def batches_of_all_sizes(attacker: Attacker) -> Awaitable[None]:
+    # Whatever an instance takes for too long, for long and for short: some are just below each border.
+    sizes = [ROWS * percent // 100 for percent in (1, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90)]
+    return attacker.shots(30, [attacker.request("POST", "/predict", rows(size)) for size in sizes])
+
+
 def largest_batch(attacker: Attacker) -> Awaitable[None]:
     return attacker.shots(30, attacker.largest())
 
@@ -709,6 +715,7 @@ KINDS = {
         Kind("single rows beyond the limit", single_rows, ("200",), password=True, model=True),
         Kind("the slowest call of the model", slowest_call, ("200", "503"), password=True, short=True, model=True),
         Kind("the largest batches", largest_batch, ("200", "503"), password=True, model=True),
+        Kind("batches of all sizes", batches_of_all_sizes, ("200",), password=True, model=True),
         Kind("the slowest call, not waited for", not_waited_for, ("not waited for",), password=True, model=True),
         Kind("bodies that are refused", refused_bodies, ("422",), password=True),
         Kind("abandoned uploads, with a password", abandoned_uploads, ("not waited for",), password=True),
