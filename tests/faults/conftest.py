@@ -13,7 +13,7 @@ from typing import Any
 
 import joblib
 import pytest
-from table import Row
+from table import AttackRow, Row
 from testinfra.host import Host
 from traffic import HERE, Traffic
 
@@ -109,21 +109,41 @@ def record(request: pytest.FixtureRequest) -> Record:
     return record
 
 
-# As in the table: first what the load itself does, last what takes the host down.
-ORDER = ("control", "instances", "deployments", "gateway", "secrets", "monitoring", "disk", "power")
+@pytest.fixture
+def record_attack(request: pytest.FixtureRequest) -> Callable[[AttackRow], None]:
+    """Keep what an attack did for its table in docs/faults.md."""
+
+    def record(row: AttackRow) -> None:
+        request.config.stash.setdefault(ATTACKS, []).append(row)
+        print(row)
+
+    return record
+
+
+# As in the tables: first what the load itself does, then what takes the host down, last what needs the limits.
+ORDER = ("control", "instances", "deployments", "gateway", "secrets", "monitoring", "disk", "power", "attack")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files into their order."""
-    items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
+    """Put the files of this folder into their order, and leave those of others where they are."""
+    places = [place for place, item in enumerate(items) if item.path.parent == HERE]
+    ours = sorted(
+        (items[place] for place in places), key=lambda item: ORDER.index(item.path.stem.removeprefix("test_"))
+    )
+    for place, item in zip(places, ours, strict=True):
+        items[place] = item
 
 
 ROWS = pytest.StashKey[list[Row]]()
+ATTACKS = pytest.StashKey[list[AttackRow]]()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Leave a record of a complete run in which every test passed."""
     file = os.environ.get(RECORD)
     if file and exitstatus == 0:
-        rows = session.config.stash.get(ROWS, [])
-        Path(file).write_text(json.dumps([row.as_json() for row in rows], indent=1))
+        kept = {
+            "faults": [row.as_json() for row in session.config.stash.get(ROWS, [])],
+            "attacks": [row.as_json() for row in session.config.stash.get(ATTACKS, [])],
+        }
+        Path(file).write_text(json.dumps(kept, indent=1))

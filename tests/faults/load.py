@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass, field
 from clients import KINDS, Client, Closings, Failed, Site
 
 RATE = 36.0
-"""Requests a second of each kind."""
+"""Requests a second of each kind, where nobody says another rate."""
 PATIENCE = 20.0
-"""Seconds after which a client gives a request up."""
+"""Seconds after which a client gives a request up, likewise."""
 
 
 @dataclass
@@ -51,9 +51,18 @@ class Seen:
 class Load:
     """Sends requests at their times, however long the answers take."""
 
-    def __init__(self, site: Site, run: str, inputs: list[list[float]], classes: dict[str, list[int]]) -> None:
+    def __init__(
+        self,
+        site: Site,
+        run: str,
+        inputs: list[list[float]],
+        classes: dict[str, list[int]],
+        rate: float = RATE,
+        patience: float = PATIENCE,
+    ) -> None:
         """Take inputs, and for each version of the model the classes that it gives them."""
         self.site, self.run, self.inputs, self.classes = site, run, inputs, classes
+        self.rate, self.patience = rate, patience
         self.seen = {kind: Seen() for kind in KINDS}
         self.tasks: set[asyncio.Task[None]] = set()
         self.end = float("inf")
@@ -71,13 +80,13 @@ class Load:
         due, number = time.monotonic() + offset, 0
         while due < self.end:
             # Not in step with the other kinds, or the round robin would give each kind an instance of its own.
-            at = due + random.uniform(0, 1 / RATE)
+            at = due + random.uniform(0, 1 / self.rate)
             await asyncio.sleep(at - time.monotonic())
             number += 1
             task = asyncio.create_task(self.ask(client, kind, f"{self.run}-{kind.split()[0]}-{number}", at))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
-            due += 1 / RATE
+            due += 1 / self.rate
 
     async def ask(self, client: Client, kind: str, identity: str, due: float) -> None:
         """Send one request and keep what became of it."""
@@ -89,7 +98,7 @@ class Load:
         seen.sent += 1
         seen.late_ms = max(seen.late_ms, (began - due) * 1000)
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self.patience):
                 answer = await client.ask(identity, body)
             if answer.status != 200:
                 raise Failed(f"status {answer.status}: {answer.body.decode(errors='replace')}")
@@ -110,7 +119,7 @@ class Load:
         loop = asyncio.get_running_loop()
         commands = asyncio.StreamReader()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
-        kinds = [asyncio.create_task(self.go(kind, place / RATE / len(KINDS))) for place, kind in enumerate(KINDS)]
+        kinds = [asyncio.create_task(self.go(kind, place / self.rate / len(KINDS))) for place, kind in enumerate(KINDS)]
         print("warm", flush=True)
         while await commands.readline():
             self.begin()
@@ -127,7 +136,8 @@ def main() -> None:
     site = Site(given["address"], given["name"], given["trust"], f"Basic {login}", f"fortress-faults/{given['run']}")
     with open(given["cases"], encoding="utf-8") as file:
         cases = json.load(file)
-    load = Load(site, given["run"], cases["inputs"], cases["classes"])
+    rate, patience = given.get("rate", RATE), given.get("patience", PATIENCE)
+    load = Load(site, given["run"], cases["inputs"], cases["classes"], rate, patience)
     # A pause of the collector would look like one of the server.
     gc.collect()
     gc.freeze()

@@ -1,18 +1,20 @@
-"""Writes what the tests measured into docs/faults.md, between the markers: `python tests/faults/table.py RECORD`."""
+"""Writes what the tests measured into docs/faults.md, between its markers: `python tests/faults/table.py RECORD`."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from siege import Attack, Polite
 from traffic import Kind
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
 BEGIN, END = "<!-- written by make faults -->\n", "<!-- until here -->\n"
+ATTACKS_BEGIN = "<!-- attacks, written by make faults -->\n"
 # What the tests note where nothing was left that could have answered.
 OUTAGES = ("nothing else can answer", "answered with 502")
 HEAD = (
@@ -25,6 +27,20 @@ HEAD = (
     "slowest (ms)",
     "recovery (s)",
 )
+ATTACK_HEAD = (
+    "attack",
+    "requests begun",
+    "connections (held)",
+    "MB",
+    "what came back",
+    "polite: sent",
+    "failed",
+    "p99 (ms)",
+    "longest gap (s)",
+    "late (ms)",
+)
+# Of what came back, that is.
+MOST_ANSWERS = 4
 
 
 @dataclass(frozen=True)
@@ -75,9 +91,47 @@ def apart(numbers: Iterable[float]) -> str:
     return " / ".join(f"{number:.0f}" for number in numbers) if any(numbers) else "0"
 
 
-def table(rows: list[Row]) -> str:
+@dataclass(frozen=True)
+class AttackRow:
+    """What one attack sent, and what a polite client felt of it."""
+
+    name: str
+    model: str
+    attack: Attack
+    polite: Polite
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for the record."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, given: dict[str, Any]) -> AttackRow:
+        """Return it from the record."""
+        return cls(**given | {"attack": Attack(**given["attack"]), "polite": Polite(**given["polite"])})
+
+    def cells(self) -> list[str]:
+        """Return it as a line of the table."""
+        attack, polite = self.attack, self.polite
+        common = sorted(attack.answers.items(), key=lambda answer: -answer[1])
+        others = sum(count for _, count in common[MOST_ANSWERS:])
+        answers = [f"{answer}: {count}" for answer, count in common[:MOST_ANSWERS]]
+        return [
+            self.name,
+            str(attack.requests),
+            f"{attack.connections} ({attack.held})",
+            f"{attack.bytes / 1e6:.1f}",
+            ", ".join([*answers, *([f"others: {others}"] if others else [])]),
+            str(polite.sent),
+            str(polite.failed),
+            f"{polite.p99_ms:.0f}",
+            f"{polite.gap_s:.1f}",
+            f"{polite.late_ms:.0f}",
+        ]
+
+
+def table(rows: Iterable[Row | AttackRow], head: Sequence[str] = HEAD) -> str:
     """Return the table in Markdown."""
-    lines = [list(HEAD), ["---", *["---:"] * (len(HEAD) - 1)], *(row.cells() for row in rows)]
+    lines = [list(head), ["---", *["---:"] * (len(head) - 1)], *(row.cells() for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -94,14 +148,34 @@ def summary(rows: list[Row]) -> str:
 
 
 def write(rows: list[Row], page: Path = PAGE) -> None:
-    """Put the table between the markers."""
-    before, begin, rest = page.read_text().partition(BEGIN)
+    """Put the table of the faults between its markers."""
+    put(f"{summary(rows)}\n{table(rows)}", BEGIN, page)
+
+
+def write_attacks(rows: list[AttackRow], page: Path = PAGE) -> None:
+    """Put the tables of the attacks, one for each model, between their markers."""
+    polite = [row.polite for row in rows]
+    lines = [f"{sum(each.failed for each in polite)} of {sum(each.sent for each in polite)} polite requests failed.\n"]
+    for model in dict.fromkeys(row.model for row in rows):
+        lines.append(f"Served is the model `{model}`:\n")
+        lines.append(table([row for row in rows if row.model == model], ATTACK_HEAD))
+    put("\n".join(lines), ATTACKS_BEGIN, page)
+
+
+def put(text: str, begin: str, page: Path) -> None:
+    """Put a text behind one marker and before the next END."""
+    before, found, rest = page.read_text().partition(begin)
     _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"{page} has lost its markers {BEGIN.strip()} and {END.strip()}: the table has no place.")
-    page.write_text(f"{before}{BEGIN}\n{summary(rows)}\n{table(rows)}\n{END}{after}")
+    if not found or not end:
+        raise SystemExit(f"{page} has lost its markers {begin.strip()} and {END.strip()}: the table has no place.")
+    page.write_text(f"{before}{begin}\n{text}\n{END}{after}")
 
 
 if __name__ == "__main__":
-    write([Row.from_json(row) for row in json.loads(Path(sys.argv[1]).read_text())])
+    record = json.loads(Path(sys.argv[1]).read_text())
+    # A run of some tests alone has nothing to say about the others.
+    if record["faults"]:
+        write([Row.from_json(row) for row in record["faults"]])
+    if record["attacks"]:
+        write_attacks([AttackRow.from_json(row) for row in record["attacks"]])
     print(f"{PAGE} is written.")

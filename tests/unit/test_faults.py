@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
+import json
+import math
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,7 +24,9 @@ from h2.events import StreamEnded
 
 sys.path.insert(0, str(ROOT / "tests" / "faults"))
 
+import attack
 import clients
+import siege
 import table
 import traffic
 
@@ -215,6 +219,154 @@ def test_a_failure_while_an_instance_lived_is_not_left_out_of_the_sum() -> None:
 def test_a_page_without_a_place_for_the_table_is_left_alone(tmp_path: Path) -> None:
     page = tmp_path / "faults.md"
     page.write_text("something else\n")
-    with pytest.raises(SystemExit, match="lost its markers"):
-        table.write([], page)
+    for begin in (table.BEGIN, table.ATTACKS_BEGIN):
+        with pytest.raises(SystemExit, match="lost its markers"):
+            table.put("a table", begin, page)
     assert page.read_text() == "something else\n"
+
+
+def attacker(site: clients.Site) -> attack.Attacker:
+    """One that goes on for half a second."""
+    found = attack.Attacker(site.address, site.name, None, "iris", 0.5)
+    found.ports = {443: site.port, 80: site.port}
+    return found
+
+
+def of_kind(how: attack.How) -> attack.Kind:
+    return attack.Kind("test", how, ())
+
+
+def test_a_flood_counts_every_answer_once_however_it_is_cut(certificate: Path) -> None:
+    answered = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        nonlocal answered
+        for _ in range(3):
+            for status in (b"200", b"404"):
+                await reader.readuntil(b"\r\n\r\n")
+                for byte in b"HTTP/1.1 %s X\r\ncontent-length: 2\r\n\r\n{}" % status:
+                    writer.write(bytes([byte]))
+                    await writer.drain()
+                answered += 1
+
+    async def run() -> None:
+        async with server(certificate, "http/1.1", talk) as site:
+            one = attacker(site)
+            sent = await one.run(of_kind(lambda one: one.flood(1, 2 * one.request("GET", "/"), 2)))
+        found = sent.answers["200"] + sent.answers["404"]
+        # The last one may have been on its way when the time was over.
+        assert answered - 2 <= found <= answered > 6, (answered, sent)
+        assert sent.held == 1 < sent.connections
+        assert sent.answers["closed"] >= sent.connections - 1
+        assert sent.requests >= found
+
+    asyncio.run(run())
+
+
+def test_shots_wait_for_a_body_but_not_for_one_of_an_answer_to_head(certificate: Path) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        while True:
+            request = await reader.readuntil(b"\r\n\r\n")
+            writer.write(ANSWER[: -len(BODY)] if request.startswith(b"HEAD") else ANSWER)
+
+    async def run() -> None:
+        async with server(certificate, "http/1.1", talk) as site:
+            one = attacker(site)
+            requests = [one.request("HEAD", "/"), one.request("GET", "/")]
+            sent = await one.run(of_kind(lambda one: one.shots(50, requests)))
+        assert sent.answers.keys() <= {"200", "no answer until the end"}
+        assert sent.answers["200"] >= 10 > sent.connections
+
+    asyncio.run(run())
+
+
+def test_half_sent_requests_are_held_and_replaced_when_they_are_closed(certificate: Path) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        await reader.readuntil(b"half")
+        if number > 3:
+            await reader.read()
+
+    async def run() -> None:
+        async with server(certificate, "http/1.1", talk) as site:
+            one = attacker(site)
+            sent = await one.run(of_kind(lambda one: one.hold(5, 100, b"half")))
+        assert (sent.held, sent.connections, sent.requests) == (5, 8, 8), sent
+        assert sent.answers == {"closed": 3, "held to the end": 5}
+
+    asyncio.run(run())
+
+
+def test_the_largest_batches_are_legal(certificate: Path) -> None:
+    one = attack.Attacker("127.0.0.1", "localhost", "Basic x", "iris", 1)
+    for request in (one.most_rows(), *one.largest()):
+        head, _, body = request.partition(b"\r\n\r\n")
+        assert f"content-length: {len(body)}".encode() in head.lower() and b"Authorization: Basic x" in head
+        content = json.loads(body)
+        values = content if isinstance(content, list) else content["inputs"][0]["data"]
+        assert len(values) == attack.ROWS * (1 if isinstance(content, list) else len(attack.FEATURES))
+    assert {len(request.partition(b"\r\n\r\n")[2]) for request in one.largest()} == {attack.BODY}
+
+
+def test_statuses_of_http2_are_read_as_nginx_writes_them() -> None:
+    frames = [
+        attack.frame(attack.SETTINGS, 0, 0, b"123456"),
+        attack.frame(attack.HEADERS, attack.END_HEADERS, 1, b"\x88\x76"),
+        attack.frame(attack.HEADERS, attack.END_HEADERS, 3, b"\x20\x48\x03503\x76"),
+        attack.frame(attack.RST_STREAM, 0, 3, attack.CANCEL),
+        attack.frame(attack.GOAWAY, 0, 0, bytes(8)),
+    ]
+    data = b"".join(frames)
+    assert attack.statuses(data[:-1]) == (["200", "503", "stream reset"], frames[-1][:-1])
+    assert attack.statuses(data) == (["200", "503", "stream reset", "GOAWAY"], b"")
+
+
+def test_every_attack_says_what_must_come_back() -> None:
+    assert all(kind.expected for kind in attack.KINDS.values())
+    assert 2 <= sum(kind.short for kind in attack.KINDS.values()) <= 4
+
+
+def seen(answered: list[tuple[float, float]], failures: list[float] = [], late_ms: float = 1) -> dict[str, object]:  # noqa: B006
+    return {
+        "sent": len(answered) + len(failures),
+        "ok": len(answered),
+        "late_ms": late_ms,
+        "answered": [[began, ended, "iris-api@1"] for began, ended in answered],
+        "failures": [{"began": began, "reason": "no answer"} for began in failures],
+    }
+
+
+def test_what_the_polite_client_felt() -> None:
+    fresh = seen([(10.0, 10.1), (13.0, 13.05)], [11.0], late_ms=7)
+    kept = seen([(10.5, 10.52)])
+    polite = siege.Polite.of({"fresh": fresh, "kept": kept}, 10.0, 14.0)
+    assert (polite.sent, polite.ok, polite.failed, polite.late_ms) == (4, 3, 1, 7)
+    assert polite.p99_ms == polite.slowest_ms == pytest.approx(100)
+    assert polite.gap_s == pytest.approx(13.05 - 10.52)
+    assert polite.failures == ["+1.00 s: no answer"]
+
+
+def test_a_polite_client_that_got_nothing_waited_all_the_time() -> None:
+    polite = siege.Polite.of({"fresh": seen([], [10.5])}, 10.0, 14.0)
+    assert (polite.gap_s, polite.p99_ms) == (4.0, math.inf)
+
+
+def test_percentile_is_a_value_that_was_measured() -> None:
+    hundred = [float(number) for number in range(100, 0, -1)]
+    assert siege.percentile(hundred, 99) == 99
+    assert siege.percentile(hundred[:50], 99) == 100
+
+
+def test_the_attacks_have_tables_of_their_own(tmp_path: Path) -> None:
+    page = tmp_path / "faults.md"
+    page.write_text(f"{table.BEGIN}kept\n{table.END}between\n{table.ATTACKS_BEGIN}old\n{table.END}after\n")
+    answers = {"503": 10, "200": 7, "a": 1, "b": 1, "c": 1, "d": 1}
+    sent = siege.Attack(requests=21, connections=3, held=2, bytes=1_230_000, answers=answers)
+    polite = siege.Polite.of({"fresh": seen([(10.0, 10.1)], [11.0])}, 10.0, 12.0)
+    rows = [table.AttackRow("HEAD", model, sent, polite) for model in ("iris", "slow")]
+    table.write_attacks([table.AttackRow.from_json(json.loads(json.dumps(row.as_json()))) for row in rows], page)
+    text = page.read_text()
+    assert text.startswith(f"{table.BEGIN}kept\n{table.END}between\n") and text.endswith("after\n")
+    assert "old" not in text and "2 of 4 polite requests failed" in text
+    assert (
+        text.count("| HEAD | 21 | 3 (2) | 1.2 | 503: 10, 200: 7, a: 1, b: 1, others: 2 | 2 | 1 | 100 | 1.9 | 1 |") == 2
+    )
