@@ -127,7 +127,10 @@ def inexact(value: object) -> str | None:
         return None
     if nearest == value:
         return None
-    return f"The integer {value} is not held exactly by a float of 64 bits; the nearest that is: {nearest}"
+    return (
+        f"The integer {value} is not held exactly by a float of 64 bits, with which the model computes. "
+        f"The nearest that is: {nearest}; send that, or a decimal."
+    )
 
 
 def _require_exact(rows: list[tuple[str, dict[str, Any]]]) -> None:
