@@ -57,7 +57,7 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if self._undecided:
             (cycle, handler), self._undecided = self._undecided, None
-            if cycle.more_body or self.transport.is_closing():
+            if cycle.more_body:
                 super()._start_asgi_task(cycle, self.app)
             else:
                 handler(cycle.scope, bytes(cycle.body), partial(self._reply, cycle))  # type: ignore[arg-type]
