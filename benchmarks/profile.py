@@ -24,7 +24,7 @@ PARTS = {
     "the event loop: read, write, wait": "the event loop",  # as servers/profiled.py calls it
     "HTTP: head in, head out, keep-alive": r"uvicorn\.protocols|iris_api\.protocol|benchmarks|limit:",
     "id, headers, way to the endpoint": r"iris_api\.(middleware|main|errors)",
-    "body to rows: JSON, validation": r"iris_api\.(rows|inference:(read_body|require_json|header))",
+    "body to rows: JSON, validation": r"iris_api\.(rows|inference:(RowCodec\.read|header))",
     "batching: queue, futures": r"iris_api\.batching",
     "the engine's call": r"iris_api\.(onnx_engine|sklearn_engine)",
     "numbers to predictions": r"iris_api\.model",

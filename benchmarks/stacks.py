@@ -76,14 +76,14 @@ class Stack:
     peer: bool = False
 
 
-def _gunicorn(setup: Setup, engine: str, *arguments: str) -> list[Server]:
-    """Start instances as the unit iris-api@ does."""
+def gunicorn(setup: Setup, engine: str, *arguments: str, source: Path = ROOT / "app" / "src") -> list[Server]:
+    """Start instances as the unit iris-api@ does, of the application in a folder."""
     return [
         Server(
             [setup.program("gunicorn"), "--config", "python:iris_api.gunicorn_conf", *arguments],
             port,
             {
-                "PYTHONPATH": f"{ROOT / 'app' / 'src'}:{SERVERS}",
+                "PYTHONPATH": f"{source}:{SERVERS}",
                 "IRIS_API_INSTANCE": str(number),
                 "IRIS_API_BASE_PORT": str(port - number + 1),
                 "IRIS_API_MODEL_DIR": str(setup.bundle),
@@ -161,11 +161,11 @@ STACKS = {
         Stack("limit", "bare ASGI", "app", _limit, constant=LIMIT_ANSWER),
         Stack(
             *("limit-own", "bare ASGI, our server", "app"),
-            lambda s: _gunicorn(s, "auto", "limit:app"),
+            lambda s: gunicorn(s, "auto", "limit:direct"),
             constant=LIMIT_ANSWER,
         ),
-        Stack("onnx", "Fortress, ONNX Runtime", "app", lambda s: _gunicorn(s, "onnx")),
-        Stack("sklearn", "Fortress, scikit-learn", "app", lambda s: _gunicorn(s, "sklearn")),
+        Stack("onnx", "Fortress, ONNX Runtime", "app", lambda s: gunicorn(s, "onnx")),
+        Stack("sklearn", "Fortress, scikit-learn", "app", lambda s: gunicorn(s, "sklearn")),
         Stack("naive", "naive", "app", _naive, naive_front=True),
         Stack(
             "mlserver",

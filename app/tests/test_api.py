@@ -6,10 +6,16 @@ import asyncio
 import json
 import logging
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import fastapi.routing
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from iris_api.main import build_app
@@ -83,6 +89,117 @@ def test_an_unexpected_error_is_logged_and_not_shown(broken: TestClient, caplog:
     assert record.__dict__["request_id"] == "find-me"
     assert record.exc_info and "secret internals" in str(record.exc_info[1])
     assert 'iris_api_requests_total{path="/predict",status="500"} 1.0' in broken.get("/metrics").text
+
+
+def paths(app: FastAPI, method: str = "GET") -> list[str]:
+    """Return every path that answers a method, the files of mounted directories included."""
+    found: list[str] = []
+    for route in fastapi.routing.iter_route_contexts(app.routes):
+        if method in (route.methods or ()):
+            assert route.path and "{" not in route.path
+            found.append(route.path)
+    for route in app.routes:
+        if method == "GET" and isinstance(route, Mount):
+            assert isinstance(route.app, StaticFiles)
+            for folder in route.app.all_directories:
+                found += [f"{route.path}/{file.relative_to(folder)}" for file in Path(folder).rglob("*.*")]
+    return found
+
+
+def test_the_paths_are_all_of_them(app: FastAPI) -> None:
+    found = paths(app)
+    assert {"/health", "/health/ready", "/metrics", "/docs", "/docs/start.js", "/openapi.json", "/v2"} < {*found}
+    assert {"/v2/models/iris", "/v2/models/iris/versions/1.0.0/ready", "/docs/swagger-ui-bundle.js"} < {*found}
+    model = "/v2/models/iris"
+    assert paths(app, "POST") == ["/predict", f"{model}/infer", f"{model}/versions/1.0.0/infer"]
+
+
+def test_head_has_the_status_and_headers_of_get_and_no_body(app: FastAPI, client: TestClient) -> None:
+    given = {"X-Request-ID": "same"}
+    for path in [*paths(app), "/predict", "/v2/models/iris/infer", "/nothing", "/docs/nothing"]:
+        get, head = client.get(path, headers=given), client.head(path, headers=given)
+        assert head.status_code == get.status_code, path
+        assert head.content == b"", path
+        # What the metrics say changes from one to the other.
+        left_out = {"content-length"} if path == "/metrics" else set()
+        assert "content-length" in head.headers, path
+        for name in {*get.headers, *head.headers} - left_out:
+            assert head.headers.get(name) == get.headers.get(name), (path, name)
+    assert 'iris_api_requests_total{path="/health",status="200"} 2.0' in client.get("/metrics").text
+
+
+def test_head_is_no_operation_of_the_documentation(client: TestClient) -> None:
+    operations = client.get("/openapi.json").json()["paths"]
+    assert {method for path in operations.values() for method in path} == {"get", "post"}
+
+
+def is_error(response: Any, status: int) -> bool:
+    error = response.json()
+    return (
+        response.status_code == status
+        and response.headers["content-type"] == "application/json"
+        and {"error", "code", "request_id"} <= error.keys()
+        and error["request_id"] == response.headers["x-request-id"]
+    )
+
+
+def test_an_unexpected_error_in_any_route_has_the_one_shape(
+    app: FastAPI, client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def explode(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("secret \ud800")
+
+    asked = [("GET", path) for path in paths(app)] + [("POST", path) for path in paths(app, "POST")]
+    monkeypatch.setattr(fastapi.routing, "run_endpoint_function", explode)
+    monkeypatch.setattr(StaticFiles, "get_response", explode)
+    monkeypatch.setattr(app, "openapi", explode)
+    for method, path in asked:
+        caplog.clear()
+        response = client.request(method, path)
+        assert is_error(response, 500), (method, path, response.text)
+        assert "secret" not in response.text
+        (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
+        assert record.__dict__["request_id"] == response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/docs/nothing", 404),
+        ("GET", "/docs/", 404),
+        ("GET", "/docs/%00", 404),
+        ("GET", "/docs/" + 300 * "a", 404),
+        ("GET", "/docs/%ff", 404),
+        ("GET", "/docs/..%2f..%2f__init__.py", 404),
+        ("POST", "/docs/swagger-ui.css", 405),
+        ("DELETE", "/docs/nothing", 405),
+        ("PUT", "/openapi.json", 405),
+        ("DELETE", "/v2", 405),
+        ("PATCH", "/v2/models/iris/infer", 405),
+    ],
+)
+def test_a_refusal_of_any_route_has_the_one_shape(client: TestClient, method: str, path: str, status: int) -> None:
+    response = client.request(method, path)
+    assert is_error(response, status), response.text
+    if status == 405:
+        assert response.headers["Allow"] == ("POST" if path.endswith("infer") else "GET, HEAD")
+
+
+def test_an_error_after_the_answer_began_is_logged_and_cuts_it_off(
+    app: FastAPI, client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> Iterator[str]:
+        yield "begun"
+        raise RuntimeError("reason")
+
+    @app.get("/broken")
+    async def begin() -> StreamingResponse:
+        return StreamingResponse(broken())
+
+    # This client tells the end of a connection from the end of an answer no better than that.
+    assert client.get("/broken").text == "begun"
+    (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
+    assert record.exc_info and "reason" in str(record.exc_info[1])
 
 
 def test_liveness_is_short(client: TestClient) -> None:

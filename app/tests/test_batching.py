@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -141,11 +140,20 @@ def together(app: FastAPI, bodies: Sequence[object], path: str = "/predict") -> 
     return asyncio.run(run())
 
 
-def test_the_clients_of_a_full_queue_are_told(settings: Settings, model: Model) -> None:
+@pytest.mark.parametrize(
+    ("path", "row"),
+    [
+        ("/predict", {"petal_length": 1, "petal_width": 1}),
+        (
+            "/v2/models/iris/infer",
+            {"inputs": [{"name": "input", "shape": [1, 2], "datatype": "INT64", "data": [1, 1]}]},
+        ),
+    ],
+)
+def test_the_clients_of_a_full_queue_are_told(settings: Settings, model: Model, path: str, row: object) -> None:
     app = build_app(settings.model_copy(update={"max_waiting_rows": 5}), model)
-    row = {"petal_length": 1, "petal_width": 1}
     statuses = {}
-    for response in together(app, [row] * 20):
+    for response in together(app, [row] * 20, path):
         statuses.setdefault(response.status_code, response)
     assert statuses.keys() == {200, 503}
     assert statuses[503].headers["Retry-After"] == "1"
@@ -182,40 +190,3 @@ def test_answers_keep_their_order_and_their_owner(settings: Settings, name: str,
     metrics = app.state.metrics.render().decode().splitlines()
     calls = next(float(line.split()[1]) for line in metrics if line.startswith("iris_api_batch_rows_count"))
     assert calls < 50
-
-
-def test_the_way_through_fastapi_gives_the_same_answers(settings: Settings, model: Model) -> None:
-    """The shortcut of the middleware is only shorter: body, status and headers are the same without it."""
-    direct, through = build_app(settings, model), build_app(settings, model)
-    through.context.shortcuts = {}
-    row = {"petal_length": 1.4, "petal_width": 0.2}
-    bodies = [
-        row,
-        [row, row],
-        {},
-        [],
-        [row, {}],
-        7,
-        row | {"x": 1},
-        row | {"petal_width": "1"},
-        [row] * 2000,
-        "x" * 2000,
-    ]
-    for body in bodies:
-        answers = []
-        for app in (direct, through):
-
-            async def ask(app: FastAPI = app, body: object = body) -> httpx2.Response:
-                transport = httpx2.ASGITransport(app)
-                async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
-                    return await client.post("/predict", json=body, headers={"X-Request-ID": "same"})
-
-            answers.append(asyncio.run(ask()))
-        short, long = answers
-        assert (short.status_code, short.content) == (long.status_code, long.content), json.dumps(body)
-        assert dict(short.headers) == dict(long.headers)
-    counts = [
-        [line for line in app.state.metrics.render().decode().splitlines() if "_total{" in line and "gc_" not in line]
-        for app in (direct, through)
-    ]
-    assert counts[0] == counts[1]

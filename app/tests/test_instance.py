@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_core import from_json
 
 from instance import EXAMPLE, WATCHDOG_SECONDS, Instance
 
@@ -176,6 +177,75 @@ def test_a_blocked_event_loop_is_replaced_and_says_where_it_stood(start: Start) 
     assert instance.request("POST", "/predict", EXAMPLE)[0] == 200
     (event,) = (event for event in instance.log if "stack" in event)
     assert "time.sleep(600)" in "".join(event["stack"])
+
+
+NASTY = [
+    *(b"\xff\xfe", b"%ff%fe", b"%0a%7b%22level%22:1%7d", b"%ed%a0%80", b"\x00"),
+    *(b"%00", b'"}', b"\\ud800", b"%e2%80%a8"),
+]
+
+
+def test_every_line_of_the_log_is_json_whatever_a_client_sends(start: Start) -> None:
+    """Parsed by a strict parser: one that takes neither NaN nor half of a surrogate pair."""
+    instance = start(arguments=["noisy:create()"])
+    instance.wait_until_ready()
+    asked = 0
+    for nasty in NASTY:
+        for message in (
+            b"GET /noise/%b HTTP/1.1\r\nHost: test\r\nUser-Agent: x\r\n" % nasty,
+            b"GET /noise/?%b HTTP/1.1\r\nHost: test\r\nUser-Agent: x\r\n" % nasty,
+            b"GET /noise/ HTTP/1.1\r\nHost: test\r\nUser-Agent: %b\r\n" % nasty,
+            b"GET /health HTTP/1.1\r\nHost: %b\r\nUpgrade: %b\r\nConnection: upgrade\r\n" % (nasty, nasty),
+            b"POST /predict HTTP/1.1\r\nHost: test\r\nX-Request-ID: %b\r\nContent-Length: 0\r\n" % nasty,
+            b"%b / HTTP/1.1\r\n" % nasty,
+        ):
+            with socket.create_connection(("127.0.0.1", instance.port), timeout=5) as connection:
+                connection.sendall(message + b"Connection: close\r\n\r\n")
+                answer = b"".join(iter(lambda: connection.recv(65536), b""))
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert b"\r\nx-request-id: " in head, answer
+            assert b" 200 OK" in head or from_json(body).keys() >= {"error", "code", "request_id"}, answer
+            asked += 1
+    instance.master.send_signal(signal.SIGTERM)
+    instance.wait_until_gone()
+    lines = instance.log_text.splitlines()
+    events = [from_json(line) for line in lines]
+    assert all(event.keys() >= {"time", "level", "logger", "message"} for event in events)
+    assert {"py.warnings", "stderr", "library", "uvicorn.error", "iris_api.middleware"} <= {
+        event["logger"] for event in events
+    }
+    assert len(lines) > asked
+
+
+def seconds_until_closed(connection: socket.socket) -> float:
+    began = time.monotonic()
+    assert connection.recv(65536) == b""
+    return time.monotonic() - began
+
+
+def test_a_connection_is_kept_for_as_long_as_the_setting_says(start: Start) -> None:
+    """Left to itself gunicorn closes it after 2 s, while the gateway believes it open."""
+    instance = start(IRIS_API_KEEPALIVE="4")
+    instance.wait_until_ready()
+    with socket.create_connection(("127.0.0.1", instance.port), timeout=20) as connection:
+        for _ in range(2):
+            connection.sendall(REQUEST % b"")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+            time.sleep(0.5)
+        assert 2.5 < seconds_until_closed(connection) < 10
+
+
+def test_an_instance_that_stops_waits_for_as_long_as_the_setting_says(start: Start) -> None:
+    """Left to itself gunicorn waits for 30 s, and systemd kills what is not gone after 20."""
+    instance = start(IRIS_API_GRACEFUL_TIMEOUT="3", IRIS_API_REQUEST_DEADLINE="1")
+    instance.wait_until_ready()
+    with socket.create_connection(("127.0.0.1", instance.port), timeout=20) as connection:
+        connection.sendall((REQUEST % b"")[:-9])
+        time.sleep(0.3)
+        instance.master.send_signal(signal.SIGTERM)
+        asked = time.monotonic()
+        instance.wait_until_gone(40)
+        assert 2 < time.monotonic() - asked < 15
 
 
 def test_a_request_in_flight_is_answered_when_the_instance_stops(start: Start) -> None:

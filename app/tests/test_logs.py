@@ -5,6 +5,7 @@ import logging
 import sys
 
 import pytest
+from pydantic_core import from_json
 
 from iris_api.logs import JsonFormatter
 
@@ -22,6 +23,23 @@ def test_an_event_is_one_line_whatever_is_in_it(monkeypatch: pytest.MonkeyPatch)
     event = json.loads(line)
     assert event["message"] == 'bad path\n"\u2028?'
     assert (event["level"], event["logger"], event["request_id"]) == ("error", "test", "abc")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        record("%d rows", "many"),
+        record("%s"),
+        record("ratio", ratio=float("nan")),
+        record("limit", limit={1: [float("inf"), "\ud800", b"\xff", {"x"}]}),
+        record("\ud800", **{"\udfff": 1}),
+    ],
+)
+def test_a_strict_parser_takes_whatever_was_logged(odd: logging.LogRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    line = JsonFormatter().format(odd)
+    assert line.isascii() and "\n" not in line
+    assert from_json(line).keys() >= {"time", "level", "logger", "message"}
 
 
 def test_an_exception_is_part_of_its_event(monkeypatch: pytest.MonkeyPatch) -> None:

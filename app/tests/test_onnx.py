@@ -199,3 +199,12 @@ def test_an_instance_says_which_engine_serves(start: Callable[..., Instance]) ->
     instance.wait_until_ready()
     assert instance.request("GET", "/health/ready")[1]["engine"] == "sklearn"
     assert instance.request("POST", "/predict", EXAMPLE)[1]["species"] == "virginica"
+
+
+def test_an_error_of_the_session_is_raised_and_not_written_between_the_lines_of_the_log(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    engine = Model.load(BUNDLE, "onnx").engine
+    with pytest.raises(Exception, match="ONNXRuntimeError"):
+        engine.run(np.ones((0, 2)))  # type: ignore[attr-defined]
+    assert capfd.readouterr() == ("", "")

@@ -78,11 +78,16 @@ def test_a_model_whose_row_has_more_values_than_a_request_may_have_is_not_served
         build_app(settings.model_copy(update={"max_values": 1}), model)
 
 
-def test_a_list_of_too_many_rows_is_refused(model: Model, settings: Settings) -> None:
-    with TestClient(build_app(settings.model_copy(update={"max_rows": 3}), model)) as client:
-        assert len(post(client, json.dumps(3 * [ROW])).json()) == 3
-        response = post(client, json.dumps(4 * [ROW]))
-    assert (response.status_code, response.json()["code"]) == (413, "too_many_rows")
+def test_a_list_of_too_many_rows_is_refused_and_one_of_just_enough_is_not(model: Model, settings: Settings) -> None:
+    with TestClient(build_app(settings.model_copy(update={"max_rows": 4}), model)) as client:
+        enough, too_many = (post(client, json.dumps(rows * [ROW])) for rows in (4, 5))
+        described = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["requestBody"]["content"]
+        tensors = [{"name": "input", "shape": [rows, 2], "datatype": "INT8", "data": 2 * rows * [1]} for rows in (4, 5)]
+        as_tensor = [client.post("/v2/models/iris/infer", json={"inputs": [tensor]}).status_code for tensor in tensors]
+    assert (enough.status_code, [answer["prediction"] for answer in enough.json()]) == (200, 4 * [2])
+    assert (too_many.status_code, too_many.json()["code"]) == (413, "too_many_rows")
+    assert described["application/json"]["schema"]["oneOf"][1]["maxItems"] == 4
+    assert as_tensor == [200, 413]
 
 
 def test_names_count_and_not_their_order(client: TestClient) -> None:

@@ -1,4 +1,4 @@
-"""What goes over the wire: the server may take a shorter way than uvicorn, but nobody must be able to tell."""
+"""What goes over the wire where the server takes a shorter way than uvicorn; test_differential compares the two."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from iris_api import inference
-from iris_api.main import Application, build_app
+from iris_api.inference import Endpoint
+from iris_api.main import build_app
 from iris_api.metrics import Metrics
+from iris_api.middleware import RequestContext
 from iris_api.model import Model
 from iris_api.protocol import Protocol
 from iris_api.settings import Settings
@@ -70,6 +71,41 @@ def test_an_answer_in_several_pieces_has_one_head() -> None:
     assert body == b"abcdef"
 
 
+def test_head_is_answered_at_once_and_its_connection_goes_on(settings: Settings, model: Model) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        for path in (b"/health", b"/docs", b"/predict"):
+            writer.write(b"HEAD %b HTTP/1.1\r\nHost: test\r\n\r\n" % path)
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 1)
+            assert head.startswith(b"HTTP/1.1 405 " if path == b"/predict" else b"HTTP/1.1 200 ")
+            assert re.search(rb"\r\ncontent-length: [1-9]", head)
+        return await say(b"GET /health HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")(reader, writer)
+
+    # What comes first is the next answer, not the body of the one before.
+    assert serve(build_app(settings, model), talk).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        b"\x00\xff\r\n\r\n",
+        b"GET /health HTTP/9.9\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nX-A: \x00\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nX\xff: a\r\n\r\n",
+        b"GET /%b HTTP/1.1\r\n\r\n" % (b"a" * 70_000),
+        b"GET /\xff HTTP/1.1\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_gets_the_one_shape_of_errors(settings: Settings, model: Model, malformed: bytes) -> None:
+    head, _, body = serve(build_app(settings, model), say(malformed)).partition(b"\r\n\r\n")
+    headers = dict(line.split(": ", 1) for line in head.decode().splitlines()[1:])
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert (headers["connection"], headers["content-type"]) == ("close", "application/json")
+    assert (headers["x-served-by"], int(headers["content-length"])) == ("iris-api@2", len(body))
+    error = json.loads(body)
+    assert (error["code"], error["request_id"]) == ("bad_request", headers["x-request-id"])
+
+
 # --- The way without a task
 
 ROW = {"petal_length": 1.4, "petal_width": 0.2}
@@ -91,7 +127,7 @@ def both_ways(
     answers, counts = [], []
     for directly in (True, False):
         if not directly:
-            monkeypatch.setattr(Application, "direct", None)
+            monkeypatch.setattr(RequestContext, "handler", lambda *_: None)
         app = build_app(settings, model)
         answer = serve(app, talk)
         answers.append(re.sub(rb"date: [^\r]*", b"date: now", answer))
@@ -100,6 +136,10 @@ def both_ways(
     return answers, counts
 
 
+INFER = "/v2/models/iris/infer"
+TENSOR = {"name": "input", "shape": [1, 2], "datatype": "FP64", "data": [1.4, 0.2]}
+ASKED = {"id": "r7", "inputs": [TENSOR]}
+OCTETS = {"inputs": [TENSOR], "parameters": {"binary_data_output": True}}
 WHOLE = request(ROW, JSON)
 CHUNKED = b"POST /predict HTTP/1.1\r\nHost: test\r\nX-Request-ID: same\r\nContent-Type: application/json\r\n"
 CHUNKED += b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -113,16 +153,23 @@ TALKS: dict[str, tuple[Sequence[bytes], str]] = {
     "another type": ([request(ROW, "Content-Type: text/plain")], "415"),
     "a long body": ([request(b" " * 2000, JSON)], "413"),
     "too many rows": ([request([1] * 300, JSON)], "413"),
-    "a long body of another type": ([request(b" " * 2000)], "415"),
+    "a long body of another type": ([request(b" " * 2000)], "413"),
     "a path in disguise": ([request(ROW, JSON, path="/%70redict?x=1")], "200"),
     "another path": ([request(ROW, JSON, path="/predictX")], "404"),
     "a body in pieces": ([WHOLE[:-30], WHOLE[-30:-5], WHOLE[-5:]], "200"),
     "a long body in pieces": ([request(b" " * 2000, JSON)[:-1500], b" " * 1500], "413"),
     "chunks": ([CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)], "200"),
-    "no chunks": ([CHUNKED + b"nonsense\r\n"], "400"),
     "a client that asks first": ([request(ROW, JSON, "Expect: 100-continue")[: -len(BODY)], BODY], "100 200"),
     "requests in one piece": ([request(ROW, JSON, close=False) * 3 + WHOLE], "200 200 200 200"),
     "requests cut in the middle": ([request({}, JSON, close=False) + WHOLE[:-7], WHOLE[-7:]], "422 200"),
+    "a tensor": ([request(ASKED, path=INFER)], "200"),
+    "a tensor for a version": ([request(ASKED, JSON, path="/v2/models/iris/versions/1.0.0/infer")], "200"),
+    "a tensor for octets": ([request(OCTETS, path=INFER)], "200"),
+    "a wrong tensor": ([request({"inputs": []}, path=INFER)], "400"),
+    "a tensor of another type": ([request(ASKED, "Content-Type: text/plain", path=INFER)], "415"),
+    "a long tensor": ([request(b" " * 2000, JSON, path=INFER)], "413"),
+    "a tensor in pieces": ([request(ASKED, path=INFER)[:-9], request(ASKED, path=INFER)[-9:]], "200"),
+    "a tensor and rows": ([request(ASKED, path=INFER, close=False) + WHOLE], "200 200"),
     "requests of two kinds": ([b"GET /health HTTP/1.1\r\nHost: a\r\nX-Request-ID: b\r\n\r\n" + WHOLE], "200 200"),
 }
 
@@ -137,7 +184,7 @@ def test_an_answer_without_a_task_is_the_same_to_the_byte(
     model = Model.load(settings.model_dir, engine)
     answers, counts = both_ways(settings, model, say(*pieces), monkeypatch)
     assert answers[0] == answers[1]
-    assert " ".join(re.findall(r"HTTP/1.1 (\d+)", answers[0].decode())) == statuses
+    assert " ".join(re.findall(r"HTTP/1.1 (\d+)", answers[0].decode(errors="replace"))) == statuses
     assert counts[0] == counts[1]
 
 
@@ -152,8 +199,9 @@ def test_a_whole_request_takes_no_task_and_one_in_pieces_does(
         start(self, cycle, app)
 
     monkeypatch.setattr(HttpToolsProtocol, "_start_asgi_task", count)
-    serve(build_app(settings, model), say(WHOLE))
-    assert tasks == []
+    for whole in (WHOLE, request(ASKED, path=INFER)):
+        serve(build_app(settings, model), say(whole))
+        assert tasks == []
     serve(build_app(settings, model), say(WHOLE[:-9], WHOLE[-9:]))
     assert len(tasks) == 1
 
@@ -192,14 +240,14 @@ def test_a_client_that_does_not_read_is_not_answered_without_end(
 ) -> None:
     """What is written ahead for it has a bound."""
     begun = 0
-    begin = inference.Predict.begin
+    submit = Endpoint.submit
 
     def count(self: Any, *arguments: Any) -> None:
         nonlocal begun
         begun += 1
-        begin(self, *arguments)
+        submit(self, *arguments)
 
-    monkeypatch.setattr(inference.Predict, "begin", count)
+    monkeypatch.setattr(Endpoint, "submit", count)
     settings = settings.model_copy(update={"max_body_bytes": 100_000})
     ask = request([ROW] * 900, JSON, close=False)
 
@@ -233,7 +281,7 @@ def test_a_connection_is_closed_once_it_was_idle_for_long_enough_and_not_before(
     settings: Settings, model: Model, monkeypatch: pytest.MonkeyPatch, directly: bool
 ) -> None:
     if not directly:
-        monkeypatch.setattr(Application, "direct", None)
+        monkeypatch.setattr(RequestContext, "handler", lambda *_: None)
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         clock = asyncio.get_running_loop().time

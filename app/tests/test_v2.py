@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -112,10 +113,24 @@ def test_what_is_wrong_is_said_with_400(client: TestClient, body: Any, complaint
     assert error.keys() == {"error", "code", "request_id"}
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"inputs": NaN}'])
+# Half of a surrogate pair is no character: whoever must repeat it, in an answer or a log, can't.
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"{", b"\xff", b'{"inputs": NaN}', b'{"id": "\\ud800"}', b'{"\\udfff": 1}'),
+        json.dumps(tensor() | {"id": "\ud800"}).encode(),
+        json.dumps(tensor() | {"outputs": [{"name": "\udc00\ud800"}]}).encode(),
+    ],
+)
 def test_what_is_no_json_is_400(client: TestClient, body: bytes) -> None:
     response = client.post(INFER, content=body, headers={"Content-Type": "application/json"})
     assert (response.status_code, response.json()["code"]) == (400, "invalid_json")
+    assert response.json()["request_id"] == response.headers["X-Request-ID"]
+
+
+def test_an_id_comes_back_as_it_is(client: TestClient) -> None:
+    for given in ("r\u00e9\U0001f600\u0000\n", ""):
+        assert client.post(INFER, json=tensor() | {"id": given}).json()["id"] == given
 
 
 def test_other_refusals(client: TestClient) -> None:

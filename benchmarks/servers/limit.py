@@ -27,3 +27,23 @@ async def app(
         pass
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
     await send({"type": "http.response.body", "body": ANSWER})
+
+
+class _Direct:
+    """The same without ASGI, as our own server lets an application answer: see iris_api.protocol."""
+
+    direct: _Direct
+
+    async def __call__(self, scope: Message, *channels: Any) -> None:
+        await app(scope, *channels)
+
+    def handler(self, _scope: Message) -> Callable[[Message, bytes, Callable[..., None]], None]:
+        return self._answer
+
+    @staticmethod
+    def _answer(_scope: Message, _body: bytes, reply: Callable[..., None]) -> None:
+        reply(200, HEADERS, ANSWER)
+
+
+direct = _Direct()
+direct.direct = direct

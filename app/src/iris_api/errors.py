@@ -88,9 +88,10 @@ def install(app: FastAPI) -> None:
         }.get(status, f"{status.phrase}.")
         code = status.phrase.lower().replace(" ", "_")
         headers = dict(error.headers or {})
-        if headers.get("Allow") == "GET":
+        if allowed := headers.get("Allow"):
+            methods = set(allowed.split(", "))
             # What answers GET answers HEAD too, by way of `middleware`.
-            headers["Allow"] = "GET, HEAD"
+            headers["Allow"] = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
         return error_response(request.state.request_id, status, code, message, headers=headers)
 
     async def on_unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -52,6 +52,7 @@ class Endpoint:
     """Answers the requests of one API."""
 
     def __init__(self, codec: Codec, batcher: Batcher, metrics: Metrics, max_body_bytes: int) -> None:
+        """Take what reads and writes bodies, what answers rows, what counts, and how many bytes a body may have."""
         self._codec = codec
         self._batcher = batcher
         self._metrics = metrics
@@ -113,6 +114,7 @@ class RowCodec:
     """The bodies of /predict: a row as an object, or a list of rows."""
 
     def __init__(self, manifest: Manifest, parser: RowParser) -> None:
+        """Take the manifest whose model answers, and the judge of input."""
         self._parser = parser
         self._target = manifest.target.name
         self._model = {"model": manifest.name, "model_version": manifest.version}

@@ -30,6 +30,8 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         # A few rows are no work for threads, and the host has an instance for every processor.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
+        # Errors are raised; that they are written to standard error too, in colours, would break a log of JSON.
+        options.log_severity_level = 4
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self._dtype = DTYPES[precision]
         self._output = [output]

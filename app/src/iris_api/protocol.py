@@ -34,6 +34,7 @@ class Protocol(HttpToolsProtocol):
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Take what uvicorn gives."""
         super().__init__(*arguments, **options)
         self._direct: Direct | None = getattr(self.app, "direct", None)
         self._undecided: tuple[RequestResponseCycle, Handler] | None = None
@@ -51,19 +52,15 @@ class Protocol(HttpToolsProtocol):
                 return
         super()._start_asgi_task(cycle, app)
 
-    def on_message_complete(self) -> None:
-        """Answer a request that has arrived as a whole; httptools calls this."""
-        super().on_message_complete()
-        if self._undecided:
-            (cycle, handler), self._undecided = self._undecided, None
-            handler(cycle.scope, bytes(cycle.body), partial(self._reply, cycle))  # type: ignore[arg-type]
-
     def data_received(self, data: bytes) -> None:
-        """Read what arrived; a request that is not there as a whole gets its task now."""
+        """Read what arrived, and answer the request that has now arrived as a whole or give it its task."""
         super().data_received(data)
         if self._undecided:
-            (cycle, _), self._undecided = self._undecided, None
-            super()._start_asgi_task(cycle, self.app)
+            (cycle, handler), self._undecided = self._undecided, None
+            if cycle.more_body:
+                super()._start_asgi_task(cycle, self.app)
+            else:
+                handler(cycle.scope, bytes(cycle.body), partial(self._reply, cycle))  # type: ignore[arg-type]
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP in the application's own words; uvicorn calls this."""

@@ -50,9 +50,8 @@ def build_router(
             },
             413: {
                 "model": ErrorBody,
-                "description": (
-                    f"More than {settings.max_body_bytes} bytes, {settings.max_rows} rows or {settings.max_values} values."
-                ),
+                "description": f"More than {settings.max_body_bytes} bytes, {settings.max_rows} rows or "
+                f"{settings.max_values} values.",
             },
             415: {"model": ErrorBody, "description": "The body is not declared as application/json."},
             422: {"model": ErrorBody, "description": "The body is not valid; `details` says where and why."},

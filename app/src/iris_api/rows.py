@@ -28,8 +28,8 @@ class RowParser:
         self._width = len(manifest.features)
         if self._width > max_values:
             raise BundleError(
-                f"{MANIFEST} of {manifest.name} {manifest.version}: a row has {self._width} values, but one request may "
-                f"have {max_values}. Set IRIS_API_MAX_VALUES (fortress_max_values) to {self._width} at least."
+                f"{MANIFEST} of {manifest.name} {manifest.version}: a row has {self._width} values, but one request "
+                f"may have {max_values}. Set IRIS_API_MAX_VALUES (fortress_max_values) to {self._width} at least."
             )
         one = _row_model(manifest)
         many: Any = Annotated[list[one], Field(min_length=1, max_length=max_rows)]  # type: ignore[valid-type]
@@ -127,7 +127,10 @@ def inexact(value: object) -> str | None:
         return None
     if nearest == value:
         return None
-    return f"The integer {value} is not held exactly by a float of 64 bits; the nearest that is: {nearest}"
+    return (
+        f"The integer {value} is not held exactly by a float of 64 bits, with which the model computes. "
+        f"The nearest that is: {nearest}; send that, or a decimal."
+    )
 
 
 def _require_exact(rows: list[tuple[str, dict[str, Any]]]) -> None:

@@ -65,7 +65,7 @@ class InputTensor(_Part):
     name: Literal["input"]
     shape: Annotated[list[Annotated[StrictInt, Field(ge=1)]], Field(min_length=2, max_length=2)]
     datatype: Literal["FP64", "FP32", "INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8"]
-    parameters: InputParameters = InputParameters()
+    parameters: InputParameters | None = None
     data: list[Any] | None = Field(None, description="Row after row, or a list for each row.")
 
 
@@ -79,7 +79,7 @@ class RequestedOutput(_Part):
     """An output that the answer is to have."""
 
     name: StrictStr
-    parameters: OutputParameters = OutputParameters()
+    parameters: OutputParameters | None = None
 
 
 class RequestParameters(_Part):
@@ -92,7 +92,7 @@ class InferRequest(_Part):
     """Body of an inference request."""
 
     id: StrictStr | None = None
-    parameters: RequestParameters = RequestParameters()
+    parameters: RequestParameters | None = None
     inputs: Annotated[list[InputTensor], Field(min_length=1, max_length=1)]
     outputs: list[RequestedOutput] | None = None
 
@@ -163,7 +163,9 @@ class TensorCodec:
         self._manifest = manifest
         self._parser = parser
         self._names = manifest.feature_names
-        self.outputs = [*self._describe_outputs()]
+        self.outputs = self._describe_outputs()
+        self._described = {output.name: output for output in self.outputs}
+        self._all_outputs = [RequestedOutput(name=name) for name in self._described]
 
     def _describe_outputs(self) -> list[TensorMetadata]:
         classes = self._manifest.classes
@@ -187,10 +189,9 @@ class TensorCodec:
         except ValidationError as error:
             problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
             raise _refusal(f"{'.'.join(map(str, problem['loc'])) or 'The body'}: {problem['msg']}.") from None
-        known = [output.name for output in self.outputs]
         for output in request.outputs or []:
-            if output.name not in known:
-                raise _refusal(f"There is no output of this name; there are {', '.join(known)}.")
+            if output.name not in self._described:
+                raise _refusal(f"There is no output of this name; there are {', '.join(self._described)}.")
         return self._rows(request.inputs[0], binary), partial(self._write, request)
 
     def refusal(self, error: ApiError) -> ApiError:
@@ -208,8 +209,9 @@ class TensorCodec:
                 f"{INPUT}: the shape is {tensor.shape}, but a row of this model has {len(self._names)} values: "
                 f"{', '.join(self._names)}."
             )
-        if tensor.parameters.binary_data_size is not None:
-            values = _from_binary(tensor, binary)
+        claimed = tensor.parameters.binary_data_size if tensor.parameters else None
+        if claimed is not None:
+            values = _from_binary(tensor, claimed, binary)
         elif binary:
             raise _refusal("There are bytes after the JSON that no input claims with binary_data_size.")
         else:
@@ -219,9 +221,10 @@ class TensorCodec:
         return self._parser.validate([dict(zip(self._names, row, strict=True)) for row in rows])
 
     def _require_datatype(self, datatype: str, values: list[Any]) -> None:
-        """Refuse a value that its datatype or the model's floats of 64 bits do not hold; other nonsense is judged later.
+        """Refuse a value that its datatype, or the model's floats of 64 bits, do not hold as it is.
 
-        A decimal is read as the nearest float of 64 bits whatever the datatype: nothing is rounded to fewer bits.
+        What is no number, or no possible one, is left to the validator. A decimal is read as the nearest float of 64
+        bits whatever the datatype: nothing is rounded to fewer bits.
         """
         for number, value in enumerate(values):
             if type(value) is float and datatype == "FP64":
@@ -231,16 +234,15 @@ class TensorCodec:
                 raise _refusal(f"{INPUT}: {row}.{self._names[feature]}: {reason}")
 
     def _write(self, request: InferRequest, predictions: list[Prediction]) -> Answer:
-        wanted = request.outputs or [RequestedOutput(name=output.name) for output in self.outputs]
-        described = {output.name: output for output in self.outputs}
+        binary_by_default = request.parameters is not None and request.parameters.binary_data_output
         tensors, binary = [], b""
-        for output in wanted:
-            about = described[output.name]
+        for output in request.outputs or self._all_outputs:
+            about = self._described[output.name]
             shape = [len(predictions), *about.shape[1:]]
             data = self._data(about.name, predictions)
             tensor: dict[str, Any] = {"name": about.name, "datatype": about.datatype, "shape": shape}
-            as_binary = output.parameters.binary_data
-            if request.parameters.binary_data_output if as_binary is None else as_binary:
+            as_binary = output.parameters and output.parameters.binary_data
+            if binary_by_default if as_binary is None else as_binary:
                 content = _to_binary(about.datatype, data)
                 tensor["parameters"] = {"binary_data_size": len(content)}
                 binary += content
@@ -365,13 +367,13 @@ def _json_length(headers: Headers) -> int | None:
     return int(length)
 
 
-def _from_binary(tensor: InputTensor, binary: bytes) -> list[Any]:
+def _from_binary(tensor: InputTensor, claimed: int, binary: bytes) -> list[Any]:
     dtype = np.dtype(DTYPES[tensor.datatype])
     size = tensor.shape[0] * tensor.shape[1] * dtype.itemsize
-    if tensor.data is not None or not len(binary) == tensor.parameters.binary_data_size == size:
+    if tensor.data is not None or not len(binary) == claimed == size:
         raise _refusal(
             f"{INPUT}: {tensor.shape} of {tensor.datatype} are {size} bytes after the JSON and no data in it, but "
-            f"binary_data_size is {tensor.parameters.binary_data_size} and {len(binary)} bytes came."
+            f"binary_data_size is {claimed} and {len(binary)} bytes came."
         )
     values: list[Any] = np.frombuffer(binary, dtype).tolist()
     return values
@@ -399,7 +401,7 @@ def _not_of(datatype: str, value: Any) -> str | None:
         if type(value) is int and least <= value <= greatest:
             return None
         return f"{_shown(value)} is no {datatype}, an integer from {least} to {greatest}. Send it as another datatype."
-    if type(value) not in {int, float} or not isfinite(value):
+    if type(value) is not int and (type(value) is not float or not isfinite(value)):
         return None
     if not least <= value <= greatest:
         return f"{_shown(value)} is beyond what {datatype} holds. Send what lies within, or as FP64."

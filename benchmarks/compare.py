@@ -1,0 +1,120 @@
+"""Is it as fast as it was: an earlier revision and this tree in interleaved rounds, for /predict and for v2."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+
+from benchmarks import ROOT, environments, report
+from benchmarks.inputs import Case, make_cases, named
+from benchmarks.measure import StackError, Turn, turn
+from benchmarks.stacks import NUMBERS, PREDICT, STACKS, Server, Setup, Stack, gunicorn
+
+BEFORE, AFTER = "before", "after"
+LIMIT = "limit"
+
+
+def main() -> int:
+    """Do as the command line says; 1 if something failed or is slower than it may be."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
+    parser.add_argument("revision", help="what to compare with, as git names it")
+    parser.add_argument("--engine", choices=("onnx", "sklearn"), default="onnx")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--seconds", type=int, default=4, help="how long each load lasts")
+    parser.add_argument("--points", type=float, default=3, help="of the limit, that may be lost")
+    options = parser.parse_args()
+    # kill(1) and a closed terminal end a run in the same order as Ctrl-C.
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, lambda *_: sys.exit(1))
+    environments.debian()
+    environments.python("app")
+    with tempfile.TemporaryDirectory(prefix="bench-before-") as folder:
+        extract(options.revision, Path(folder))
+        stacks = [
+            STACKS[LIMIT],
+            *stacks_of(BEFORE, Path(folder), options.engine),
+            *stacks_of(AFTER, ROOT, options.engine),
+        ]
+        turns: list[Turn] = []
+        for number in range(1, options.rounds + 1):
+            cases = make_cases(report.IRIS, seed=secrets.randbits(32))
+            for stack in random.sample(stacks, len(stacks)):
+                try:
+                    result = turn(number, stack, report.IRIS, cases, [options.connections], options.seconds)
+                except StackError as error:
+                    print(f"FAILED: round {number}: {error}", file=sys.stderr)
+                    return 1
+                print(report.line(result), flush=True)
+                if result.errors:
+                    example = result.loads[options.connections].example
+                    print(f"FAILED: round {number}, {stack.name}: {result.errors}: {example}", file=sys.stderr)
+                    return 1
+                turns.append(result)
+    lost = False
+    print(f"\nShare of the limit, and microseconds of processor time a request; medians over {options.rounds} rounds:")
+    for kind in ("predict", "v2"):
+        before, after = (
+            [share(turns, f"{when} {kind}", options.connections), cost(turns, f"{when} {kind}", options.connections)]
+            for when in (BEFORE, AFTER)
+        )
+        lost |= after[0] < before[0] - options.points / 100
+        print(
+            f"{kind:8} {options.revision} {before[0]:6.1%} {before[1]:4.0f} us, now {after[0]:6.1%} {after[1]:4.0f} us:"
+            f" {100 * (after[0] - before[0]):+.1f} points"
+        )
+    return int(lost)
+
+
+def extract(revision: str, folder: Path) -> None:
+    """Put the application and the models of a revision into a folder."""
+    archive = ["git", "-C", str(ROOT), "archive", revision, "app", "models"]
+    content = subprocess.run(archive, capture_output=True, check=True).stdout
+    subprocess.run(["tar", "--extract", f"--directory={folder}"], input=content, check=True)
+
+
+def stacks_of(when: str, tree: Path, engine: str) -> list[Stack]:
+    """Return the stacks of a tree: each of its two APIs."""
+
+    def servers(setup: Setup) -> list[Server]:
+        own = Setup(setup.python, tree / setup.bundle.relative_to(ROOT), setup.folder, setup.ports)
+        return gunicorn(own, engine, source=tree / "app" / "src")
+
+    v2 = rf'"data":%s*{NUMBERS}'
+    return [
+        Stack(f"{when} predict", f"{when}, /predict", "app", servers, body=named, pattern=PREDICT),
+        Stack(f"{when} v2", f"{when}, v2", "app", servers, path="/v2/models/iris/infer", body=tensor, pattern=v2),
+    ]
+
+
+def tensor(case: Case) -> str:
+    """Return a row for v2, which answers with all that /predict answers."""
+    given = {"name": "input", "shape": [1, 2], "datatype": "FP64", "data": [case.petal_length, case.petal_width]}
+    return json.dumps({"inputs": [given]})
+
+
+def share(turns: Iterable[Turn], stack: str, connections: int) -> float:
+    """Return the median over the rounds of a stack's rate divided by the limit's."""
+    rates = {(turn.round, turn.stack): turn.loads[connections].requests_per_second for turn in turns}
+    return median(rate / rates[number, LIMIT] for (number, name), rate in rates.items() if name == stack)
+
+
+def cost(turns: Iterable[Turn], stack: str, connections: int) -> float:
+    """Return the median over the rounds of what a request takes of the instances' processor time, in microseconds."""
+    return median(turn.loads[connections].servers_us for turn in turns if turn.stack == stack)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("Stopped.")
