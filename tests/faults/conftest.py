@@ -88,8 +88,8 @@ def wait_until_whole(host: Host, seconds: float = 60) -> None:
         " iris-api@1 iris-api@2 iris-api@3"
         " && for port in 8001 8002 8003; do"
         " curl --silent --fail --max-time 1 127.0.0.1:$port/health/ready || exit 1; done"
-        # Longer than the fail_timeout of nginx, counted from the last line of its error log.
-        " && test $(($(date +%s) - $(stat --format=%Y /var/log/nginx/error.log))) -gt 2"
+        # Longer than the fail_timeout of nginx, counted from the last line of its error log, which is in the journal.
+        ' && test -z "$(journalctl --quiet --unit=nginx --since=-3s)"'
     )
     deadline = time.monotonic() + seconds
     while host.run(check).rc != 0:

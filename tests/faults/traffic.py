@@ -151,5 +151,6 @@ class Traffic:
             began, ended = failure["began"] - self.struck, failure["ended"] - self.struck
             lines.append(f"{began:+.2f} to {ended:+.2f}: {failure['identity']}: {failure['reason']}")
         names = "|".join(failure["identity"] for failure in self.failures[:20])
-        log = self.host.run(f"grep -hE '\"({names})\"' /var/log/nginx/access.log; tail -n 20 /var/log/nginx/error.log")
+        errors = "journalctl --quiet --unit=nginx --lines=20"
+        log = self.host.run(f"grep -hE '\"({names})\"' /var/log/nginx/access.log; {errors}")
         return "\n".join([*lines, log.stdout])

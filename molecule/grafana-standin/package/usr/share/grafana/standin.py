@@ -50,13 +50,17 @@ class Handler(BaseHTTPRequestHandler):
             case _:
                 self.answer(404, "text/plain", b"This is a stand-in, not Grafana.\n")
 
+    # As Grafana does: HEAD is GET without the body.
+    do_HEAD = do_GET
+
     def answer(self, status: int, kind: str, body: bytes) -> None:
         """Send one answer."""
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
 
 if __name__ == "__main__":
