@@ -28,8 +28,8 @@ class RowParser:
         self._width = len(manifest.features)
         if self._width > max_values:
             raise BundleError(
-                f"{MANIFEST} of {manifest.name} {manifest.version}: a row has {self._width} values, but one request may "
-                f"have {max_values}. Set IRIS_API_MAX_VALUES (fortress_max_values) to {self._width} at least."
+                f"{MANIFEST} of {manifest.name} {manifest.version}: a row has {self._width} values, but one request "
+                f"may have {max_values}. Set IRIS_API_MAX_VALUES (fortress_max_values) to {self._width} at least."
             )
         one = _row_model(manifest)
         many: Any = Annotated[list[one], Field(min_length=1, max_length=max_rows)]  # type: ignore[valid-type]
