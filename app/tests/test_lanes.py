@@ -155,7 +155,7 @@ def test_a_call_that_is_long_by_itself_carries_many_rows(lanes: Callable[..., La
 
 
 def test_large_requests_take_turns_and_small_ones_pass_them(lanes: Callable[..., Lanes]) -> None:
-    here = lanes(0.011, 0.01)
+    here = lanes(0.013, 0.01)
 
     async def run() -> list[str]:
         finished: list[str] = []
@@ -246,7 +246,7 @@ def test_who_would_wait_too_long_is_told_when_to_come_back(lanes: Callable[..., 
 
 
 def test_the_queue_of_the_long_lane_is_bounded_in_rows(lanes: Callable[..., Lanes]) -> None:
-    here = lanes(0.02, 0.0, max_waiting_rows=8)
+    here = lanes(0.03, 0.0, max_waiting_rows=8)
 
     async def run() -> None:
         here.engine.gate.clear()
@@ -266,8 +266,8 @@ def test_the_queue_of_the_long_lane_is_bounded_in_rows(lanes: Callable[..., Lane
 
 
 def test_the_short_lane_is_bounded_in_time(lanes: Callable[..., Lanes]) -> None:
-    """9 ms a row: 100 of them are answered within a second, and 4000 are not."""
-    here = lanes(0.009, 0.009, deadline=1)
+    """15 ms a row: some 60 of them can be answered within a second, and 400 can't."""
+    here = lanes(0.015, 0.015, deadline=1)
     here.engine.call = here.engine.row = 0.0
 
     async def run() -> int:
@@ -283,7 +283,7 @@ def test_the_short_lane_is_bounded_in_time(lanes: Callable[..., Lanes]) -> None:
             await asyncio.sleep(0)
         return len(answers)
 
-    assert 65 <= asyncio.run(run()) <= 110
+    assert 60 <= asyncio.run(run()) <= 70
 
 
 def test_the_deadline_ends_a_request_and_drops_the_rest_of_it(lanes: Callable[..., Lanes]) -> None:
@@ -327,7 +327,7 @@ def test_who_waited_too_long_in_the_short_lane_is_told_so(lanes: Callable[..., L
 
 
 def test_a_request_that_is_given_up_is_not_computed(lanes: Callable[..., Lanes]) -> None:
-    here = lanes(0.02, 0.0)
+    here = lanes(0.03, 0.0)
 
     async def run() -> Answers:
         here.engine.gate.clear()
@@ -345,7 +345,7 @@ def test_a_request_that_is_given_up_is_not_computed(lanes: Callable[..., Lanes])
 
 
 def test_a_row_that_the_engine_cannot_bear_fails_alone_in_the_long_lane_too(lanes: Callable[..., Lanes]) -> None:
-    here = lanes(0.02, 0.0)
+    here = lanes(0.03, 0.0)
 
     async def run() -> list[Any]:
         numbers = [1.0, 2.0, POISON, 4.0]
@@ -372,7 +372,7 @@ def test_a_batch_that_fails_in_the_short_lane_is_halved_until_it_is_known_whose_
 
 
 def test_a_call_that_does_not_end_is_reported_and_nobody_waits_for_it(lanes: Callable[..., Lanes]) -> None:
-    here = lanes(0.02, 0.0, deadline=0.3)
+    here = lanes(0.03, 0.0, deadline=0.3)
 
     async def run() -> tuple[list[Any], list[Any]]:
         reports: list[Any] = []
@@ -409,7 +409,7 @@ def test_predictions_follow_what_calls_took() -> None:
 def test_one_disturbed_call_is_forgotten_by_calls_and_by_refusals() -> None:
     for learn in (lambda each: each.observe(1, 0.001), lambda each: each.relax()):
         durations = Durations(0.001, 0.0001)
-        durations.observe(1, 60)
+        durations.observe(1, 100)
         assert durations.predict(1) > 4
         for _ in range(80):
             learn(durations)
@@ -447,7 +447,8 @@ def test_an_instance_knows_before_the_first_request_what_calls_take(
     durations = Durations.measured(model, 1000)
     for rows in (1, 16, 1000):
         expected = times.get("call_seconds", 0) + times.get("row_seconds", 0) * rows
-        assert durations.predict(rows) == pytest.approx(expected, rel=0.7)
+        # It can't be quicker than it sleeps; how much slower depends on who else wants this processor.
+        assert 0.8 * expected <= durations.predict(rows) <= 5 * expected + 0.05
 
 
 def test_a_model_that_cannot_answer_one_row_in_time_is_not_served(slow_bundle: SlowBundle, settings: Settings) -> None:
@@ -524,7 +525,7 @@ def test_clients_are_told_why_they_get_no_answer(start: Start, slow_bundle: Slow
 
 
 def test_an_endless_call_ends_its_process_and_no_other_request(start: Start, slow_bundle: SlowBundle) -> None:
-    instance = start(slow_bundle(call_seconds=0.02), IRIS_API_REQUEST_DEADLINE="1")
+    instance = start(slow_bundle(call_seconds=0.03), IRIS_API_REQUEST_DEADLINE="1")
     worker = instance.wait_until_ready()
     endless = EXAMPLE | {"petal_length": ENDLESS}
     with (
@@ -532,7 +533,7 @@ def test_an_endless_call_ends_its_process_and_no_other_request(start: Start, slo
         socket.create_connection(("127.0.0.1", instance.port), timeout=10) as uploading,
     ):
         stuck.sendall(wire("/predict", endless))
-        uploading.sendall(b"GET /health HTTP/1.1\r\nHost: te")
+        uploading.sendall(wire("/predict", [])[:-1])
         # The deadline first: the process is not to blame yet.
         answer = stuck.recv(65536)
         assert answer.startswith(b"HTTP/1.1 503 ") and b'"deadline_exceeded"' in answer
@@ -540,15 +541,15 @@ def test_an_endless_call_ends_its_process_and_no_other_request(start: Start, slo
         # Then the replacement: who had begun is still answered, and nobody else gets in.
         instance.wait_until_status("this worker is replaced")
         assert_refused(instance.port)
-        uploading.sendall(b"st\r\n\r\n")
-        assert uploading.recv(65536).startswith(b"HTTP/1.1 200 ")
+        uploading.sendall(b"]")
+        assert uploading.recv(65536).startswith(b"HTTP/1.1 422 ")
     replacement = instance.wait_until_ready(other_than=worker)
     assert replacement != worker
     assert instance.request("POST", "/predict", EXAMPLE)[0] == 200
     assert instance.master.poll() is None
     (event,) = (event for event in instance.log if event["level"] == "critical")
     assert (event["model"], event["rows"]) == ("iris 1.0.0", 1)
-    assert 2 <= event["seconds"] < 5
+    assert 1.9 <= event["seconds"] < 6
     assert "A call of iris 1.0.0 with 1 rows has not ended after" in event["message"]
     assert "iris_api_replacements_total 1.0" in instance.metrics()
 
@@ -561,7 +562,7 @@ def assert_refused(port: int) -> None:
 def test_an_upload_that_stays_half_done_does_not_keep_an_instance_from_its_replacement(
     start: Start, slow_bundle: SlowBundle
 ) -> None:
-    instance = start(slow_bundle(call_seconds=0.02), IRIS_API_REQUEST_DEADLINE="1")
+    instance = start(slow_bundle(call_seconds=0.03), IRIS_API_REQUEST_DEADLINE="1")
     worker = instance.wait_until_ready()
     with (
         socket.create_connection(("127.0.0.1", instance.port), timeout=10) as stuck,
@@ -587,7 +588,7 @@ def test_a_long_request_is_finished_when_the_instance_stops(start: Start, slow_b
 
 
 def test_an_instance_stops_in_time_although_a_call_does_not_end(start: Start, slow_bundle: SlowBundle) -> None:
-    instance = start(slow_bundle(call_seconds=0.02), IRIS_API_REQUEST_DEADLINE="2")
+    instance = start(slow_bundle(call_seconds=0.03), IRIS_API_REQUEST_DEADLINE="2")
     instance.wait_until_ready()
     with socket.create_connection(("127.0.0.1", instance.port), timeout=10) as connection:
         connection.sendall(wire("/predict", EXAMPLE | {"petal_length": ENDLESS}))

@@ -8,8 +8,12 @@ from typing import Self
 from iris_api.manifest import Cost
 from iris_api.model import Model
 
-# Of the latest call in what is predicted for the next one of its size.
-_WEIGHT = 1 / 8
+# What the latest call counts in what is predicted for the next one of its size. A quick one counts more: others on the
+# processor can make a call slower than the model is, and nothing makes it quicker.
+_WEIGHT_OF_SLOWER = 1 / 16
+_WEIGHT_OF_QUICKER = 1 / 4
+# How far a refusal takes a prediction back to what it was at first.
+_RELAXATION = 1 / 8
 # Seconds for which calls are tried before the first request; of a slow model two sizes are tried all the same.
 _BUDGET = 0.5
 # Sizes of calls by the number of their binary digits, as far as any batch goes.
@@ -63,7 +67,8 @@ class Durations:
     def observe(self, rows: int, seconds: float) -> None:
         """Learn from a call."""
         size = rows.bit_length()
-        self._factors[size] += (seconds / self._by_line(rows) - self._factors[size]) * _WEIGHT
+        more = seconds / self._by_line(rows) - self._factors[size]
+        self._factors[size] += more * (_WEIGHT_OF_SLOWER if more > 0 else _WEIGHT_OF_QUICKER)
 
     def relax(self) -> None:
         """Come nearer to what was predicted at first.
@@ -72,7 +77,7 @@ class Durations:
         enough would keep all others from being made, and so from correcting it.
         """
         self._factors = [
-            now + (first - now) * _WEIGHT for now, first in zip(self._factors, self._first_factors, strict=True)
+            now + (first - now) * _RELAXATION for now, first in zip(self._factors, self._first_factors, strict=True)
         ]
 
     def rows_within(self, seconds: float) -> int:

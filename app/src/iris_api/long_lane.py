@@ -34,6 +34,9 @@ _PIECE = 0.05
 # A call whose first row alone takes long carries as many further ones as double its time: more pieces would do little
 # but repeat what it costs to make a call.
 _WORTH = 2
+# Seconds that small requests wait for others before a piece begins: a fraction of what it takes, and clients that got
+# an answer from the last one may be back.
+_GATHER = 0.002
 # Seconds beyond the deadline after which a piece is held to run for ever.
 _GRACE = 1.0
 
@@ -117,7 +120,7 @@ class LongLane:
         max_piece_rows: int,
         max_waiting_rows: int,
     ) -> None:
-        """Take what computes, counts and predicts; seconds for a request; rows for a piece and for the queue."""
+        """Take what computes, counts and predicts; seconds for a request; rows for a piece and for each queue."""
         self._model = model
         self._metrics = metrics
         self._durations = durations
@@ -127,6 +130,7 @@ class LongLane:
         self._small, self._large = _Queue(), _Queue()
         self._turn_of_large = False
         self._running: _Piece | None = None
+        self._gathering: asyncio.TimerHandle | None = None
         self._closed = False
         self._inbox: SimpleQueue[tuple[_Piece, asyncio.AbstractEventLoop]] | None = None
         self.on_overrun: Callable[[int, float], None] = lambda rows, seconds: None
@@ -151,7 +155,7 @@ class LongLane:
         job = self._admit(rows, done)
         job.timer = asyncio.get_running_loop().call_later(self._deadline, self._expire, job)
         job.queue.append(job)
-        # Not at once: what is read in the same turn of the loop may share the piece.
+        # Not at once: those that are read in the same turn of the loop are to take turns from their first piece on.
         asyncio.get_running_loop().call_soon(self._start_next)
         return partial(self._give_up, job)
 
@@ -172,8 +176,9 @@ class LongLane:
             # Large ones have every other turn.
             large = min(large, max(small, self._durations.predict(piece_rows)))
         ahead += small + large
-        waiting = self.waiting_rows
-        if (waiting and waiting + count > self._max_waiting_rows) or (ahead and ahead + alone > self._deadline):
+        # Each kind has a bound of its own: large ones must not keep small ones out.
+        full = queue.rows and queue.rows + count > self._max_waiting_rows
+        if full or (ahead and ahead + alone > self._deadline):
             raise overloaded(ahead)
         return _Job(rows, done, queue, now)
 
@@ -201,17 +206,30 @@ class LongLane:
         )
 
     def _start_next(self) -> None:
-        """Hand a piece to the thread, if it has none."""
-        if self._running or self._closed or not (self._small.jobs or self._large.jobs):
+        """Give the thread what is next, if it has nothing to do."""
+        if self._running or self._closed:
             return
+        if self._large.jobs and (self._turn_of_large or not self._small.jobs):
+            self._turn_of_large = False
+            self._start([self._part_of_large(self._piece_rows())])
+        elif self._small.jobs and self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(_GATHER, self._start_small)
+
+    def _start_small(self) -> None:
+        self._gathering = None
+        if self._running or self._closed or not self._small.jobs:
+            # Meanwhile a large one came first, or those that waited are gone.
+            self._start_next()
+            return
+        self._turn_of_large = True
+        self._start(self._parts_of_small(self._piece_rows()))
+
+    def _start(self, parts: list[tuple[_Job, int]]) -> None:
+        """Hand a piece to the thread."""
         if self._inbox is None:
             self._inbox = SimpleQueue()
             # A daemon: a call that goes on must not keep the process from its end.
             threading.Thread(target=self._work, args=(self._inbox,), name="long-lane", daemon=True).start()
-        take_large = self._large.jobs and (self._turn_of_large or not self._small.jobs)
-        self._turn_of_large = not take_large
-        most = self._piece_rows()
-        parts = [self._part_of_large(most)] if take_large else self._parts_of_small(most)
         rows = [row for job, count in parts for row in job.rows[job.handed - count : job.handed]]
         now = perf_counter()
         for job, count in parts:

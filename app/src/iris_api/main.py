@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 # The code with which a gunicorn worker says that another try would fail alike: the master then gives up and says so.
 _WORKER_BOOT_ERROR = 3
-# How many requests of the most values may wait.
+# How many requests of the most rows, and of the most values, may wait.
 _WAITING_REQUESTS = 4
 
 
@@ -72,7 +72,8 @@ def build_app(settings: Settings, model: Model) -> Application:
         max_batch_rows=settings.max_batch_rows,
         # Rows of many values are fewer: what waits is held in memory.
         max_waiting_rows=min(
-            settings.max_waiting_rows, _WAITING_REQUESTS * settings.max_values // len(manifest.features)
+            settings.max_waiting_rows or _WAITING_REQUESTS * settings.max_rows,
+            _WAITING_REQUESTS * settings.max_values // len(manifest.features),
         ),
     )
     rows, tensors = RowCodec(manifest, parser), v2.TensorCodec(manifest, parser)

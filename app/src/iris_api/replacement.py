@@ -35,8 +35,8 @@ def replace(app: Any, model: str, rows: int, seconds: float) -> None:
     text = f"A call of {model} with {rows} rows has not ended after {seconds:.1f} s; this worker is replaced"
     logger.critical(text, extra={"model": model, "rows": rows, "seconds": round(seconds, 3)})
     app.state.ready = False
-    notify(f"STATUS={text}", patience=0)
     app.stop_listening()
+    notify(f"STATUS={text}", patience=0)
     asyncio.get_running_loop().call_later(_DRAIN, os._exit, 1)
     # The server closes its idle connections, answers what it has, and lets the signal end the process.
     os.kill(os.getpid(), signal.SIGTERM)
