@@ -524,6 +524,23 @@ def test_clients_are_told_why_they_get_no_answer(start: Start, slow_bundle: Slow
             assert first.result()[0] == 200
 
 
+@pytest.mark.parametrize("pieces", [1, 2], ids=["in one piece", "in two"])
+def test_what_a_client_no_longer_waits_for_is_not_computed(start: Start, slow_bundle: SlowBundle, pieces: int) -> None:
+    instance = start(slow_bundle(row_seconds=0.011))
+    instance.wait_until_ready()
+    request = wire("/predict", rows_of(310))
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", instance.port), timeout=10) as connection:
+            for piece in (request,) if pieces == 1 else (request[:-10], request[-10:]):
+                connection.sendall(piece)
+                time.sleep(0.2)
+    time.sleep(0.2)
+    # Beside one of them that goes on for its 3.4 s this one would be refused.
+    status, answer, _ = instance.request("POST", "/predict", rows_of(120))
+    assert status == 200, answer
+    assert 'iris_api_requests_total{path="/predict",status="499"} 3.0' in instance.metrics()
+
+
 def test_an_endless_call_ends_its_process_and_no_other_request(start: Start, slow_bundle: SlowBundle) -> None:
     instance = start(slow_bundle(call_seconds=0.03), IRIS_API_REQUEST_DEADLINE="1")
     worker = instance.wait_until_ready()

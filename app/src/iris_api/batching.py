@@ -12,7 +12,8 @@ from time import perf_counter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from iris_api.durations import Durations
-from iris_api.long_lane import Cancel, LongLane, deadline_exceeded, overloaded
+from iris_api.long_lane import Cancel as Cancel
+from iris_api.long_lane import LongLane, deadline_exceeded, overloaded
 from iris_api.long_lane import Predictions as Predictions
 from iris_api.metrics import Metrics
 from iris_api.model import Model
@@ -70,12 +71,11 @@ class Batcher:
         )
         metrics.queues = lambda: {"short": self._waiting_rows, "long": self.long_lane.waiting_rows}
 
-    def submit(self, rows: Sequence[Row], done: Callable[[Predictions | Exception], None]) -> Cancel:
+    def submit(self, rows: Sequence[Row], done: Callable[[Predictions | Exception], None]) -> Cancel | None:
         """Have done called in a later turn of the loop, with the answers in the order of the rows, or with an error.
 
-        It must not raise: others wait behind it. What is returned may be called to give the request up: then done may
-        still be called, but needs not be, and the model need not compute what nobody waits for. Raise ApiError for a
-        request that is predicted not to be answered within the deadline.
+        It must not raise: others wait behind it. What is returned gives the request up; None means that it is answered
+        before that would help. Raise ApiError for a request that is predicted not to be answered within the deadline.
         """
         count = len(rows)
         if self._durations.predict(count) > _SHORT:
@@ -92,7 +92,7 @@ class Batcher:
             loop.call_soon(*calls)
         self._queue.append(_Waiting(rows, done, perf_counter()))
         self._waiting_rows += count
-        return _do_nothing
+        return None
 
     async def predict(self, rows: Sequence[Row]) -> Predictions:
         """Return the answers of some rows, in their order."""
@@ -101,7 +101,8 @@ class Batcher:
         try:
             return await answer.future
         except asyncio.CancelledError:
-            cancel()
+            if cancel:
+                cancel()
             raise
 
     def _wait(self, rows: int) -> float:
@@ -165,10 +166,6 @@ class Batcher:
             if now - waiting.since > self._deadline:
                 waiting.done(deadline_exceeded(self._deadline))
         return [waiting for waiting in batch if now - waiting.since <= self._deadline]
-
-
-def _do_nothing() -> None:
-    """Give up nothing: what is in the short lane is answered before it could be taken out."""
 
 
 class Awaited(Generic[T]):

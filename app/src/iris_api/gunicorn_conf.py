@@ -105,8 +105,8 @@ def post_fork(server: Any, worker: Any) -> None:
     """Let the worker talk to systemd, and its event loop take turns with a long call."""
     os.environ.update(_systemd)
     # The longest that a call beside the event loop may keep Python's lock when the loop wants it. Beside an estimator
-    # written in Python the loop was 6 ms late half of the time with the default, 5 ms, and 1.4 with this; the call took no
-    # longer.
+    # written in Python the loop was 6 ms late half of the time with the default, 5 ms, and 1.4 with this; the call took
+    # no longer.
     sys.setswitchinterval(0.001)
 
 

@@ -27,7 +27,8 @@ logger = logging.getLogger(__name__)
 
 Predictions = list[Prediction | None]
 Done = Callable[[Predictions | Exception], None]
-Cancel = Callable[[], None]
+Cancel = Callable[[], bool]
+"""Gives a request up: done will not be called. Tells whether it was not over yet."""
 
 # Seconds that a piece is to take. As long may a small request have to wait for a large one.
 _PIECE = 0.05
@@ -149,7 +150,7 @@ class LongLane:
     def submit(self, rows: Sequence[Row], done: Done) -> Cancel:
         """Have done called in a later turn of the loop, with the answers in the order of the rows, or with an error.
 
-        What is returned gives the request up: done will not be called, and what has not begun is not computed.
+        What is returned gives the request up; what has not begun is not computed then.
         Raise ApiError for what is predicted not to be done within the deadline.
         """
         job = self._admit(rows, done)
@@ -319,12 +320,15 @@ class LongLane:
             job.timer.cancel()
         job.done(result)
 
-    def _give_up(self, job: _Job) -> None:
+    def _give_up(self, job: _Job) -> bool:
         """Forget a request."""
+        if job.over:
+            return False
         job.over = True
         if job.timer:
             job.timer.cancel()
         job.queue.discard(job)
+        return True
 
     def _expire(self, job: _Job) -> None:
         job.queue.discard(job)
