@@ -155,7 +155,7 @@ def test_a_call_that_is_long_by_itself_carries_many_rows(lanes: Callable[..., La
 
 
 def test_large_requests_take_turns_and_small_ones_pass_them(lanes: Callable[..., Lanes]) -> None:
-    here = lanes(0.013, 0.01)
+    here = lanes(0.03, 0.004)
 
     async def run() -> list[str]:
         finished: list[str] = []
@@ -181,8 +181,28 @@ def test_large_requests_take_turns_and_small_ones_pass_them(lanes: Callable[...,
     assert calls.index(3) <= 6
 
 
+def test_a_request_is_not_refused_for_the_length_of_another(lanes: Callable[..., Lanes]) -> None:
+    here = lanes(0.005, 0.005, deadline=2)
+
+    async def run() -> list[int]:
+        finished: list[int] = []
+
+        async def ask(rows: int) -> None:
+            await here.ask(rows, rows)
+            finished.append(rows)
+
+        # One after the other they would take 2.1 s.
+        largest = asyncio.ensure_future(ask(360))
+        await asyncio.sleep(0.01)
+        await ask(60)
+        largest.cancel()
+        return finished
+
+    assert asyncio.run(run()) == [60]
+
+
 def test_a_small_request_waits_for_no_more_than_as_many_pieces_of_large_ones(lanes: Callable[..., Lanes]) -> None:
-    here = lanes(0.02, 0.02)
+    here = lanes(0.03, 0.004)
 
     async def run() -> None:
         here.engine.gate.clear()
@@ -230,11 +250,11 @@ def test_who_would_wait_too_long_is_told_when_to_come_back(lanes: Callable[..., 
 
     async def run() -> list[Any]:
         here.engine.gate.clear()
-        first = here.ask(1, 300)
+        first = here.ask(1, 390)
         await asyncio.sleep(0.01)
         try:
-            # 3 s are ahead of it, and 1.5 s are its own.
-            await here.ask(2, 150)
+            # Turn by turn with the other one its 2.5 s would be 5.
+            await here.ask(2, 250)
         finally:
             first.cancel()
             here.engine.gate.set()
@@ -354,6 +374,29 @@ def test_a_row_that_the_engine_cannot_bear_fails_alone_in_the_long_lane_too(lane
     one, two, poisoned, four = asyncio.run(run())
     assert (shares(one), shares(two), shares(four)) == ([1], [2], [4])
     assert isinstance(poisoned, RuntimeError)
+
+
+class RefusalError(Exception):
+    def __init__(self, row: int) -> None:
+        super().__init__(row)
+        self.row = row
+
+
+def test_a_row_that_is_refused_is_numbered_within_its_request(lanes: Callable[..., Lanes]) -> None:
+    here = lanes(0.005, 0.005)
+
+    def predict(rows: Sequence[Sequence[float]]) -> Answers:
+        time.sleep(0.005 * len(rows))
+        if any(row[0] == POISON for row in rows):
+            raise RefusalError([row[0] for row in rows].index(POISON))
+        return [None] * len(rows)
+
+    here.batcher.long_lane._model.predict = predict  # type: ignore[method-assign,assignment]
+    rows = [[float(number), 0.0] for number in range(35)]
+    rows[27][0] = POISON
+    with pytest.raises(RefusalError) as caught:
+        asyncio.run(here.batcher.predict(rows))
+    assert caught.value.row == 27
 
 
 def test_a_batch_that_fails_in_the_short_lane_is_halved_until_it_is_known_whose_fault_it_was(

@@ -133,17 +133,20 @@ class Batcher:
         """Answer requests with one call."""
         started = perf_counter()
         rows = [row for waiting in batch for row in waiting.rows]
+        error, answers = None, Predictions()
         try:
             answers = self._model.predict(rows)
-        except Exception as error:
-            self._answer_each(batch, error)
-            return
+        except Exception as raised:
+            error = raised
         seconds = perf_counter() - started
-        self._metrics.inference.observe(seconds)
-        self._metrics.batch_rows.observe(len(rows))
         if not self.long_lane.busy:
             # Beside a call in the other lane this one takes longer, and says nothing about those that will be alone.
             self._durations.observe(len(rows), seconds)
+        if error:
+            self._answer_each(batch, error)
+            return
+        self._metrics.inference.observe(seconds)
+        self._metrics.batch_rows.observe(len(rows))
         first = 0
         for waiting in batch:
             last = first + len(waiting.rows)

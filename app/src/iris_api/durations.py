@@ -14,8 +14,10 @@ _WEIGHT_OF_SLOWER = 1 / 16
 _WEIGHT_OF_QUICKER = 1 / 4
 # How far a refusal takes a prediction back to what it was at first.
 _RELAXATION = 1 / 8
-# Seconds for which calls are tried before the first request; of a slow model two sizes are tried all the same.
+# Seconds for which calls are tried before the first request. Of a slow model whose bundle names no costs two sizes are
+# tried all the same, and for longer further ones, as long as they tell nothing of what a row costs.
 _BUDGET = 0.5
+_PATIENCE = 3.0
 # Sizes of calls by the number of their binary digits, as far as any batch goes.
 _SIZES = 64
 
@@ -42,15 +44,17 @@ class Durations:
         golden = [[sample.input[name] for name in manifest.feature_names] for sample in manifest.golden_samples]
         cost = (manifest.costs or {}).get(model.engine.name)  # type: ignore[call-overload]
         found: dict[int, float] = {}
-        until = perf_counter() + _BUDGET
+        started = perf_counter()
         rows = 1
         while True:
             batch = list(islice(cycle(golden), rows))
             # The better of two: the first call may have had something to prepare, and either may have been disturbed.
             found[rows] = _seconds_of(model, batch)
-            if perf_counter() < until:
+            if perf_counter() - started < _BUDGET:
                 found[rows] = min(found[rows], _seconds_of(model, batch))
-            if rows >= most_rows or (perf_counter() >= until and (cost or len(found) > 1)):
+            tried = perf_counter() - started
+            untold = not cost and (rows == 1 or (found[rows] < 1.5 * found[1] and tried < _PATIENCE))
+            if rows >= most_rows or (tried >= _BUDGET and not untold):
                 break
             rows = min(2 * rows, most_rows)
         durations = cls(*_call_and_row(cost, found, rows))

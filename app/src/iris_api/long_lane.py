@@ -35,6 +35,8 @@ _PIECE = 0.05
 # A call whose first row alone takes long carries as many further ones as double its time: more pieces would do little
 # but repeat what it costs to make a call.
 _WORTH = 2
+# Of a piece, as a divisor, what a request may be to count as small.
+_SMALL = 4
 # Seconds that small requests wait for others before a piece begins: a fraction of what it takes, and clients that got
 # an answer from the last one may be back.
 _GATHER = 0.002
@@ -55,7 +57,7 @@ class _Job:
         self.answers: Predictions = []
         # How many rows have been handed to the thread.
         self.handed = 0
-        # Whether it must not share a piece, because one that it shared failed.
+        # Whether it must not share a piece, because one that it did share failed.
         self.alone = False
         self.over = False
         self.timer: asyncio.TimerHandle | None = None
@@ -92,7 +94,7 @@ class _Queue:
 
 
 class _Piece:
-    """What the thread computes at a time: some rows of one job, or all rows of several."""
+    """What the thread computes at a time: some rows of a job or of several."""
 
     def __init__(self, parts: list[tuple[_Job, int]], rows: Sequence[Row], ends: float) -> None:
         self.parts = parts
@@ -106,9 +108,9 @@ class _Piece:
 class LongLane:
     """Answers requests that take long, in pieces.
 
-    Those that fit one piece go together, in their order, and take turns with the larger ones, whose pieces take turns
-    among themselves. So a small request waits for what runs, for the small ones before it and as long for large ones.
-    All of it but the calls of the model happens in the event loop's thread.
+    Small ones go together, in their order, and have every other piece; the pieces between belong to large ones, in
+    turns. So a small request waits for what runs, for the small ones before it and as long for large ones. All of it
+    but the calls of the model happens in the event loop's thread.
     """
 
     def __init__(
@@ -169,14 +171,20 @@ class LongLane:
         if alone > self._deadline:
             self._durations.relax()
             raise self._too_much(count, alone, piece_rows)
-        queue = self._small if count <= piece_rows else self._large
+        queue = self._small if count <= max(1, piece_rows // _SMALL) else self._large
         ahead = max(0.0, self._running.ends - now) if self._running else 0.0
-        small, large = (self._seconds(each.rows, piece_rows) for each in (self._small, self._large))
+        # While both kinds wait, each has every other turn; more small ones may come.
         if queue is self._small:
-            small = self._seconds(self._small.rows + count, piece_rows) - alone
-            # Large ones have every other turn.
-            large = min(large, max(small, self._durations.predict(piece_rows)))
-        ahead += small + large
+            ahead += self._seconds(self._small.rows + count, piece_rows) - alone
+            if self._large.rows:
+                large = self._seconds(self._large.rows, piece_rows)
+                ahead += min(large, max(ahead, self._durations.predict(piece_rows)))
+        else:
+            # Of each other large one it sees no more in its turns than as many rows as it has itself.
+            others = sum(min(job.left, count) for job in self._large.jobs)
+            ahead += self._seconds(others + count, piece_rows) - alone
+            if self._small.rows:
+                ahead += max(ahead + alone, self._seconds(self._small.rows, piece_rows))
         # Each kind has a bound of its own: large ones must not keep small ones out.
         full = queue.rows and queue.rows + count > self._max_waiting_rows
         if full or (ahead and ahead + alone > self._deadline):
@@ -212,7 +220,7 @@ class LongLane:
             return
         if self._large.jobs and (self._turn_of_large or not self._small.jobs):
             self._turn_of_large = False
-            self._start([self._part_of_large(self._piece_rows())])
+            self._start(self._take(self._large))
         elif self._small.jobs and self._gathering is None:
             self._gathering = asyncio.get_running_loop().call_later(_GATHER, self._start_small)
 
@@ -223,7 +231,7 @@ class LongLane:
             self._start_next()
             return
         self._turn_of_large = True
-        self._start(self._parts_of_small(self._piece_rows()))
+        self._start(self._take(self._small))
 
     def _start(self, parts: list[tuple[_Job, int]]) -> None:
         """Hand a piece to the thread."""
@@ -241,27 +249,19 @@ class LongLane:
         piece.timer = loop.call_later(self._deadline, self._suspect, piece)
         self._inbox.put((piece, loop))
 
-    def _part_of_large(self, most: int) -> tuple[_Job, int]:
-        job = self._large.popleft()
-        count = min(most, job.left)
-        job.handed += count
-        if job.left:
-            self._large.append(job)
-        return job, count
-
-    def _parts_of_small(self, most: int) -> list[tuple[_Job, int]]:
+    def _take(self, queue: _Queue) -> list[tuple[_Job, int]]:
+        """Return jobs of a queue for a piece, each with how many of its next rows."""
+        room = self._piece_rows()
         parts: list[tuple[_Job, int]] = []
-        size = 0
-        while self._small.jobs:
-            job = self._small.jobs[0]
-            if parts and (size + job.left > most or job.alone):
-                break
-            self._small.popleft()
-            size += job.left
-            parts.append((job, job.left))
-            job.handed = len(job.rows)
-            if job.alone:
-                break
+        while queue.jobs and room and not (parts and (queue.jobs[0].alone or parts[0][0].alone)):
+            job = queue.popleft()
+            count = min(room, job.left)
+            room -= count
+            job.handed += count
+            parts.append((job, count))
+            if job.left:
+                # Small ones go in their order, large ones in turns.
+                (queue.appendleft if queue is self._small else queue.append)(job)
         return parts
 
     def _work(self, inbox: "SimpleQueue[tuple[_Piece, asyncio.AbstractEventLoop]]") -> None:
@@ -284,11 +284,11 @@ class LongLane:
         self._running = None
         if piece.timer:
             piece.timer.cancel()
+        self._durations.observe(len(piece.rows), seconds)
         if isinstance(result, Exception):
             self._fail(piece, result)
             self._start_next()
             return
-        self._durations.observe(len(piece.rows), seconds)
         self._metrics.inference.observe(seconds)
         self._metrics.batch_rows.observe(len(piece.rows))
         # First of all, the thread gets something to do.
@@ -303,13 +303,20 @@ class LongLane:
     def _fail(self, piece: _Piece, error: Exception) -> None:
         """Find out whose rows the engine could not bear: nobody else is to feel it."""
         if len(piece.parts) == 1:
-            ((job, _),) = piece.parts
+            ((job, count),) = piece.parts
+            first = job.handed - count
             job.queue.discard(job)
+            row = getattr(error, "row", None)
+            if isinstance(row, int):
+                # The model names a row that it refuses by its number in the piece; the client knows it by another.
+                error.row = first + row  # type: ignore[attr-defined]
             self._settle(job, error)
             return
-        for job, _ in reversed(piece.parts):
+        for job, count in reversed(piece.parts):
             if not job.over:
-                job.handed, job.alone = 0, True
+                job.queue.discard(job)
+                job.handed -= count
+                job.alone = True
                 job.queue.appendleft(job)
 
     def _settle(self, job: _Job, result: Predictions | Exception) -> None:
