@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import joblib
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
@@ -14,6 +16,7 @@ from instance import Instance
 from iris_api.main import build_app
 from iris_api.model import Model
 from iris_api.settings import Settings
+from slow import Slow
 
 MODELS = Path(__file__).parents[2] / "models"
 BUNDLE = MODELS / "iris" / "1.0.0"
@@ -63,6 +66,30 @@ def edit_manifest(copied_bundle: Path) -> Callable[[Callable[[dict[str, Any]], N
         return copied_bundle
 
     return edit
+
+
+@pytest.fixture
+def slow_bundle(
+    copied_bundle: Path, edit_manifest: Callable[[Callable[[dict[str, Any]], None]], Path]
+) -> Callable[..., Path]:
+    """Make of the default model one that takes its time: see `slow`. costs: what its manifest says of that."""
+
+    def make(costs: dict[str, float] | None = None, **times: Any) -> Path:
+        artifact = copied_bundle / "model.joblib"
+        joblib.dump(Slow(joblib.load(BUNDLE / "model.joblib"), **times), artifact)
+
+        def change(manifest: dict[str, Any]) -> None:
+            manifest["sha256"] = hashlib.sha256(artifact.read_bytes()).hexdigest()
+            manifest["onnx"] = None
+            manifest["no_onnx_reason"] = "it is slow"
+            manifest["golden_samples"] = manifest["golden_samples"][:1]
+            if costs:
+                manifest["format"] = 3
+                manifest["costs"] = {"sklearn": {"memory_mb": 100} | costs}
+
+        return edit_manifest(change)
+
+    return make
 
 
 @pytest.fixture

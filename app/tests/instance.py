@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,6 +82,13 @@ class Instance:
                 return message
         raise AssertionError(f"no {text} within {seconds} s; systemd was told {self.messages}\n{self.log_text}")
 
+    def wait_until_status(self, text: str, seconds: float = 20) -> None:
+        """Wait until a status line has a text, or fail with the log."""
+        for message in self.listen(seconds):
+            if "STATUS=" in message.text and text in message.text:
+                return
+        raise AssertionError(f"no status {text!r}; systemd was told {self.messages}\n{self.log_text}")
+
     def wait_until_ready(self, *, other_than: int = 0) -> int:
         """Return the process id of the worker that says it is ready."""
         return self.wait_until("READY=1", where=lambda message: message.pid != other_than).pid
@@ -99,6 +107,12 @@ class Instance:
             return response.status, json.loads(response.read()), dict(response.getheaders())
         finally:
             connection.close()
+
+    def metrics(self) -> str:
+        """Return what Prometheus reads."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as response:
+            text: str = response.read().decode()
+        return text
 
     @property
     def log_text(self) -> str:

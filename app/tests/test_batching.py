@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from conftest import MODELS
 from iris_api.batching import Batcher
+from iris_api.durations import Durations
 from iris_api.errors import ApiError
 from iris_api.main import build_app
 from iris_api.metrics import Metrics
@@ -51,7 +52,12 @@ def engine() -> Echo:
 @pytest.fixture
 def batcher(engine: Echo, model: Model, settings: Settings) -> Batcher:
     metrics = Metrics(settings, model.manifest, "sklearn")
-    return Batcher(Model(model.manifest, engine), metrics, max_batch_rows=8, max_waiting_rows=16)
+    return make_batcher(Model(model.manifest, engine), metrics)
+
+
+def make_batcher(model: Model, metrics: Metrics, durations: Durations | None = None) -> Batcher:
+    durations = durations or Durations(1e-5, 1e-6)
+    return Batcher(model, metrics, durations, deadline=4, max_batch_rows=8, max_waiting_rows=16)
 
 
 def shares(answers: list[Prediction | None]) -> list[float]:
@@ -84,7 +90,7 @@ def test_a_request_waits_for_as_many_turns_of_the_loop_as_the_engine_wants(
     async def run() -> tuple[int, bytes]:
         engine.turns = turns
         metrics = Metrics(settings, model.manifest, "onnx")
-        batcher = Batcher(Model(model.manifest, engine), metrics, max_batch_rows=8, max_waiting_rows=16)
+        batcher = make_batcher(Model(model.manifest, engine), metrics)
         answers: list[object] = []
         batcher.submit([[1.0, 0.0]], answers.append)
         waited = 0

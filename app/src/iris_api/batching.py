@@ -1,23 +1,30 @@
 """Micro-batching: rows of requests that wait at the same time are answered by one call of the engine.
 
-A call costs about the same for one row and for many. It is made on the event loop, because a thread would cost
-more than it gives: nothing else could use the processor meanwhile.
+A call costs about the same for one row and for many. One that is predicted to be short is made on the event loop,
+because a thread would cost more than it gives: nothing else could use the processor meanwhile. A longer one would hold
+up whoever else is to be answered, health checks included, and goes to the other lane: see `long_lane`.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from http import HTTPStatus
 from time import perf_counter
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from iris_api.errors import ApiError
+from iris_api.durations import Durations
+from iris_api.long_lane import Cancel as Cancel
+from iris_api.long_lane import LongLane, deadline_exceeded, overloaded
+from iris_api.long_lane import Predictions as Predictions
 from iris_api.metrics import Metrics
-from iris_api.model import Model, Prediction
+from iris_api.model import Model
 from iris_api.rows import Row
 
-Predictions = list[Prediction | None]
 T = TypeVar("T")
+
+# Seconds for which a call may hold up the event loop. A forest of 100 trees takes 4 ms, more beside other instances.
+_SHORT = 0.02
+# Rows that may wait before it is worth to compute how long they will: fewer are done within some seconds at worst.
+_FEW = 64
 
 
 class _Waiting(NamedTuple):
@@ -34,63 +41,112 @@ class Batcher:
     read. Rows must have been validated: what shares a batch must not be able to fail it.
     """
 
-    def __init__(self, model: Model, metrics: Metrics, *, max_batch_rows: int, max_waiting_rows: int) -> None:
-        """Take the model and how many rows may share a call, and may wait for one."""
+    def __init__(
+        self,
+        model: Model,
+        metrics: Metrics,
+        durations: Durations,
+        *,
+        deadline: float,
+        max_batch_rows: int,
+        max_waiting_rows: int,
+    ) -> None:
+        """Take what predicts how long calls take, seconds for a request, rows that may share a call and may wait."""
         self._model = model
         self._metrics = metrics
+        self._durations = durations
+        self._deadline = deadline
         self._max_batch_rows = max_batch_rows
         self._max_waiting_rows = max_waiting_rows
         self._queue: deque[_Waiting] = deque()
         self._waiting_rows = 0
         self._turns = model.engine.turns
-        metrics.queue_rows = lambda: self._waiting_rows
+        self.long_lane = LongLane(
+            model,
+            metrics,
+            durations,
+            deadline=deadline,
+            max_piece_rows=max_batch_rows,
+            max_waiting_rows=max_waiting_rows,
+        )
+        metrics.queues = lambda: {"short": self._waiting_rows, "long": self.long_lane.waiting_rows}
 
-    def submit(self, rows: Sequence[Row], done: Callable[[Predictions | Exception], None]) -> None:
+    def submit(self, rows: Sequence[Row], done: Callable[[Predictions | Exception], None]) -> Cancel | None:
         """Have done called in a later turn of the loop, with the answers in the order of the rows, or with an error.
 
-        It must not raise: others wait behind it.
+        It must not raise: others wait behind it. What is returned gives the request up; None means that it is answered
+        before that would help. Raise ApiError for a request that is predicted not to be answered within the deadline.
         """
-        if self._waiting_rows and self._waiting_rows + len(rows) > self._max_waiting_rows:
-            raise ApiError(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "overloaded",
-                "Too many rows wait for an answer already.",
-                headers={"Retry-After": "1"},
-            )
+        count = len(rows)
+        if self._durations.predict(count) > _SHORT:
+            return self.long_lane.submit(rows, done)
+        waiting = self._waiting_rows
+        if waiting and (
+            waiting + count > self._max_waiting_rows or (waiting > _FEW and self._wait(waiting) > self._deadline)
+        ):
+            raise overloaded(self._wait(waiting))
         if not self._queue:
             loop = asyncio.get_running_loop()
             # One turn calls for the next, and the last one for the model.
             calls: list[Any] = [*[loop.call_soon] * (self._turns - 1), self._answer_batch]
             loop.call_soon(*calls)
         self._queue.append(_Waiting(rows, done, perf_counter()))
-        self._waiting_rows += len(rows)
+        self._waiting_rows += count
+        return None
 
     async def predict(self, rows: Sequence[Row]) -> Predictions:
         """Return the answers of some rows, in their order."""
         answer: Awaited[Predictions] = Awaited()
-        self.submit(rows, answer.settle)
-        return await answer.future
+        cancel = self.submit(rows, answer.settle)
+        try:
+            return await answer.future
+        except asyncio.CancelledError:
+            if cancel:
+                cancel()
+            raise
+
+    def _wait(self, rows: int) -> float:
+        """Return for how long so many rows are predicted to keep the short lane busy, at most."""
+        return -(-rows // min(self._durations.rows_within(_SHORT), self._max_batch_rows)) * _SHORT
 
     def _answer_batch(self) -> None:
-        """Answer the oldest requests with one call; leave what is too much for it to the next turn of the loop."""
+        """Answer the oldest requests with one short call; leave what is too much for it to the next turn."""
+        started = perf_counter()
         batch = [self._queue.popleft()]
         size = len(batch[0].rows)
-        while self._queue and size + len(self._queue[0].rows) <= self._max_batch_rows:
+        while self._queue and (larger := size + len(self._queue[0].rows)) <= self._max_batch_rows:
+            if self._durations.predict(larger) > _SHORT:
+                break
             batch.append(self._queue.popleft())
-            size += len(batch[-1].rows)
+            size = larger
         self._waiting_rows -= size
         if self._queue:
             asyncio.get_running_loop().call_soon(self._answer_batch)
-        started = perf_counter()
         for waiting in batch:
             self._metrics.queue_wait.observe(started - waiting.since)
+        if started - batch[0].since > self._deadline:
+            batch = self._without_expired(batch, started)
+        if batch:
+            self._answer(batch)
+
+    def _answer(self, batch: list[_Waiting]) -> None:
+        """Answer requests with one call."""
+        started = perf_counter()
+        rows = [row for waiting in batch for row in waiting.rows]
+        error, answers = None, Predictions()
         try:
-            answers = self._model.predict([row for waiting in batch for row in waiting.rows])
-        except Exception as error:
+            answers = self._model.predict(rows)
+        except Exception as raised:
+            error = raised
+        seconds = perf_counter() - started
+        if not self.long_lane.busy:
+            # Beside a call in the other lane this one takes longer, and says nothing about those that will be alone.
+            self._durations.observe(len(rows), seconds)
+        if error:
             self._answer_each(batch, error)
             return
-        self._metrics.inference.observe(perf_counter() - started)
-        self._metrics.batch_rows.observe(size)
+        self._metrics.inference.observe(seconds)
+        self._metrics.batch_rows.observe(len(rows))
         first = 0
         for waiting in batch:
             last = first + len(waiting.rows)
@@ -99,15 +155,20 @@ class Batcher:
 
     def _answer_each(self, batch: list[_Waiting], error: Exception) -> None:
         """Find out whose rows the engine could not bear: nobody else is to feel it."""
+        if len(batch) == 1:
+            batch[0].done(error)
+            return
+        # By halves, each in a turn of its own: many calls at once would hold up the loop.
+        half = len(batch) // 2
+        for part in (batch[:half], batch[half:]):
+            asyncio.get_running_loop().call_soon(self._answer, part)
+
+    def _without_expired(self, batch: list[_Waiting], now: float) -> list[_Waiting]:
+        """Tell those who have waited too long, and return the others."""
         for waiting in batch:
-            try:
-                if len(batch) == 1:
-                    raise error
-                answers = self._model.predict(waiting.rows)
-            except Exception as own_error:
-                waiting.done(own_error)
-            else:
-                waiting.done(answers)
+            if now - waiting.since > self._deadline:
+                waiting.done(deadline_exceeded(self._deadline))
+        return [waiting for waiting in batch if now - waiting.since <= self._deadline]
 
 
 class Awaited(Generic[T]):

@@ -7,6 +7,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+# What 503 means as the answer to a prediction.
+BUSY = "Too many rows wait already (Retry-After says for how long), or there was no answer within the deadline."
+
 
 class Detail(BaseModel):
     """What is wrong with one part of the body."""

@@ -5,6 +5,7 @@ without them, for a request that has arrived as a whole (`protocol`). What bodie
 here, of /predict, and `v2.TensorCodec`.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple, Self
@@ -15,7 +16,7 @@ from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from iris_api.batching import Awaited, Batcher, Predictions
+from iris_api.batching import Awaited, Batcher, Cancel, Predictions
 from iris_api.errors import ApiError, invalid
 from iris_api.manifest import Manifest
 from iris_api.metrics import Metrics
@@ -58,8 +59,11 @@ class Endpoint:
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
 
-    def submit(self, headers: Headers, body: bytes, done: Callable[[Answer | Exception], None]) -> None:
-        """Have done called, now or in a later turn of the loop, with the answer or with an error to answer with."""
+    def submit(self, headers: Headers, body: bytes, done: Callable[[Answer | Exception], None]) -> Cancel | None:
+        """Have done called, now or in a later turn of the loop, with the answer or with an error to answer with.
+
+        What is returned gives the request up, if it will take a while.
+        """
 
         def finish(predictions: Predictions | Exception) -> None:
             try:
@@ -78,15 +82,20 @@ class Endpoint:
                     f"The body is longer than the {self._max_body_bytes} bytes that one request may have.",
                 )
             rows, write = self._codec.read(headers, body)
-            self._batcher.submit(rows, finish)
+            return self._batcher.submit(rows, finish)
         except Exception as error:
             done(self._refusal(error))
+            return None
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request of ASGI, or raise ApiError."""
         body = await _read_body(request.receive, self._max_body_bytes)
         awaited: Awaited[Answer] = Awaited()
-        self.submit(request.scope["headers"], body, awaited.settle)
+        cancel = self.submit(request.scope["headers"], body, awaited.settle)
+        if cancel:
+            await _settled_or_left(awaited.future, request.receive)
+            if cancel():
+                raise ClientDisconnect
         answer = await awaited.future
         response = Response(answer.body)
         response.raw_headers = list(answer.headers)
@@ -163,6 +172,17 @@ def not_json() -> ApiError:
         "unsupported_media_type",
         "The body must be JSON, with the header Content-Type: application/json.",
     )
+
+
+async def _settled_or_left(answer: asyncio.Future[Answer], receive: Receive) -> None:
+    """Return when there is an answer, or when the client has gone away without it."""
+    message = asyncio.ensure_future(receive())
+    try:
+        await asyncio.wait((answer, message), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done() and message.result()["type"] != "http.disconnect":
+            await asyncio.wait((answer,))
+    finally:
+        message.cancel()
 
 
 async def _read_body(receive: Receive, limit: int) -> bytes:

@@ -5,8 +5,9 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
@@ -14,11 +15,14 @@ from starlette.types import Receive, Scope, Send
 from iris_api import __version__, docs, errors, routes, v2
 from iris_api.batching import Batcher
 from iris_api.bundle import BundleError
+from iris_api.durations import Durations
 from iris_api.inference import Endpoint, RowCodec
+from iris_api.manifest import MANIFEST
 from iris_api.metrics import Metrics
 from iris_api.middleware import RequestContext
 from iris_api.model import Model
 from iris_api.notify import heartbeat, notify
+from iris_api.replacement import replace
 from iris_api.rows import RowParser
 from iris_api.selftest import answer_golden_samples
 from iris_api.settings import Settings
@@ -27,12 +31,16 @@ logger = logging.getLogger(__name__)
 
 # The code with which a gunicorn worker says that another try would fail alike: the master then gives up and says so.
 _WORKER_BOOT_ERROR = 3
+# How many requests of the most rows, and of the most values, may wait.
+_WAITING_REQUESTS = 4
 
 
 class Application(FastAPI):
     """FastAPI behind our middleware, and not around it: what FastAPI does in front of every middleware takes 10 us."""
 
     context: RequestContext
+    # The server puts in its place what closes the door to new connections.
+    stop_listening: Callable[[], None] = staticmethod(lambda: None)
 
     @property
     def direct(self) -> RequestContext:
@@ -49,8 +57,24 @@ def build_app(settings: Settings, model: Model) -> Application:
     manifest = model.manifest
     metrics = Metrics(settings, manifest, model.engine.name)
     parser = RowParser(manifest, settings.max_rows, settings.max_values)
+    durations = Durations.measured(model, settings.max_rows)
+    if (seconds := durations.predict(1)) > settings.request_deadline:
+        raise BundleError(
+            f"{MANIFEST} of {manifest.name} {manifest.version}: an answer to one row takes {seconds:.1f} s here, but "
+            f"must come within {settings.request_deadline:g} s. Make the model smaller, try the other engine, or raise "
+            "IRIS_API_REQUEST_DEADLINE (fortress_request_deadline)."
+        )
     batcher = Batcher(
-        model, metrics, max_batch_rows=settings.max_batch_rows, max_waiting_rows=settings.max_waiting_rows
+        model,
+        metrics,
+        durations,
+        deadline=settings.request_deadline,
+        max_batch_rows=settings.max_batch_rows,
+        # Rows of many values are fewer: what waits is held in memory.
+        max_waiting_rows=min(
+            settings.max_waiting_rows or _WAITING_REQUESTS * settings.max_rows,
+            _WAITING_REQUESTS * settings.max_values // len(manifest.features),
+        ),
     )
     rows, tensors = RowCodec(manifest, parser), v2.TensorCodec(manifest, parser)
     predict, infer = (Endpoint(codec, batcher, metrics, settings.max_body_bytes) for codec in (rows, tensors))
@@ -79,6 +103,7 @@ def build_app(settings: Settings, model: Model) -> Application:
     )
     app.state.ready = False
     app.state.metrics = metrics
+    batcher.long_lane.on_overrun = partial(replace, app, f"{manifest.name} {manifest.version}")
     app.context = RequestContext(
         super(Application, app).__call__,
         metrics=metrics,

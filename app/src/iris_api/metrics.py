@@ -21,11 +21,29 @@ from prometheus_client.registry import Collector
 
 from iris_api.manifest import Manifest, Reference
 from iris_api.model import Prediction
+from iris_api.replacement import replacements
 from iris_api.rows import Row
 from iris_api.settings import Settings
 
 # A prediction takes some 0.4 ms, one in a queue some 10; a second is the time after which a client has long given up.
-LATENCY_BUCKETS = (0.0002, 0.0004, 0.0006, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.25, 0.5, 1.0)
+LATENCY_BUCKETS = (
+    0.0002,
+    0.0004,
+    0.0006,
+    0.001,
+    0.002,
+    0.004,
+    0.008,
+    0.016,
+    0.032,
+    0.064,
+    0.128,
+    0.25,
+    0.5,
+    1.0,
+    2.0,
+    4.0,
+)
 INFERENCE_BUCKETS = (0.00001, 0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1.0)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 CONFIDENCE_BUCKETS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
@@ -35,10 +53,12 @@ REASONS = (
     "body_too_large",
     "too_many_rows",
     "too_many_values",
+    "too_much_work",
     "invalid_json",
     "invalid_input",
     "no_answer",
     "overloaded",
+    "deadline_exceeded",
     "other",
 )
 
@@ -82,7 +102,8 @@ class Metrics(Collector):
                 {"release": settings.release, "instance_name": settings.name},
             ),
         }
-        self.queue_rows: Callable[[], int] = lambda: 0
+        self.queues: Callable[[], dict[str, int]] = lambda: {"short": 0, "long": 0}
+        """Tells how many rows wait in each lane."""
         self.reset()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -155,8 +176,15 @@ class Metrics(Collector):
             histogram.add_to(latency, [path])
         yield latency
         yield _counter("iris_api_rejected_requests", "Requests without a prediction.", "reason", self._rejected.items())
-        yield GaugeMetricFamily(
-            "iris_api_queue_rows", "Rows that wait for the model at this moment.", value=self.queue_rows()
+        queues = self.queues()
+        text = "Rows that wait for the model at this moment"
+        yield GaugeMetricFamily("iris_api_queue_rows", f"{text}.", value=sum(queues.values()))
+        lanes = GaugeMetricFamily("iris_api_lane_queue_rows", f"{text}, by lane.", labels=["lane"])
+        for lane, rows in queues.items():
+            lanes.add_metric([lane], rows)
+        yield lanes
+        yield CounterMetricFamily(
+            "iris_api_replacements", "Workers that ended themselves because a call did not end.", value=replacements()
         )
         for name, text, histogram in (
             ("queue_wait_seconds", "Time a request waited for others to share a call of the model.", self.queue_wait),

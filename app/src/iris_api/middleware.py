@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from os import urandom
@@ -91,7 +91,7 @@ class RequestContext:
         reply(response.status_code, headers, bytes(response.body))
         self.metrics.count_request(_OTHER, response.status_code, 0)
 
-    def _answer(self, endpoint: Endpoint, scope: Scope, body: bytes, reply: Reply) -> None:
+    def _answer(self, endpoint: Endpoint, scope: Scope, body: bytes, reply: Reply) -> Callable[[], object] | None:
         """Answer a request to an endpoint as `__call__` does, without FastAPI and without tasks."""
         started = perf_counter()
         headers = scope["headers"]
@@ -110,7 +110,15 @@ class RequestContext:
                 reply(status, (*response.raw_headers, *self._common_headers(request_id)), bytes(response.body))
             self.metrics.count_request(scope["path"], status, perf_counter() - started)
 
-        endpoint.submit(headers, body, done)
+        cancel = endpoint.submit(headers, body, done)
+        if cancel is None:
+            return None
+
+        def give_up() -> None:
+            if cancel():
+                self.metrics.count_request(scope["path"], _CLIENT_GONE, perf_counter() - started)
+
+        return give_up
 
     def _common_headers(self, request_id: bytes) -> Headers:
         return (*self.headers, (b"x-request-id", request_id))

@@ -11,8 +11,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 Headers = Sequence[tuple[bytes, bytes]]
 Reply = Callable[[int, Headers, bytes], None]
 """Takes status, headers and body of an answer."""
-Handler = Callable[[Scope, bytes, Reply], None]
-"""Takes a request and its whole body, and calls the reply once: now or in a later turn of the loop. Raises nothing."""
+Handler = Callable[[Scope, bytes, Reply], Callable[[], object] | None]
+"""Takes a request and its whole body, and calls the reply once: now or in a later turn of the loop. Raises nothing.
+
+May return what is to be called if the client goes away meanwhile; then the reply need not be called."""
 
 
 class Direct(Interface):
@@ -38,6 +40,7 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._direct: Direct | None = getattr(self.app, "direct", None)
         self._undecided: tuple[RequestResponseCycle, Handler] | None = None
+        self._give_up: Callable[[], object] | None = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Put the task off until what has arrived is read; uvicorn calls this once it has the head of a request.
@@ -52,6 +55,12 @@ class Protocol(HttpToolsProtocol):
                 return
         super()._start_asgi_task(cycle, app)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give a request up whose client has gone away; uvicorn's loop calls this."""
+        super().connection_lost(exc)
+        if self._give_up:
+            self._give_up()
+
     def data_received(self, data: bytes) -> None:
         """Read what arrived, and answer the request that has now arrived as a whole or give it its task."""
         super().data_received(data)
@@ -60,7 +69,8 @@ class Protocol(HttpToolsProtocol):
             if cycle.more_body:
                 super()._start_asgi_task(cycle, self.app)
             else:
-                handler(cycle.scope, bytes(cycle.body), partial(self._reply, cycle))  # type: ignore[arg-type]
+                reply = partial(self._reply, cycle)
+                self._give_up = handler(cycle.scope, bytes(cycle.body), reply)  # type: ignore[arg-type]
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP in the application's own words; uvicorn calls this."""
@@ -76,6 +86,7 @@ class Protocol(HttpToolsProtocol):
 
     def _reply(self, cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> None:
         """Do what `RequestResponseCycle.send` does, for an answer that is there as a whole."""
+        self._give_up = None
         if cycle.disconnected:
             return
         cycle.response_started = cycle.response_complete = True

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field, create_model
 
-from iris_api.errors import ApiError, ErrorBody
+from iris_api.errors import BUSY, ApiError, ErrorBody
 from iris_api.inference import Endpoint, RowCodec
 from iris_api.manifest import Manifest
 from iris_api.metrics import Metrics
@@ -50,12 +50,14 @@ def build_router(
             },
             413: {
                 "model": ErrorBody,
-                "description": f"More than {settings.max_body_bytes} bytes, {settings.max_rows} rows or "
-                f"{settings.max_values} values.",
+                "description": (
+                    f"More than {settings.max_body_bytes} bytes, {settings.max_rows} rows or {settings.max_values} "
+                    f"values, or rows that are predicted to take more than {settings.request_deadline:g} s."
+                ),
             },
             415: {"model": ErrorBody, "description": "The body is not declared as application/json."},
             422: {"model": ErrorBody, "description": "The body is not valid; `details` says where and why."},
-            503: {"model": ErrorBody, "description": "Too many rows wait already; Retry-After says how long."},
+            503: {"model": ErrorBody, "description": BUSY},
         },
         openapi_extra=_request_body(manifest, parser),
     )

@@ -53,8 +53,8 @@ class Settings(BaseModel):
     """How many values, rows x features, one request may have."""
     max_batch_rows: Annotated[int, Field(ge=1)] = 1000
     """How many rows of several requests may share one call of the model."""
-    max_waiting_rows: Annotated[int, Field(ge=1)] = 4000
-    """How many rows may wait for the model; a request beyond them gets 503."""
+    max_waiting_rows: Annotated[int, Field(ge=0)] = 0
+    """How many rows may wait for the model in a lane; a request beyond them gets 503. 0 stands for 4 x max_rows."""
     skops_trusted: Annotated[tuple[str, ...], BeforeValidator(_split)] = ("sklearn.tree._tree.Tree",)
     """Types, separated by commas, that a skops artifact may hold beside those that skops itself trusts."""
     keepalive: Seconds = 75

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 from pydantic_core import to_json
 
 from iris_api import __version__
-from iris_api.errors import ApiError, ErrorBody
+from iris_api.errors import BUSY, ApiError, ErrorBody
 from iris_api.inference import Answer, Endpoint, Headers, header, not_json
 from iris_api.manifest import Manifest
 from iris_api.model import Model, Prediction
@@ -344,9 +344,9 @@ def build_router(model: Model, outputs: list[TensorMetadata], endpoint: Endpoint
                     },
                 },
                 400: {"model": ErrorBody, "description": "The body is not valid; `error` says where and why."},
-                413: {"model": ErrorBody, "description": "Too many bytes, rows or values."},
+                413: {"model": ErrorBody, "description": "Too many bytes, rows, values, or too much to compute."},
                 415: {"model": ErrorBody, "description": "The body is declared as something else."},
-                503: {"model": ErrorBody, "description": "Too many rows wait already; Retry-After says how long."},
+                503: {"model": ErrorBody, "description": BUSY},
             },
             openapi_extra=_request_body(manifest),
         )(infer)
