@@ -109,20 +109,6 @@ def test_a_classifier_without_probabilities(pack: Pack) -> None:
     assert answer == {"prediction": 2.0, "label": "2.0", "model": "mine", "model_version": "2.1"}
 
 
-def test_probabilities_that_contradict_the_model_are_not_served(pack: Pack) -> None:
-    class_of_least_probability = joblib.load(BUNDLE / "model.joblib")
-    class_of_least_probability.steps[-1][1].__class__ = Contrary
-    bundle = pack(class_of_least_probability, names=NAMES[2:], rows=DATA[:, 2:])
-    assert json.loads((bundle / "manifest.json").read_text())["probabilities"] is False
-
-
-class Contrary(LogisticRegression):
-    """A classifier that answers the class it believes in least."""
-
-    def predict(self, X: Any) -> Any:
-        return self.classes_[self.predict_proba(X).argmin(axis=1)]
-
-
 @pytest.mark.parametrize("estimator", [LinearRegression(), HistGradientBoostingRegressor(max_iter=5)])
 def test_a_regressor(pack: Pack, estimator: Any) -> None:
     data, target = load_diabetes(return_X_y=True)

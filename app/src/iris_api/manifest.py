@@ -104,7 +104,8 @@ class Proof(_Part):
     onnxruntime: str
     """Version of ONNX Runtime that computed the answers; the proof holds for no other."""
     points: dict[str, int]
-    """How many rows of which kind; a classifier's classes were the same on all of them."""
+    """How many rows of which kind. On all of them the classes were those that the artifact's `predict` answers, and it
+    refused none."""
     tolerance: Annotated[float, Field(gt=0, le=1e-3)]
     largest_difference: Annotated[float, Field(ge=0)]
     """Of any probability, or of any value relative to its size."""
@@ -124,8 +125,15 @@ class Onnx(_Part):
     precision: Literal["double", "float"]
     """Type of its input."""
     output: str
-    """Name of the output that answers."""
+    """Name of the output that has what the estimator's `predict` answers (in format 2, its probabilities if any)."""
+    probabilities: str | None = None
+    """Name of the output that has the probabilities."""
     proof: Proof
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs that answer: what `predict` answers, then the probabilities if there are any."""
+        return [self.output, *([self.probabilities] if self.probabilities else [])]
 
 
 class Cost(_Part):
@@ -143,7 +151,7 @@ class Manifest(_Part):
     """A model bundle: what its artifact is, what it takes, what it answers, and what vouches for it."""
 
     format: Literal[2, 3]
-    """Release 1.0.0 wrote 2, which has no costs."""
+    """Release 1.0.0 wrote 2, which has no costs; its proof of an onnx model does not count."""
     name: Name
     version: Name
     description: str
@@ -159,7 +167,7 @@ class Manifest(_Part):
     classes: Annotated[list[Class], Field(min_length=2)] | None = None
     """In the order of the probabilities; null for a regressor."""
     probabilities: bool
-    """Whether answers carry the probability of each class."""
+    """Whether answers carry the probability of each class. What is predicted need not be the most probable one."""
     onnx: Onnx | None = None
     no_onnx_reason: str | None = None
     """Why there is no converted model."""
@@ -185,6 +193,8 @@ class Manifest(_Part):
             raise ValueError("a regressor has no probabilities")
         if (self.onnx is None) == (self.no_onnx_reason is None):
             raise ValueError("there must be either an onnx model or the reason why there is none")
+        if self.onnx and self.format > 2 and (self.onnx.probabilities is not None) != self.probabilities:
+            raise ValueError("an onnx model has an output with probabilities if and only if answers carry them")
         values = [each.value for each in self.classes or []]
         if len(set(values)) != len(values):
             raise ValueError("two classes have the same value")

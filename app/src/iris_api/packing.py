@@ -27,6 +27,7 @@ from iris_api.manifest import MANIFEST, RESERVED, EngineName, Label, Manifest, R
 from iris_api.model import EngineChoice, Model
 from iris_api.progress import Progress, TooLongError
 from iris_api.samples import FeatureText
+from iris_api.reviewed import flat
 from iris_api.selftest import is_golden
 from iris_api.sklearn_engine import features_of, open_artifact, task_of
 
@@ -240,7 +241,7 @@ def _describe(
             f"The model knows the class {', '.join(map(repr, classes))} alone and answers nothing else. Train it "
             "with rows of at least two classes."
         )
-    probabilities = _gives_probabilities(estimator, sample.rows, predicted)
+    probabilities = hasattr(estimator, "predict_proba") and task == "classification"
     if golden is None:
         golden = _choose_golden(estimator, sample.rows, predicted, probabilities)
     inputs = np.array(golden, dtype=np.float64)
@@ -289,7 +290,7 @@ def _describe(
 
 def _predict(estimator: Any, rows: Table) -> NDArray[Any]:
     try:
-        predicted = np.asarray(estimator.predict(rows))
+        predicted = flat(estimator.predict(rows))
     except Exception as error:
         raise PackError(
             f"The model cannot answer a plain table of numbers ({type(error).__name__}: {error}). One that picks "
@@ -298,14 +299,6 @@ def _predict(estimator: Any, rows: Table) -> NDArray[Any]:
     if predicted.ndim != 1:
         raise PackError(f"The model answers {predicted.shape[1]} numbers a row; only one target can be served.")
     return predicted
-
-
-def _gives_probabilities(estimator: Any, rows: Table, predicted: NDArray[Any]) -> bool:
-    """Tell whether the most probable class is the model's answer: only then one call gives both."""
-    if not hasattr(estimator, "predict_proba"):
-        return False
-    most_probable = estimator.classes_[estimator.predict_proba(rows).argmax(axis=1)]
-    return bool((most_probable == predicted).all())
 
 
 def _feature(name: str, values: Table, text: FeatureText) -> dict[str, Any]:
