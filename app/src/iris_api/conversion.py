@@ -127,19 +127,19 @@ def proof_points(manifest: Manifest, rows: Table) -> dict[str, Table]:
 
 
 def _edges(minima: Table, maxima: Table, inside: Table, chance: np.random.Generator) -> Table:
-    """Return corners of what is accepted, and rows with one value after the other at its limits, at and beside zero."""
+    """Return rows with one value after the other at its limits, at and beside zero; and corners of what is accepted."""
     width = len(minima)
-    bits = np.arange(2**width) if width <= _CORNER_BITS else None
-    at_maximum = (
-        (bits[:, None] >> np.arange(width)) % 2 == 1
-        if bits is not None
-        else np.vstack([np.zeros(width), np.ones(width), chance.integers(2, size=(2**_CORNER_BITS, width))]) == 1
-    )
-    rows = [np.where(at_maximum, maxima, minima), np.clip(np.zeros((1, width)), minima, maxima)]
-    for values in (minima, maxima, 0.0, -_TINY, _TINY):
-        # Row n has the value in its column n.
-        rows.append(np.where(np.eye(width, dtype=bool), np.clip(values, minima, maxima), inside))
-    return np.vstack(rows)
+    # Row n has the value in its column n.
+    singles = [
+        np.where(np.eye(width, dtype=bool), np.clip(value, minima, maxima), inside)
+        for value in (minima, maxima, 0.0, -_TINY, _TINY)
+    ]
+    if width <= _CORNER_BITS:
+        at_maximum = (np.arange(2**width)[:, None] >> np.arange(width)) % 2 == 1
+    else:
+        some = chance.integers(2, size=(2**_CORNER_BITS, width))
+        at_maximum = np.vstack([np.zeros(width), np.ones(width), some]) == 1
+    return np.vstack([*singles, np.clip(np.zeros(width), minima, maxima), np.where(at_maximum, maxima, minima)])
 
 
 class _Answers(NamedTuple):

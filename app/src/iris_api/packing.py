@@ -98,14 +98,12 @@ def pack(
         estimator = open_artifact(Path(artifact_name), artifact, skops_trusted)
     except BundleError as error:
         raise PackError(str(error)) from error
-    sample = _fit_features(estimator, sample)
-    content = _describe(estimator, about, sample, metrics, golden)
+    sample = fit_features(estimator, sample)
+    content = describe(estimator, about, sample, metrics, golden)
     content.update(artifact=artifact_name, sha256=hashlib.sha256(artifact).hexdigest())
     files = {artifact_name: artifact}
-    manifest = _validate(content | {"no_onnx_reason": "it was packed without"})
-    if not onnx:
-        content["no_onnx_reason"] = manifest.no_onnx_reason
-    else:
+    manifest = _validate(content)
+    if onnx:
         try:
             with Progress(proof_seconds) as progress:
                 converted = convert(estimator, manifest, sample.rows, progress)
@@ -202,7 +200,7 @@ def _write_manifest(directory: Path, content: Mapping[str, Any]) -> Manifest:
     return manifest
 
 
-def _fit_features(estimator: Any, sample: Sample) -> Sample:
+def fit_features(estimator: Any, sample: Sample) -> Sample:
     """Return the sample with exactly the estimator's features in its own order, or say which are missing."""
     known = features_of(estimator)
     if isinstance(known, list):
@@ -221,14 +219,14 @@ def _fit_features(estimator: Any, sample: Sample) -> Sample:
     return sample
 
 
-def _describe(
+def describe(
     estimator: Any,
     about: About,
     sample: Sample,
-    metrics: Mapping[str, float] | None,
-    golden: Sequence[Sequence[float]] | None,
+    metrics: Mapping[str, float] | None = None,
+    golden: Sequence[Sequence[float]] | None = None,
 ) -> dict[str, Any]:
-    """Return the manifest, its artifact apart."""
+    """Return the manifest without its artifact, as if there were no ONNX model; the sample has exactly its features."""
     task = task_of(estimator)
     if task is None:
         raise PackError(f"A {type(estimator).__name__} is neither a classifier nor a regressor.")
@@ -274,6 +272,7 @@ def _describe(
         "target": target,
         "classes": _classes(classes, about.class_names, known),
         "probabilities": probabilities,
+        "no_onnx_reason": "it was packed without",
         "training": dict(about.training),
         "metrics": dict(metrics if metrics is not None else _sample_metrics(estimator, sample, probabilities)),
         "golden_samples": [
