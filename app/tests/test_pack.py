@@ -74,12 +74,11 @@ def row(names: Sequence[str], values: Any) -> dict[str, float]:
 
 def test_a_classifier_with_texts_as_classes_and_names_no_variable_could_have(pack: Pack) -> None:
     estimator = LogisticRegression(max_iter=1000).fit(DATA, SPECIES[CLASSES])
-    bundle = pack(estimator, "--target=what it is", targets=SPECIES[CLASSES], code=1)
-    # The target's name becomes a key of the answer.
-    bundle = pack(estimator)
+    bundle = pack(estimator, "--target=what it is", targets=SPECIES[CLASSES])
     client = served(bundle)
     answer = client.post("/predict", json=row(NAMES, DATA[77])).json()
-    assert answer["prediction"] == answer["label"] == estimator.predict(DATA[77:78])[0]
+    # The target's name becomes a key of the answer.
+    assert answer["prediction"] == answer["what it is"] == estimator.predict(DATA[77:78])[0]
     assert answer["prediction_proba"] == pytest.approx(estimator.predict_proba(DATA[77:78])[0], abs=1e-6)
     refused = client.post("/predict", json=row(NAMES, DATA[77]) | {"sepal/width": "1"}).json()
     assert refused["details"] == [{"field": "sepal/width", "reason": "Input should be a valid number"}]

@@ -14,6 +14,8 @@ RESERVED = frozenset({"prediction", "prediction_proba", "model", "model_version"
 Label = bool | int | float | str
 EngineName = Literal["sklearn", "onnx"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+# Of a feature or a target: a key of requests and answers, so whatever text JSON can hold.
+Key = Annotated[str, Field(min_length=1, max_length=256)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -46,7 +48,7 @@ class Reference(_Part):
 class Feature(_Part):
     """One number of a request, in the order in which the model takes them."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_ ().%/-]{0,63}$")]
+    name: Key
     description: str
     unit: str
     minimum: float
@@ -80,7 +82,7 @@ class Class(_Part):
 class Target(_Part):
     """What is predicted."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    name: Key
     """A classifier's answer has the name of the class under this key."""
     description: str
     unit: str
@@ -182,7 +184,7 @@ class Manifest(_Part):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         names = {feature.name for feature in self.features}
-        if len(names) != len(self.features):
+        if len({printable(name) for name in names}) != len(self.features):
             raise ValueError("two features have the same name")
         if self.target.name in RESERVED:
             raise ValueError(f"target: the name {self.target.name} is taken by the answer itself")
@@ -223,6 +225,11 @@ class Manifest(_Part):
     def class_name(self, value: Label) -> str:
         """Return the name of a class of this manifest."""
         return next(each.name for each in self.classes or [] if each.value == value)
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters as escapes: what the label of a metric or a line of text can hold."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def json_schema() -> str:
