@@ -18,8 +18,8 @@ from starlette.testclient import TestClient
 from conftest import MODELS
 from iris_api.main import build_app
 from iris_api.model import EngineChoice, Model
-from iris_api.settings import Settings
 from iris_api.reviewed import decider
+from iris_api.settings import Settings
 
 pytestmark = pytest.mark.kernel
 

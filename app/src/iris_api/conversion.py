@@ -63,9 +63,7 @@ def convert(estimator: Any, manifest: Manifest, rows: Table, progress: Progress 
             reasons.append(f"{precision}: {error}")
             continue
         # The estimator is asked only if there is something to compare, and once.
-        expected = expected or _expected(
-            Watched(estimator, progress), manifest, proof_points(manifest, rows), progress
-        )
+        expected = expected or _expected(Watched(estimator, progress), manifest, proof_points(manifest, rows), progress)
         try:
             largest = max(_difference(engine, name, manifest, *answers) for name, answers in expected.items())
         except ConversionError as error:
@@ -190,7 +188,9 @@ def _values(estimator: Any, manifest: Manifest, where: str, rows: Table) -> NDAr
         inside = [manifest.golden_samples[0].input[name] for name in names]
         found = find_refused(lambda some: estimator.predict(np.array(some, dtype=np.float64)), rows.tolist(), inside)
         row, column, reason = found or (0, None, _first_line(error))
-        values = f"{rows[row].tolist()}"[:_LONGEST_ROW] if column is None else f"{names[column]} = {rows[row, column]:g}"
+        values = (
+            f"{rows[row].tolist()}"[:_LONGEST_ROW] if column is None else f"{names[column]} = {rows[row, column]:g}"
+        )
         raise ConversionError(
             f"{where}: the estimator refuses {values}, which is accepted ({reason}), and ONNX Runtime would answer. "
             "Give each feature a minimum and a maximum between which the estimator answers everything"

@@ -27,8 +27,8 @@ from iris_api.costs import MeasurementError, measure
 from iris_api.manifest import MANIFEST, RESERVED, EngineName, Label, Manifest, Reference
 from iris_api.model import REFUSALS, EngineChoice, Model
 from iris_api.progress import Progress, TooLongError
-from iris_api.samples import FeatureText
 from iris_api.reviewed import flat
+from iris_api.samples import FeatureText
 from iris_api.selftest import is_golden
 from iris_api.sklearn_engine import features_of, open_artifact, task_of
 
