@@ -19,7 +19,7 @@ from iris_api.durations import Durations
 from iris_api.errors import ApiError
 from iris_api.main import build_app
 from iris_api.metrics import Metrics
-from iris_api.model import EngineChoice, Model, Prediction
+from iris_api.model import Answers, EngineChoice, Model, Prediction
 from iris_api.settings import Settings
 
 pytestmark = pytest.mark.kernel
@@ -37,11 +37,11 @@ class Echo:
     def __init__(self) -> None:
         self.calls: list[int] = []
 
-    def __call__(self, rows: Sequence[Sequence[float]]) -> list[Any]:
+    def __call__(self, rows: Sequence[Sequence[float]]) -> Answers:
         self.calls.append(len(rows))
         if any(row[0] == POISON for row in rows):
             raise RuntimeError("poison")
-        return [[row[0], 0.0, 0.0] for row in rows]
+        return Answers([0 for _ in rows], [[row[0], 0.0, 0.0] for row in rows])
 
 
 @pytest.fixture

@@ -148,6 +148,19 @@ def test_a_model_of_other_features_is_refused(copied_bundle: Path) -> None:
     assert '"features": 4' in refusal(copied_bundle)
 
 
+@pytest.mark.parametrize(
+    "classes",
+    [[0, 1, 3], [2, 1, 0], [False, True, 2], ["0", "1", "2"], [0.0, 1.0, 2.0]],
+    ids=["another", "another order", "booleans", "texts", "floats"],
+)
+def test_a_model_of_other_classes_is_refused(copied_bundle: Path, classes: list[Any]) -> None:
+    """Its answers would get the names of others, or be no class of the manifest at all."""
+    estimator = joblib.load(copied_bundle / "model.joblib")
+    estimator[-1].classes_ = np.array(classes, dtype=object)
+    exchange_estimator(copied_bundle, estimator)
+    assert f'"classes": {json.dumps(classes)}' in refusal(copied_bundle)
+
+
 def test_a_model_that_is_no_classifier_is_refused(copied_bundle: Path) -> None:
     exchange_estimator(copied_bundle, Ridge().fit(np.eye(2), [1, 2]))
     assert '"task": "regression"' in refusal(copied_bundle)

@@ -18,8 +18,8 @@ from starlette.testclient import TestClient
 from conftest import MODELS
 from iris_api.main import build_app
 from iris_api.model import EngineChoice, Model
+from iris_api.reviewed import decider
 from iris_api.settings import Settings
-from iris_api.sklearn_engine import unrolled
 
 pytestmark = pytest.mark.kernel
 
@@ -86,17 +86,19 @@ def test_a_value_beyond_the_limits_is_refused(bundle: Path, client: TestClient) 
 
 def test_a_pipeline_taken_apart_answers_as_the_whole_one(bundle: Path) -> None:
     estimator = joblib.load(bundle / "model.joblib")
-    method = "predict_proba" if hasattr(estimator, "predict_proba") else "predict"
     rows = np.array([list(sample["input"].values()) for sample in manifest(bundle)["golden_samples"]])
-    whole = getattr(estimator, method)(rows)
     nested = Pipeline([("nothing", "passthrough"), ("none", None), ("all", estimator)])
     for each in (estimator, nested):
-        assert unrolled(each, method)(rows).tolist() == whole.tolist()
+        values, shares = decider(each, manifest(bundle)["probabilities"])(rows)
+        assert values == pytest.approx(estimator.predict(rows), rel=1e-12)
+        if shares is not None:
+            assert shares == pytest.approx(estimator.predict_proba(rows), abs=1e-12)
 
 
 def test_a_pipeline_of_the_users_own_is_asked_as_a_whole() -> None:
     class Own(Pipeline):  # type: ignore[misc]  # scikit-learn comes without types
-        def predict(self, X: Any) -> str:  # scikit-learn's name
-            return "own"
+        def predict(self, X: Any) -> Any:  # scikit-learn's name
+            return np.full(len(X), 7)
 
-    assert unrolled(Own([("one", "passthrough"), ("two", LinearRegression())]), "predict")(np.zeros((1, 1))) == "own"
+    values, _ = decider(Own([("one", "passthrough"), ("two", LinearRegression())]), False)(np.zeros((1, 1)))
+    assert values.tolist() == [7]

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from iris_api.bundle import BundleError
 from iris_api.main import build_app
-from iris_api.model import Model
+from iris_api.model import Answers, Model
 from iris_api.settings import Settings
 
 pytestmark = pytest.mark.kernel
@@ -214,6 +214,6 @@ def test_a_body_of_unknown_length_over_the_limit_is_refused(client: TestClient) 
 def test_a_row_without_a_finite_answer_is_the_inputs_fault(
     client: TestClient, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model, "engine", lambda rows: [[math.inf, 0, math.nan] for _ in rows])
+    monkeypatch.setattr(model, "engine", lambda rows: Answers([0], [[math.inf, 0, math.nan]]))
     response = post(client, json.dumps(ROW))
     assert (response.status_code, response.json()["code"]) == (422, "no_answer")

@@ -1,8 +1,9 @@
 """The model card: what a person wants to know of a bundle, as Markdown made from its manifest."""
 
+import re
 from collections.abc import Iterable, Sequence
 
-from iris_api.manifest import Manifest
+from iris_api.manifest import Manifest, printable
 
 CARD = "MODEL_CARD.md"
 
@@ -17,9 +18,9 @@ def model_card(manifest: Manifest) -> str:
             ("Feature", "Description", "Unit", "Training data", "Accepted"),
             (
                 (
-                    f"`{feature.name}`",
-                    feature.description,
-                    feature.unit,
+                    _code(feature.name),
+                    _text(feature.description),
+                    _text(feature.unit),
                     f"{feature.training_minimum:g} to {feature.training_maximum:g}",
                     f"{feature.minimum:g} to {feature.maximum:g}",
                 )
@@ -28,7 +29,7 @@ def model_card(manifest: Manifest) -> str:
         ),
         "## Output\n\n" + _output(manifest),
         "## Quality\n\n" + _table(("Metric", "Value"), ((_words(k), f"{v:g}") for k, v in manifest.metrics.items())),
-        "## Training\n\n" + _table(("", ""), ((_words(key), value) for key, value in manifest.training.items())),
+        "## Training\n\n" + _table(("", ""), ((_text(_words(k)), _text(v)) for k, v in manifest.training.items())),
         "## Example\n\n" + _example(manifest),
     ]
     return "\n\n".join(parts) + "\n"
@@ -68,26 +69,39 @@ def _onnx(manifest: Manifest) -> str:
 def _output(manifest: Manifest) -> str:
     target = manifest.target
     unit = f", in {target.unit}" if target.unit else ""
-    text = f"`{target.name}`: {target.description}{unit}."
+    text = f"{_code(target.name)}: {_text(target.description)}{_text(unit)}."
     if manifest.classes is None:
         return text
-    rows = ((f"`{each.value}`", each.name, f"{each.share:.1%}") for each in manifest.classes)
+    rows = ((_code(str(each.value)), _text(each.name), f"{each.share:.1%}") for each in manifest.classes)
     probabilities = "" if manifest.probabilities else " The answer has no probabilities."
     return f"{text}{probabilities}\n\n" + _table(("Prediction", "Name", "Share of the training data"), rows)
 
 
 def _example(manifest: Manifest) -> str:
     sample = manifest.golden_samples[0]
-    answer = repr(sample.prediction)
+    answer = _text(repr(sample.prediction))
     if manifest.classes:
-        answer += f" ({manifest.class_name(sample.prediction)})"
-    given = ", ".join(f"{name} {value:g}" for name, value in sample.input.items())
+        answer += f" ({_text(manifest.class_name(sample.prediction))})"
+    given = ", ".join(f"{_text(name)} {value:g}" for name, value in sample.input.items())
     return f"{given}: {answer}."
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
+    # A cell ends at the next |, even within code, and a row with its line.
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _code(text: str) -> str:
+    """Return a text as code, whatever is in it: the quotes are more backticks than it has in a row."""
+    quotes = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if len(quotes) > 1 or text != text.strip() else ""
+    return f"{quotes}{space}{printable(text)}{space}{quotes}"
+
+
+def _text(value: object) -> str:
+    """Return a text so that Markdown shows it as it is."""
+    return re.sub(r"([\\`*_\[\]<>])", r"\\\1", printable(str(value)))
 
 
 def _words(name: str) -> str:

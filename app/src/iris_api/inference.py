@@ -17,10 +17,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from iris_api.batching import Awaited, Batcher, Cancel, Predictions
-from iris_api.errors import ApiError, invalid
+from iris_api.errors import ApiError, Detail, invalid
 from iris_api.manifest import Manifest
 from iris_api.metrics import Metrics
-from iris_api.model import Prediction
+from iris_api.model import Prediction, RefusedError
 from iris_api.rows import Row, RowParser
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -67,6 +67,8 @@ class Endpoint:
 
         def finish(predictions: Predictions | Exception) -> None:
             try:
+                if isinstance(predictions, RefusedError):
+                    raise _no_answer(predictions, len(rows))
                 if isinstance(predictions, Exception):
                     raise predictions
                 result: Answer | Exception = write(self._counted(rows, predictions))
@@ -155,6 +157,13 @@ class RowCodec:
 
     def _write_list(self, predictions: list[Prediction]) -> Answer:
         return Answer.of(to_json([self.answer(prediction) for prediction in predictions]))
+
+
+def _no_answer(error: RefusedError, rows: int) -> ApiError:
+    """Return the error for a value that is a possible one, but not for this model."""
+    places = [*([str(error.row)] if rows > 1 else []), *([error.field] if error.field else [])]
+    detail = Detail(field=".".join(places) or "body", reason=f"The model refuses it: {error.reason}")
+    return invalid("no_answer", "The model has no answer for these values.", detail)
 
 
 def header(headers: Headers, name: bytes) -> bytes:

@@ -14,6 +14,8 @@ RESERVED = frozenset({"prediction", "prediction_proba", "model", "model_version"
 Label = bool | int | float | str
 EngineName = Literal["sklearn", "onnx"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+# Of a feature or a target: a key of requests and answers, so whatever text JSON can hold.
+Key = Annotated[str, Field(min_length=1, max_length=256)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -46,7 +48,7 @@ class Reference(_Part):
 class Feature(_Part):
     """One number of a request, in the order in which the model takes them."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_ ().%/-]{0,63}$")]
+    name: Key
     description: str
     unit: str
     minimum: float
@@ -80,7 +82,7 @@ class Class(_Part):
 class Target(_Part):
     """What is predicted."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    name: Key
     """A classifier's answer has the name of the class under this key."""
     description: str
     unit: str
@@ -104,7 +106,8 @@ class Proof(_Part):
     onnxruntime: str
     """Version of ONNX Runtime that computed the answers; the proof holds for no other."""
     points: dict[str, int]
-    """How many rows of which kind; a classifier's classes were the same on all of them."""
+    """How many rows of which kind. On all of them the classes were those that the artifact's `predict` answers, and it
+    refused none."""
     tolerance: Annotated[float, Field(gt=0, le=1e-3)]
     largest_difference: Annotated[float, Field(ge=0)]
     """Of any probability, or of any value relative to its size."""
@@ -124,8 +127,15 @@ class Onnx(_Part):
     precision: Literal["double", "float"]
     """Type of its input."""
     output: str
-    """Name of the output that answers."""
+    """Name of the output that has what the estimator's `predict` answers (in format 2, its probabilities if any)."""
+    probabilities: str | None = None
+    """Name of the output that has the probabilities."""
     proof: Proof
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs that answer: what `predict` answers, then the probabilities if there are any."""
+        return [self.output, *([self.probabilities] if self.probabilities else [])]
 
 
 class Cost(_Part):
@@ -143,7 +153,7 @@ class Manifest(_Part):
     """A model bundle: what its artifact is, what it takes, what it answers, and what vouches for it."""
 
     format: Literal[2, 3]
-    """Release 1.0.0 wrote 2, which has no costs."""
+    """Release 1.0.0 wrote 2, which has no costs; its proof of an onnx model does not count."""
     name: Name
     version: Name
     description: str
@@ -159,7 +169,7 @@ class Manifest(_Part):
     classes: Annotated[list[Class], Field(min_length=2)] | None = None
     """In the order of the probabilities; null for a regressor."""
     probabilities: bool
-    """Whether answers carry the probability of each class."""
+    """Whether answers carry the probability of each class. What is predicted need not be the most probable one."""
     onnx: Onnx | None = None
     no_onnx_reason: str | None = None
     """Why there is no converted model."""
@@ -174,7 +184,7 @@ class Manifest(_Part):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         names = {feature.name for feature in self.features}
-        if len(names) != len(self.features):
+        if len({printable(name) for name in names}) != len(self.features):
             raise ValueError("two features have the same name")
         if self.target.name in RESERVED:
             raise ValueError(f"target: the name {self.target.name} is taken by the answer itself")
@@ -185,6 +195,8 @@ class Manifest(_Part):
             raise ValueError("a regressor has no probabilities")
         if (self.onnx is None) == (self.no_onnx_reason is None):
             raise ValueError("there must be either an onnx model or the reason why there is none")
+        if self.onnx and self.format > 2 and (self.onnx.probabilities is not None) != self.probabilities:
+            raise ValueError("an onnx model has an output with probabilities if and only if answers carry them")
         values = [each.value for each in self.classes or []]
         if len(set(values)) != len(values):
             raise ValueError("two classes have the same value")
@@ -213,6 +225,11 @@ class Manifest(_Part):
     def class_name(self, value: Label) -> str:
         """Return the name of a class of this manifest."""
         return next(each.name for each in self.classes or [] if each.value == value)
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters as escapes: what the label of a metric or a line of text can hold."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def json_schema() -> str:

@@ -19,7 +19,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from iris_api.manifest import Manifest, Reference
+from iris_api.manifest import Manifest, Reference, printable
 from iris_api.model import Prediction
 from iris_api.replacement import replacements
 from iris_api.rows import Row
@@ -201,14 +201,14 @@ class Metrics(Collector):
             yield _bins("iris_api_predicted_values", "Rows answered, by bin of the training target.", self._target_bins)
             yield _shares("iris_api_predicted_value_training_ratio", "Share of the training targets in a bin.", target)
         if classes:
-            names = [each.name for each in classes]
+            names = [printable(each.name) for each in classes]
             counts = zip(names, self._classes, strict=True)
             yield _counter("iris_api_predictions", "Rows answered, by predicted class.", "class", counts)
             shares = GaugeMetricFamily(
                 "iris_api_class_training_ratio", "Share of a class in the training data.", labels=["class"]
             )
-            for each in classes:
-                shares.add_metric([each.name], each.share)
+            for name, each in zip(names, classes, strict=True):
+                shares.add_metric([name], each.share)
             yield shares
         if self._manifest.probabilities:
             yield self._confidence.add_to(
@@ -222,11 +222,11 @@ class Metrics(Collector):
         shares = GaugeMetricFamily(
             "iris_api_feature_training_ratio", "Share of the training data in a bin.", labels=["feature", "bin"]
         )
-        names = self._manifest.feature_names
-        for feature, bins in zip(self._manifest.features, self._feature_bins, strict=True):
+        names = [printable(name) for name in self._manifest.feature_names]
+        for name, feature, bins in zip(names, self._manifest.features, self._feature_bins, strict=True):
             for number, (count, share) in enumerate(zip(bins, feature.reference.shares, strict=True), 1):
-                values.add_metric([feature.name, str(number)], count)
-                shares.add_metric([feature.name, str(number)], share)
+                values.add_metric([name, str(number)], count)
+                shares.add_metric([name, str(number)], share)
         yield values
         yield shares
         out_of_range = zip(names, self._out_of_range, strict=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from iris_api.bundle import BundleError, read_file
 from iris_api.manifest import Manifest
+from iris_api.model import Answers
 
 INPUT = "input"
 DTYPES: dict[str, type[np.floating[Any]]] = {"double": np.float64, "float": np.float32}
@@ -25,8 +26,11 @@ class OnnxEngine:
     # A call takes some 10 us: less than a second look for others.
     turns = 1
 
-    def __init__(self, content: bytes, precision: str, output: str, tolerance: float) -> None:
-        """Take a model in ONNX's format, the type of its input, the output that answers and how far that may be off."""
+    def __init__(self, content: bytes, precision: str, outputs: Sequence[str], tolerance: float) -> None:
+        """Take a model in ONNX's format, the type of its input, its outputs and how far an answer may be off.
+
+        The first output has what the estimator's `predict` answers; a second one has the probabilities.
+        """
         options = onnxruntime.SessionOptions()
         # A few rows are no work for threads, and the host has an instance for every processor.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -34,7 +38,7 @@ class OnnxEngine:
         options.log_severity_level = 4
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self._dtype = DTYPES[precision]
-        self._output = [output]
+        self._outputs = list(outputs)
         self.tolerance = tolerance
 
     @classmethod
@@ -47,7 +51,7 @@ class OnnxEngine:
         content = read_file(directory, onnx.artifact, onnx.sha256)
         tolerance = max(manifest.golden_tolerance, onnx.proof.tolerance)
         try:
-            engine = cls(content, onnx.precision, onnx.output, tolerance)
+            engine = cls(content, onnx.precision, onnx.outputs, tolerance)
             engine([[sample.input[name] for name in manifest.feature_names] for sample in manifest.golden_samples])
         except Exception as error:
             # ONNX Runtime has exceptions of its own; none of them is more than a model that cannot be served.
@@ -58,23 +62,29 @@ class OnnxEngine:
             ) from error
         return engine
 
-    def __call__(self, rows: Sequence[Sequence[float]]) -> list[Any]:
-        """Answer all rows with one call: a list of probabilities for each, or its value."""
-        answers: list[Any] = self.run(np.array(rows, dtype=self._dtype)).tolist()
-        return answers
+    def __call__(self, rows: Sequence[Sequence[float]]) -> Answers:
+        """Answer all rows with one call."""
+        values, probabilities = self.run(np.array(rows, dtype=self._dtype))
+        return Answers(values.tolist(), None if probabilities is None else probabilities.tolist())
 
-    def run(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Answer a table of the input's type."""
-        (answers,) = self._session.run(self._output, {INPUT: rows.astype(self._dtype, copy=False)})
+    def run(self, rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Answer a table by what `predict` answers, and by the probabilities if the model gives them."""
+        values, *probabilities = self._session.run(self._outputs, {INPUT: rows.astype(self._dtype, copy=False)})
         # A regressor's answers come as a column.
-        result: NDArray[Any] = answers[:, 0] if answers.ndim == 2 and answers.shape[1] == 1 else answers
-        return result
+        if values.ndim == 2 and values.shape[1] == 1:
+            values = values[:, 0]
+        return values, probabilities[0] if probabilities else None
 
 
 def why_unproven(manifest: Manifest) -> str | None:
     """Say why a bundle must not be served by ONNX Runtime here, or nothing if it may."""
     if manifest.onnx is None:
         return manifest.no_onnx_reason
+    if manifest.format == 2:
+        return (
+            "its proof is of format 2, which did not compare the classes that the model itself answers, nor what it "
+            "refuses: pack it again with iris-model pack"
+        )
     proof = manifest.onnx.proof
     if proof.artifact_sha256 != manifest.sha256:
         return "its proof is of another artifact"

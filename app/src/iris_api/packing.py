@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import math
 import platform
 import sys
 import tempfile
@@ -17,15 +18,16 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from sklearn.metrics import accuracy_score, log_loss, mean_absolute_error, r2_score
+from sklearn.metrics import log_loss, mean_absolute_error, r2_score
 
 from iris_api.bundle import BundleError
 from iris_api.card import CARD, model_card
 from iris_api.conversion import ARTIFACT, ConversionError, convert
 from iris_api.costs import MeasurementError, measure
 from iris_api.manifest import MANIFEST, RESERVED, EngineName, Label, Manifest, Reference
-from iris_api.model import EngineChoice, Model
+from iris_api.model import REFUSALS, EngineChoice, Model
 from iris_api.progress import Progress, TooLongError
+from iris_api.reviewed import flat
 from iris_api.samples import FeatureText
 from iris_api.selftest import is_golden
 from iris_api.sklearn_engine import features_of, open_artifact, task_of
@@ -97,18 +99,17 @@ def pack(
         estimator = open_artifact(Path(artifact_name), artifact, skops_trusted)
     except BundleError as error:
         raise PackError(str(error)) from error
-    sample = _fit_features(estimator, sample)
-    content = _describe(estimator, about, sample, metrics, golden)
+    sample = fit_features(estimator, sample)
+    content = describe(estimator, about, sample, metrics, golden)
     content.update(artifact=artifact_name, sha256=hashlib.sha256(artifact).hexdigest())
     files = {artifact_name: artifact}
-    manifest = _validate(content | {"no_onnx_reason": "it was packed without"})
-    if not onnx:
-        content["no_onnx_reason"] = manifest.no_onnx_reason
-    else:
+    manifest = _validate(content)
+    if onnx:
         try:
             with Progress(proof_seconds) as progress:
                 converted = convert(estimator, manifest, sample.rows, progress)
             content["onnx"] = converted.about
+            del content["no_onnx_reason"]
             files[ARTIFACT] = converted.content
         except ConversionError as error:
             content["no_onnx_reason"] = str(error)
@@ -201,16 +202,24 @@ def _write_manifest(directory: Path, content: Mapping[str, Any]) -> Manifest:
     return manifest
 
 
-def _fit_features(estimator: Any, sample: Sample) -> Sample:
+def fit_features(estimator: Any, sample: Sample) -> Sample:
     """Return the sample with exactly the estimator's features in its own order, or say which are missing."""
     known = features_of(estimator)
     if isinstance(known, list):
-        if missing := [name for name in known if name not in sample.names]:
+        # A CSV may have lost, or gained, blanks around a name.
+        stripped = [name.strip() for name in sample.names]
+        places = {
+            name: list(names).index(each)
+            for name in known
+            for names, each in ((stripped, name.strip()), (sample.names, name))
+            if each in names
+        }
+        if missing := [name for name in known if name not in places]:
             raise PackError(
                 f"The sample lacks the features {', '.join(missing)} that the model was trained with; "
                 f"it has {', '.join(sample.names)}."
             )
-        columns = [list(sample.names).index(name) for name in known]
+        columns = [places[name] for name in known]
         return Sample(known, sample.rows[:, columns], sample.targets)
     if known is not None and known != len(sample.names):
         raise PackError(
@@ -220,14 +229,14 @@ def _fit_features(estimator: Any, sample: Sample) -> Sample:
     return sample
 
 
-def _describe(
+def describe(
     estimator: Any,
     about: About,
     sample: Sample,
-    metrics: Mapping[str, float] | None,
-    golden: Sequence[Sequence[float]] | None,
+    metrics: Mapping[str, float] | None = None,
+    golden: Sequence[Sequence[float]] | None = None,
 ) -> dict[str, Any]:
-    """Return the manifest, its artifact apart."""
+    """Return the manifest without its artifact, as if there were no ONNX model; the sample has exactly its features."""
     task = task_of(estimator)
     if task is None:
         raise PackError(f"A {type(estimator).__name__} is neither a classifier nor a regressor.")
@@ -240,21 +249,21 @@ def _describe(
             f"The model knows the class {', '.join(map(repr, classes))} alone and answers nothing else. Train it "
             "with rows of at least two classes."
         )
-    probabilities = _gives_probabilities(estimator, sample.rows, predicted)
+    if strange := [value for value in map(_plain, predicted) if classes is not None and value not in classes]:
+        raise PackError(f"The model answers {strange[0]!r}, which is none of its own classes {classes}.")
+    probabilities = hasattr(estimator, "predict_proba") and task == "classification"
     if golden is None:
         golden = _choose_golden(estimator, sample.rows, predicted, probabilities)
     inputs = np.array(golden, dtype=np.float64)
     answers = _predict(estimator, inputs)
     shares: NDArray[Any] = estimator.predict_proba(inputs) if probabilities else np.empty((len(inputs), 0))
+    texts = {name.strip(): text for name, text in about.features.items()}
     target: dict[str, Any] = {"name": about.target, "description": about.target_description, "unit": about.target_unit}
-    known = [_plain(value) for value in predicted] if sample.targets is None else list(sample.targets)
+    known = [_plain(value) for value in predicted]
+    if sample.targets is not None:
+        known = _understood(sample.targets, about.target, classes)
+    sample = Sample(sample.names, sample.rows, None if sample.targets is None else known)
     if classes is None:
-        for number, value in enumerate(known, 1):
-            if isinstance(value, str):
-                raise PackError(
-                    f"Row {number} of the sample has {value!r} for the target {about.target}, but the model answers "
-                    "numbers. Give a sample whose target is one in each row."
-                )
         target["reference"] = reference(np.array(known, dtype=np.float64))
     return {
         "format": 3,
@@ -267,12 +276,13 @@ def _describe(
             **{name: importlib.metadata.version(name) for name in ("scikit-learn", "numpy", "joblib")},
         },
         "features": [
-            _feature(name, sample.rows[:, column], about.features.get(name, FeatureText()))
+            _feature(name, sample.rows[:, column], about.features.get(name) or texts.get(name.strip(), FeatureText()))
             for column, name in enumerate(sample.names)
         ],
         "target": target,
         "classes": _classes(classes, about.class_names, known),
         "probabilities": probabilities,
+        "no_onnx_reason": "it was packed without",
         "training": dict(about.training),
         "metrics": dict(metrics if metrics is not None else _sample_metrics(estimator, sample, probabilities)),
         "golden_samples": [
@@ -289,7 +299,7 @@ def _describe(
 
 def _predict(estimator: Any, rows: Table) -> NDArray[Any]:
     try:
-        predicted = np.asarray(estimator.predict(rows))
+        predicted = flat(estimator.predict(rows))
     except Exception as error:
         raise PackError(
             f"The model cannot answer a plain table of numbers ({type(error).__name__}: {error}). One that picks "
@@ -300,20 +310,12 @@ def _predict(estimator: Any, rows: Table) -> NDArray[Any]:
     return predicted
 
 
-def _gives_probabilities(estimator: Any, rows: Table, predicted: NDArray[Any]) -> bool:
-    """Tell whether the most probable class is the model's answer: only then one call gives both."""
-    if not hasattr(estimator, "predict_proba"):
-        return False
-    most_probable = estimator.classes_[estimator.predict_proba(rows).argmax(axis=1)]
-    return bool((most_probable == predicted).all())
-
-
 def _feature(name: str, values: Table, text: FeatureText) -> dict[str, Any]:
     least, greatest = float(values.min()), float(values.max())
     headroom = HEADROOM * ((greatest - least) or max(1.0, abs(greatest)))
     return {
         "name": name,
-        "description": text.description or name.replace("_", " ").capitalize(),
+        "description": text.description or _words(name),
         "unit": text.unit,
         "minimum": max(least - headroom, -LARGEST) if text.minimum is None else text.minimum,
         "maximum": min(greatest + headroom, LARGEST) if text.maximum is None else text.maximum,
@@ -338,13 +340,60 @@ def _classes(
         return None
     if names is not None and len(names) != len(values):
         raise PackError(f"The model has the {len(values)} classes {values}, but {len(names)} names were given.")
-    if strange := sorted({str(value) for value in known if value not in values}):
-        raise PackError(f"The sample's target has {', '.join(strange[:5])}, but the model's classes are {values}.")
+    if len(set(names or ())) != len(names or ()):
+        raise PackError(
+            f"The names of the classes, {', '.join(names or ())}, must differ: each is one key of a metric."
+        )
     counts = [sum(each == value for each in known) for value in values]
     return [
         {"value": value, "name": name, "share": count / len(known)}
         for value, name, count in zip(values, names or map(str, values), counts, strict=True)
     ]
+
+
+def _understood(targets: Sequence[Label], name: str, classes: Sequence[Label] | None) -> list[Label]:
+    """Return what targets mean to the model: one of its classes each, or numbers if it has none.
+
+    In a CSV all are texts: True, 1 and 1.0 may each mean the class True, or 1, or "1", whichever the model has.
+    """
+    understood: dict[Label, Label | None] = {}
+    found: list[Label] = []
+    for row, target in enumerate(targets, 1):
+        # 1 and True are the same key, and have the same meaning.
+        if target not in understood:
+            understood[target] = _number(target) if classes is None else _class_of(target, classes)
+        meant = understood[target]
+        if meant is None:
+            expected = "numbers" if classes is None else f"one of the classes {', '.join(map(repr, classes))}"
+            raise PackError(
+                f"Row {row} of the sample has {target!r} for the target {name}, but the model answers {expected}. "
+                "Correct the value, leave the row out, or name another column with --target."
+            )
+        found.append(meant)
+    return found
+
+
+def _class_of(target: Label, classes: Sequence[Label]) -> Label | None:
+    """Return the one class that a target may be read as, by the strictest way to read both that finds one."""
+    for read in (str, lambda each: str(each).strip(), lambda each: str(each).strip().casefold(), _number):
+        if (wanted := read(target)) is not None:
+            matching = [value for value in classes if read(value) == wanted]
+            if len(matching) == 1:
+                return matching[0]
+    return None
+
+
+def _number(value: Label) -> float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _words(name: str) -> str:
+    words = name.replace("_", " ").strip()
+    return words[:1].upper() + words[1:]
 
 
 def _choose_golden(estimator: Any, rows: Table, predicted: NDArray[Any], probabilities: bool) -> list[list[float]]:
@@ -358,7 +407,17 @@ def _choose_golden(estimator: Any, rows: Table, predicted: NDArray[Any], probabi
         order = np.argsort(predicted, kind="stable")
         chosen = [int(order[len(order) // 2]), int(order[0]), int(order[-1])]
     picked = [rows[number].tolist() for number in dict.fromkeys(chosen)]
-    return [*picked, rows.min(axis=0).tolist(), rows.max(axis=0).tolist()]
+    corners = [rows.min(axis=0).tolist(), rows.max(axis=0).tolist()]
+    return [*picked, *(corner for corner in corners if _is_answered(estimator, corner))]
+
+
+def _is_answered(estimator: Any, row: list[float]) -> bool:
+    """Tell whether an estimator has an answer to a row; it may refuse one that lies between rows of its own."""
+    try:
+        answer = flat(estimator.predict(np.array([row])))
+    except REFUSALS:
+        return False
+    return answer.dtype.kind != "f" or bool(np.isfinite(answer).all())
 
 
 def _sample_metrics(estimator: Any, sample: Sample, probabilities: bool) -> dict[str, float]:
@@ -374,7 +433,7 @@ def scores(estimator: Any, rows: Table, targets: Sequence[Label], probabilities:
     """Score a model by rows whose targets are known."""
     answers = _predict(estimator, rows)
     if task_of(estimator) == "classification":
-        found = {"accuracy": accuracy_score(targets, answers)}
+        found = {"accuracy": np.mean([target == answer for target, answer in zip(targets, answers, strict=True)])}
         if probabilities:
             found["log_loss"] = log_loss(targets, estimator.predict_proba(rows), labels=estimator.classes_)
     else:

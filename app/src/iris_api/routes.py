@@ -99,11 +99,13 @@ def _answer_model(manifest: Manifest) -> type[BaseModel]:
         fields["prediction"] = (float, Field(description=f"{target.description}{unit}."))
     else:
         kind: Any = type(manifest.classes[0].value)
-        fields["prediction"] = (kind, Field(description="The most probable class, as the model itself names it."))
+        fields["prediction"] = (kind, Field(description="What the model's own `predict` answers: a class."))
         if manifest.probabilities:
             description = "Probability of each class; they add up to 1."
             fields["prediction_proba"] = (list[float], Field(description=description))
-        fields[target.name] = (str, Field(description=f"{target.description}: the name of that class."))
+        # A target may have any name, a field of Python may not: the name that counts is the alias.
+        about = f"{target.description}: the name of that class."
+        fields["target"] = (str, Field(alias=target.name, title=target.name, description=about))
     return create_model("Prediction", **fields, model=(str, ...), model_version=(str, ...))
 
 

@@ -5,6 +5,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic_core import ErrorDetails
 
 from iris_api.bundle import BundleError
 from iris_api.errors import ApiError, Detail, invalid
@@ -42,6 +43,7 @@ class RowParser:
         """Return the rows of a body and whether it was a list."""
         # What nearly always comes, a row and nothing wrong with it, is taken by the validator's own reading of JSON.
         # That does not see a repeated name, but these quotes do: each name has at least two, and none is missing.
+        # A name with a quote in it has more, if that is written as \": it is read the other way.
         # Whatever it does not take is judged, and refused in words, below.
         if body.count(b'"') == self._quotes:
             try:
@@ -136,7 +138,7 @@ def inexact(value: object) -> str | None:
 def _require_exact(rows: list[tuple[str, dict[str, Any]]]) -> None:
     """Refuse integers that validation has rounded."""
     details = [
-        Detail(field=f"{prefix}{name}"[:_LONGEST_NAME], reason=reason)
+        Detail(field=f"{prefix}{name}", reason=reason)
         for prefix, row in rows
         for name, value in row.items()
         if (reason := inexact(value))
@@ -195,12 +197,20 @@ def _invalid_input(error: ValidationError) -> ApiError:
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     details = [
         Detail(
-            field=".".join(map(str, problem["loc"]))[:_LONGEST_NAME] or "body",
+            field=".".join(map(str, _bounded(problem))) or "body",
             reason="Input should be an object" if problem["type"] == "model_type" else problem["msg"],
         )
         for problem in problems[:_MOST_DETAILS]
     ]
     return invalid("invalid_input", "The body does not have the fields it must have.", *details)
+
+
+def _bounded(problem: ErrorDetails) -> list[int | str]:
+    """Return the place of a problem; a name that we don't know may be of any length."""
+    *outer, last = ["", *problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        last = str(last)[:_LONGEST_NAME]
+    return [*outer, last][1:]
 
 
 def _invalid_json(reason: str) -> ApiError:

@@ -11,8 +11,6 @@ from typing import get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from iris_api.manifest import Label
-
 # Values of a sample; it is held in memory several times.
 LARGEST_SAMPLE = 10_000_000
 
@@ -31,13 +29,13 @@ class FeatureText:
     maximum: float | None = None
 
 
-def read_sample(path: Path, target: str | None) -> tuple[list[str], list[list[float]], list[Label] | None]:
+def read_sample(path: Path, target: str | None) -> tuple[list[str], list[list[float]], list[str] | None]:
     """Read the names of the features, a row of numbers for each line and, if a target is named, what it is there."""
     rows: list[list[float]] = []
-    targets: list[Label] = []
+    targets: list[str] = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file)
+            lines = csv.reader(file, skipinitialspace=True)
             head = _read_head(path, next(filter(None, lines), []), target)
             for line in filter(None, lines):
                 where = f"{path}: line {lines.line_num}"
@@ -124,22 +122,11 @@ def _number(where: str, name: str, text: str) -> float:
     return value
 
 
-def _target(where: str, name: str, text: str) -> Label:
-    value = _label(text)
-    if value == "" or (isinstance(value, float) and value - value != 0):
-        found = f"{text!r:.80}" if text.strip() else "no value"
-        raise SampleError(f"{where} has {found} for the target {name}. Fill it or leave the row out.")
-    return value
-
-
-def _label(text: str) -> Label:
-    """Return a number where the text is one: the model's classes may be 0 and 1, or no and yes."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text.strip()
+def _target(where: str, name: str, text: str) -> str:
+    """Return what is written for the target; what it means, a number or a class and of which type, the model says."""
+    if not text.strip():
+        raise SampleError(f"{where} has no value for the target {name}. Fill it or leave the row out.")
+    return text
 
 
 def read_features(path: Path, names: Sequence[str]) -> dict[str, FeatureText]:

@@ -4,25 +4,27 @@ import importlib.metadata
 import io
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
 import joblib
 import numpy as np
 import sklearn
-from numpy.typing import NDArray
 from sklearn.base import is_classifier, is_regressor
 from sklearn.exceptions import InconsistentVersionWarning
-from sklearn.pipeline import Pipeline
 
 from iris_api.bundle import BundleError, read_file
 from iris_api.manifest import MANIFEST, Manifest
+from iris_api.model import Answers
+from iris_api.reviewed import decider, is_finite_throughout
 
-# Every row has been validated before it gets here: that scikit-learn looks again takes a sixth of a prediction's time.
-sklearn.set_config(assume_finite=True)
 # Rows come in the order of the manifest, which was compared with these names when the bundle was loaded.
 warnings.filterwarnings("ignore", message="X does not have valid feature names")
+# What an estimator computes of a value that it then refuses, or has no finite answer for, is told to who asked: it is
+# not worth lines in the log with every request.
+warnings.filterwarnings("ignore", category=RuntimeWarning)
 
 
 class SklearnEngine:
@@ -37,7 +39,8 @@ class SklearnEngine:
         """Take an estimator that fits the manifest."""
         self.estimator = estimator
         self.tolerance = manifest.golden_tolerance
-        self._call = unrolled(estimator, "predict_proba" if manifest.probabilities else "predict")
+        self._decide = decider(estimator, manifest.probabilities)
+        self._unchecked = is_finite_throughout(estimator, manifest)
 
     @classmethod
     def load(cls, directory: Path, manifest: Manifest, skops_trusted: Sequence[str]) -> Self:
@@ -49,30 +52,13 @@ class SklearnEngine:
         _check_shape(path, manifest, estimator)
         return cls(manifest, estimator)
 
-    def __call__(self, rows: Sequence[Sequence[float]]) -> list[Any]:
-        """Answer all rows with one call: a list of probabilities for each, or its value."""
-        answers: list[Any] = self._call(np.array(rows, dtype=np.float64)).tolist()
-        return answers
-
-
-def unrolled(estimator: Any, method: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """Return a method of an estimator; of a plain pipeline, what it does: each step's transform, the last one's method.
-
-    For a row or a few, half of the time of scikit-learn's own pipeline goes into finding out anew what its steps are.
-    """
-    if type(estimator) is not Pipeline:
-        whole: Callable[[NDArray[Any]], NDArray[Any]] = getattr(estimator, method)
-        return whole
-    *transformers, last = [step for _, step in estimator.steps]
-    transforms = [step.transform for step in transformers if step not in (None, "passthrough")]
-    answer = unrolled(last, method)
-
-    def call(rows: NDArray[Any]) -> NDArray[Any]:
-        for transform in transforms:
-            rows = transform(rows)
-        return answer(rows)
-
-    return call
+    def __call__(self, rows: Sequence[Sequence[float]]) -> Answers:
+        """Answer all rows with one call of the estimator, or raise what it raises."""
+        table = np.array(rows, dtype=np.float64)
+        # To check again what is known to be finite takes a tenth of a prediction's time.
+        with sklearn.config_context(assume_finite=True) if self._unchecked else nullcontext():
+            values, probabilities = self._decide(table)
+        return Answers(values.tolist(), None if probabilities is None else probabilities.tolist())
 
 
 def open_artifact(path: Path, content: bytes, skops_trusted: Sequence[str]) -> Any:
@@ -127,7 +113,8 @@ def _check_shape(path: Path, manifest: Manifest, estimator: Any) -> None:
         "classes": np.asarray(getattr(estimator, "classes_", [])).tolist() if manifest.classes else [],
         "probabilities": manifest.probabilities and hasattr(estimator, "predict_proba"),
     }
-    if found != expected:
+    # As JSON, for which 1, 1.0 and true are not the same.
+    if json.dumps(found) != json.dumps(expected):
         raise BundleError(
             f"{path}: {MANIFEST} promises {json.dumps(expected)}, but the artifact has {json.dumps(found)}. "
             "Manifest and artifact do not belong together: make the bundle anew."

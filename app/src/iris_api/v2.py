@@ -3,7 +3,9 @@
 Rows are one tensor, `input`, of shape [rows, features]. Its values are judged by the validator of /predict.
 """
 
-from collections.abc import Callable
+import csv
+import io
+from collections.abc import Callable, Sequence
 from functools import partial
 from http import HTTPStatus
 from math import isfinite
@@ -267,6 +269,13 @@ class TensorCodec:
         return [prediction.name for prediction in predictions]
 
 
+def _as_csv(texts: Sequence[str]) -> str:
+    """Join texts with commas; one that has a comma, a quote or an end of line stands in double quotes (RFC 4180)."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(texts)
+    return line.getvalue()
+
+
 def infer_paths(manifest: Manifest) -> list[str]:
     """Return the paths that take inference requests."""
     return [f"/v2{path}/infer" for path in _model_paths(manifest)]
@@ -290,7 +299,7 @@ def build_router(model: Model, outputs: list[TensorMetadata], endpoint: Endpoint
                 name=INPUT,
                 datatype="FP64",
                 shape=[-1, len(manifest.features)],
-                parameters={"features": ",".join(manifest.feature_names)},
+                parameters={"features": _as_csv(manifest.feature_names)},
             )
         ],
         outputs=outputs,
