@@ -140,9 +140,9 @@ def with_target(*values: str, name: str = "kind") -> str:
     [
         (with_target("0", "", "1"), None, ["line 3 has no value for the target kind", "leave the row out"]),
         (with_target("0", "  ", "1"), None, ["line 3 has no value for the target kind"]),
-        (with_target("0", "nan", "1"), None, ["line 3 has 'nan' for the target kind"]),
-        (with_target("0", "setosa", "1"), None, ["target has setosa", "the model's classes are [0, 1, 2]"]),
-        (with_target("0", "1", "7"), None, ["target has 7"]),
+        (with_target("0", "nan", "1"), None, ["'nan' for the target kind"]),
+        (with_target("0", "setosa", "1"), None, ["setosa", "target", "0, 1, 2"]),
+        (with_target("0", "1", "7"), None, ["target", "7", "0, 1, 2"]),
         (with_target("0.5", "low", "1"), REGRESSOR, ["Row 2 of the sample has 'low' for the target kind", "numbers"]),
         (with_target("1", "2", name="Kind"), None, ["no column 'kind', which --target names", "Did you mean 'Kind'?"]),
         (with_target("1", "2", name="colour"), None, ["There are petal_length, petal_width, colour"]),
@@ -368,22 +368,18 @@ def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-def test_a_proof_that_takes_too_long_is_ended_with_what_to_do(
-    place: Place, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    joblib.dump(Endless(str(tmp_path_factory.mktemp("called") / "called")).fit(ROWS, CLASSES), place.model)
+def test_a_proof_that_takes_too_long_is_ended_with_what_to_do(place: Place) -> None:
     before = tree(place.folder)
-    started = time.monotonic()
     known = ["--name=mine", "--version=1", f"--models-dir={place.models}"]
-    code, out, err = run("pack", place.model, place.sample, *known, "--proof-seconds=1")
-    assert time.monotonic() - started < 10
+    code, out, err = run("pack", place.model, place.sample, *known, "--proof-seconds=0.001")
     assert (code, out) == (1, "")
     one_line(err)
-    assert "takes too long" in err and "after 1 s" in err and "--no-onnx" in err
-    seconds = int(err.split("--proof-seconds ")[1].split(",")[0])
-    # 350 calls of a thousand rows, 0.1 s each.
-    assert 20 < seconds < 200
+    assert "takes too long" in err and "after 0.001 s" in err and "--no-onnx" in err
+    # What it says would do does.
+    more = err.split("--proof-seconds ")[1].split(",")[0]
+    assert int(more) >= 1
     assert tree(place.folder) == before
+    assert run("pack", place.model, place.sample, *known, "--proof-seconds=300")[0] == 0
 
 
 def test_a_bar_is_on_a_terminal_alone(place: Place) -> None:
