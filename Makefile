@@ -88,6 +88,10 @@ env: $(ENV_FILE)  ## Settings for curl: eval "$$(make -s env)"
 links: $(ENV_FILE)  ## Every address, and where the credentials are
 	@tools/tour links $(ENV_FILE)
 
+.PHONY: example
+example: $(ENV_FILE)  ## A request that the deployed model answers: curl -d "$$(make -s example)"
+	@tools/tour example $(ENV_FILE)
+
 .PHONY: predict
 predict: $(ENV_FILE)  ## One prediction through the gateway
 	@tools/tour predict $(ENV_FILE)

@@ -102,18 +102,35 @@ def broken_app(folder: Path, defect: str) -> list[str]:
     return ["-e", f"iris_api_release_builder={folder / 'tools' / 'build-release'}"]
 
 
-def broken_model(folder: Path, change: Callable[[Path], None]) -> list[str]:
+def broken_model(folder: Path, change: Callable[[Path], object]) -> list[str]:
     """Copy the models with a defect in the default one; return the options that deploy the copy."""
     models = Path(shutil.copytree(ROOT / "models", folder / "models"))
     change(models / "iris" / "1.0.0")
     return ["-e", f"iris_api_models_dir={models}"]
 
 
-def corrupt(bundle: Path) -> None:
-    """Let the artifact be another than its manifest says."""
-    for artifact in (bundle / "model.joblib", bundle / "model.onnx"):
-        with artifact.open("ab") as stream:
-            stream.write(b"x")
+def damaged_model(folder: Path) -> list[str]:
+    """Damage the default model on its way: behind the builder's back, which would refuse it."""
+    options = broken_app(folder, "")
+    builder = folder / "tools" / "build-release"
+    whole = "def write_archive(archive: Path, members: dict[str, bytes]) -> None:\n"
+    text = builder.read_text()
+    assert whole in text
+    damage = "    members = {name: content + b'x' * name.startswith('model.') for name, content in members.items()}\n"
+    doc = text.index('"""\n', text.index(whole)) + 4
+    builder.write_text(text[:doc] + damage + text[doc:])
+    # What is in the cache already would not be packed again.
+    return [*options, *broken_model(folder, lambda bundle: (bundle / "MODEL_CARD.md").write_text("damaged"))]
+
+
+def take_more_memory(bundle: Path, times: int = 1) -> None:
+    """Let the manifest say that the model takes 1.3 GB by ONNX Runtime, 454 MB by scikit-learn, or so many times it."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    costs = {
+        engine: {"call_us": 9, "row_us": 1, "memory_mb": size * times}
+        for engine, size in (("onnx", 1300), ("sklearn", 454))
+    }
+    (bundle / "manifest.json").write_text(json.dumps(manifest | {"format": 3, "costs": costs}))
 
 
 def promise_another_answer(bundle: Path) -> None:

@@ -76,7 +76,7 @@ def model(change: Callable[[Path], None]) -> Callable[[Path], list[str]]:
         ),
         ("starts and hangs", app(playbooks.HANGS), "the last probe of /health/ready: no answer"),
         ("answers 500", app(playbooks.ANSWERS_500), "the last probe of /health/ready: 500"),
-        ("has a corrupt model", model(playbooks.corrupt), "its sha256 is"),
+        ("has a corrupt model", playbooks.damaged_model, "its sha256 is"),
         ("misses its golden samples", model(playbooks.promise_another_answer), "golden sample 1"),
     ],
 )

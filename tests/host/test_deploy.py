@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -87,15 +90,18 @@ def test_a_named_model_can_be_rolled_back_to(host: Host, inventory: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
-    [(playbooks.corrupt, "its sha256 is"), (playbooks.promise_another_answer, "golden sample 1")],
-    ids=["corrupt", "golden samples are off"],
+    ("broken", "complaint"),
+    [
+        (playbooks.damaged_model, "its sha256 is"),
+        (lambda folder: playbooks.broken_model(folder, playbooks.promise_another_answer), "golden sample 1"),
+    ],
+    ids=["damaged", "golden samples are off"],
 )
 def test_a_bad_model_never_reaches_an_instance(
-    host: Host, inventory: str, tmp_path: Path, change: object, complaint: str
+    host: Host, inventory: str, tmp_path: Path, broken: Callable[[Path], list[str]], complaint: str
 ) -> None:
     pids, before = main_pids(host), serving(host)
-    done = deploy(inventory, *playbooks.broken_model(tmp_path, change))  # type: ignore[arg-type]
+    done = deploy(inventory, *broken(tmp_path))
     assert done.returncode != 0
     assert complaint in done.stdout
     assert "iris-api@candidate" in done.stdout
@@ -104,6 +110,56 @@ def test_a_bad_model_never_reaches_an_instance(
     assert event["event"] == "aborted"
     assert event["blamed"].startswith("iris-1.0.0-")
     assert host.run("systemctl --failed --no-legend").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("times", "memory_max", "complaint"),
+    [
+        (
+            1,
+            "512M",
+            "takes 1330 MB by onnx, but its unit allows 537 MB: the kernel would end it. Nothing was touched. "
+            "Set iris_api_memory_max: 1400M, or iris_api_engine: sklearn (484 MB).",
+        ),
+        (
+            1000,
+            "infinity",
+            "takes 1300030 MB by onnx; 3 of them and the candidate that is tried beside them take 5200120 MB, but this "
+            "host has",
+        ),
+    ],
+    ids=["unit", "host"],
+)
+def test_what_there_is_no_memory_for_is_refused_before_anything_is_touched(
+    host: Host, inventory: str, tmp_path: Path, times: int, memory_max: str, complaint: str
+) -> None:
+    pids, before, events = main_pids(host), serving(host), history(host)
+    large = playbooks.broken_model(tmp_path, lambda bundle: playbooks.take_more_memory(bundle, times))
+    done = deploy(inventory, *large, "-e", "iris_api_engine=onnx", "-e", f"iris_api_memory_max={memory_max}")
+    assert done.returncode != 0
+    assert complaint in " ".join(done.stdout.split()), done.stdout
+    assert (main_pids(host), serving(host), history(host)) == (pids, before, events)
+
+
+def test_the_engine_that_fits_serves_a_large_model(host: Host, inventory: str, tmp_path: Path) -> None:
+    done = deploy(inventory, *playbooks.broken_model(tmp_path, playbooks.take_more_memory))
+    assert done.returncode == 0, done.stdout
+    assert [ready(host, instance)["engine"] for instance in (1, 2, 3)] == ["sklearn"] * 3
+    done = deploy(inventory, "-e", "fortress_model_name=diabetes")
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_tour_and_verify_ask_what_is_deployed(host: Host, inventory: str) -> None:
+    assert ready(host, 1)["model"] == "diabetes"
+    manifest = json.loads((ROOT / "models" / "diabetes" / "1.0.0" / "manifest.json").read_text())
+    settings = os.environ.get("FORTRESS_ENV_FILE", f"{inventory}/secrets/fortress.env")
+    asked = subprocess.run([ROOT / "tools" / "tour", "predict", settings], capture_output=True, text=True, check=False)
+    assert asked.returncode == 0, asked.stderr
+    answer = json.loads(asked.stdout)
+    assert math.isclose(answer["prediction"], manifest["golden_samples"][0]["prediction"], rel_tol=1e-6)
+    verified = play(inventory, "playbooks/verify.yml")
+    assert verified.returncode == 0, verified.stdout
+    assert "diabetes 1.0.0: " in verified.stdout
 
 
 def test_an_application_that_fails_on_its_second_instance_is_taken_back(

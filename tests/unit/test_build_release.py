@@ -197,3 +197,12 @@ def test_what_the_host_installs_is_known_by_its_hashes(builder: ModuleType) -> N
     lines = list(builder.locked_for(ROOT / "requirements" / "app.txt", "3.13", "x86_64"))
     assert len(lines) > 20
     assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+( --hash=sha256:[0-9a-f]{64})+", line) for line in lines)
+
+
+def test_an_environment_that_lacks_something_is_named() -> None:
+    """As where somebody runs the playbooks by an Ansible of their own."""
+    program = [sys.executable, "-S", str(ROOT / "tools" / "build-release"), "--help"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"]})
+    assert done.returncode == 1
+    assert "has no module packaging. Use the ansible-playbook of .venv/bin" in done.stderr
+    assert "Traceback" not in done.stderr

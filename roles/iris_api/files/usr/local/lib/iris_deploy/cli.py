@@ -89,15 +89,19 @@ class Host:
             return deployment
         return find_target(self.store, self.history, request.part, request.to)
 
-    def require_memory(self, new: Deployment) -> None:
-        """Refuse a new deployment for which there is not memory enough, before anything is touched."""
-        if self.settings.check_memory and new != self.store.current:
-            try:
-                need = memory.ask_need(self.store, new)
-            except memory.UnknownError as unknown:
-                print(f"memory was not checked: {unknown}", flush=True)
-            else:
-                memory.require(need, new, self.settings.instances, memory.Available.here())
+    def require_memory(self, new: Deployment) -> str:
+        """Refuse a new deployment for which there is not memory enough, before anything is touched.
+
+        Return why that could not be judged, or nothing.
+        """
+        if not self.settings.check_memory or new == self.store.current:
+            return ""
+        try:
+            need = memory.ask_need(self.store, new)
+        except memory.UnknownError as unknown:
+            return f"Whether there is memory enough was not checked: {unknown}"
+        memory.require(need, new, self.settings.instances, memory.Available.here())
+        return ""
 
     def require_no_hold(self) -> None:
         """Refuse where somebody keeps deployments off."""
@@ -141,8 +145,9 @@ def perform(host: Host, request: Request) -> dict[str, Any]:
         rollout = host.rollout(new)
         if not rollout.needed:
             return {"changed": False, "message": f"{new} runs already."}
-        if request.kind == "deploy":
-            host.require_memory(new)
+        warning = host.require_memory(new) if request.kind == "deploy" else ""
+        if warning:
+            print(warning, flush=True)
         started = time.monotonic()
         host.history.append(Event.about("begun", request.who, new, old, why=request.kind))
         try:
@@ -167,7 +172,8 @@ def perform(host: Host, request: Request) -> dict[str, Any]:
         removed = host.store.prune(host.history.passed()[: host.settings.keep])
         if removed:
             print(f"removed: {', '.join(removed)}", flush=True)
-        return {"changed": True, "message": f"{event[0].upper()}{event[1:]} {new} in {seconds} s."}
+        done = f"{event[0].upper()}{event[1:]} {new} in {seconds} s."
+        return {"changed": True, "message": f"{done} {warning}".strip(), "warning": warning}
 
 
 def submit(host: Host, request: Request) -> dict[str, Any]:
