@@ -363,7 +363,7 @@ def test_a_model_that_refuses_what_it_does_not_know_has_no_onnx() -> None:
     """Of the random points of what is accepted it knows none, and a converted encoder would take them for nothing."""
     rows = POSITIVE // 3
     known = make_pipeline(OneHotEncoder(handle_unknown="error"), LogisticRegression()).fit(rows, rows[:, 0] > 1)
-    with pytest.raises(ConversionError, match="the estimator refuses .*Found unknown categories"):
+    with pytest.raises(ConversionError, match=r"the estimator refuses .*Found unknown categories"):
         convert(known, manifest_of(known, rows, (0, 9)), rows)
 
 
