@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from iris_api.durations import Durations
+from iris_api.durations import SHORT, Durations
 from iris_api.long_lane import Cancel as Cancel
 from iris_api.long_lane import LongLane, deadline_exceeded, overloaded
 from iris_api.long_lane import Predictions as Predictions
@@ -21,8 +21,9 @@ from iris_api.rows import Row
 
 T = TypeVar("T")
 
-# Seconds for which a call may hold up the event loop. A forest of 100 trees takes 4 ms, more beside other instances.
-_SHORT = 0.02
+# Seconds of a call that is always learned from, and of how many quicker ones one is: a few of them tell enough.
+_NOTABLE = 0.001
+_SAMPLE = 32
 # Rows that may wait before it is worth to compute how long they will: fewer are done within some seconds at worst.
 _FEW = 64
 
@@ -60,6 +61,7 @@ class Batcher:
         self._max_waiting_rows = max_waiting_rows
         self._queue: deque[_Waiting] = deque()
         self._waiting_rows = 0
+        self._calls = 0
         self._turns = model.engine.turns
         self.long_lane = LongLane(
             model,
@@ -78,7 +80,7 @@ class Batcher:
         before that would help. Raise ApiError for a request that is predicted not to be answered within the deadline.
         """
         count = len(rows)
-        if self._durations.predict(count) > _SHORT:
+        if count > self._durations.short_rows:
             return self.long_lane.submit(rows, done)
         waiting = self._waiting_rows
         if waiting and (
@@ -107,18 +109,18 @@ class Batcher:
 
     def _wait(self, rows: int) -> float:
         """Return for how long so many rows are predicted to keep the short lane busy, at most."""
-        return -(-rows // min(self._durations.rows_within(_SHORT), self._max_batch_rows)) * _SHORT
+        return -(-rows // min(self._durations.short_rows, self._max_batch_rows)) * SHORT
 
     def _answer_batch(self) -> None:
         """Answer the oldest requests with one short call; leave what is too much for it to the next turn."""
         started = perf_counter()
         batch = [self._queue.popleft()]
         size = len(batch[0].rows)
-        while self._queue and (larger := size + len(self._queue[0].rows)) <= self._max_batch_rows:
-            if self._durations.predict(larger) > _SHORT:
-                break
-            batch.append(self._queue.popleft())
-            size = larger
+        if self._queue:
+            most = min(self._durations.short_rows, self._max_batch_rows)
+            while self._queue and size + len(self._queue[0].rows) <= most:
+                batch.append(self._queue.popleft())
+                size += len(batch[-1].rows)
         self._waiting_rows -= size
         if self._queue:
             asyncio.get_running_loop().call_soon(self._answer_batch)
@@ -133,18 +135,16 @@ class Batcher:
         """Answer requests with one call."""
         started = perf_counter()
         rows = [row for waiting in batch for row in waiting.rows]
-        error, answers = None, Predictions()
         try:
             answers = self._model.predict(rows)
-        except Exception as raised:
-            error = raised
-        seconds = perf_counter() - started
-        if not self.long_lane.busy:
-            # Beside a call in the other lane this one takes longer, and says nothing about those that will be alone.
-            self._durations.observe(len(rows), seconds)
-        if error:
+        except Exception as error:
+            self._learn(len(rows), perf_counter() - started)
             self._answer_each(batch, error)
             return
+        seconds = perf_counter() - started
+        self._calls += 1
+        if seconds > _NOTABLE or not self._calls % _SAMPLE:
+            self._learn(len(rows), seconds)
         self._metrics.inference.observe(seconds)
         self._metrics.batch_rows.observe(len(rows))
         first = 0
@@ -152,6 +152,11 @@ class Batcher:
             last = first + len(waiting.rows)
             waiting.done(answers[first:last])
             first = last
+
+    def _learn(self, rows: int, seconds: float) -> None:
+        """Learn how long calls take; beside one in the other lane they take longer than when they are alone."""
+        if not self.long_lane.busy:
+            self._durations.observe(rows, seconds)
 
     def _answer_each(self, batch: list[_Waiting], error: Exception) -> None:
         """Find out whose rows the engine could not bear: nobody else is to feel it."""

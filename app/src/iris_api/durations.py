@@ -8,6 +8,9 @@ from typing import Self
 from iris_api.manifest import Cost
 from iris_api.model import Model
 
+# Seconds of a short call, for which the event loop may be held up. A forest of 100 trees takes 4 ms, and more beside
+# other instances.
+SHORT = 0.02
 # What the latest call counts in what is predicted for the next one of its size. A quick one counts more: others on the
 # processor can make a call slower than the model is, and nothing makes it quicker.
 _WEIGHT_OF_SLOWER = 1 / 16
@@ -36,6 +39,7 @@ class Durations:
         self._row = row
         self._factors = [1.0] * _SIZES
         self._first_factors = self._factors[:]
+        self._settle()
 
     @classmethod
     def measured(cls, model: Model, most_rows: int) -> Self:
@@ -62,6 +66,7 @@ class Durations:
             first = rows.bit_length()
             durations._factors[first:] = [seconds / durations._by_line(rows)] * (_SIZES - first)
         durations._first_factors = durations._factors[:]
+        durations._settle()
         return durations
 
     def predict(self, rows: int) -> float:
@@ -73,6 +78,7 @@ class Durations:
         size = rows.bit_length()
         more = seconds / self._by_line(rows) - self._factors[size]
         self._factors[size] += more * (_WEIGHT_OF_SLOWER if more > 0 else _WEIGHT_OF_QUICKER)
+        self._settle()
 
     def relax(self) -> None:
         """Come nearer to what was predicted at first.
@@ -83,6 +89,7 @@ class Durations:
         self._factors = [
             now + (first - now) * _RELAXATION for now, first in zip(self._factors, self._first_factors, strict=True)
         ]
+        self._settle()
 
     def rows_within(self, seconds: float) -> int:
         """Return how many rows a call may have to be predicted to take at most so long; at least 1."""
@@ -97,6 +104,10 @@ class Durations:
                 return max(most, int(allowed / self._row) + 1)
             most = greatest
         return most
+
+    def _settle(self) -> None:
+        self.short_rows = self.rows_within(SHORT) if self.predict(1) <= SHORT else 0
+        """How many rows a short call may have; 0 if not even one."""
 
     def _by_line(self, rows: int) -> float:
         return self._call + self._row * (rows - 1)
