@@ -343,10 +343,14 @@ def upload(data, pause=0.0):
 
 
 def limited(site):
-    """Ask 20 times at once; the last one is over the limit."""
-    for number in range(20):
-        got = site.ask(name=f"flood-{number}")
-    return observe(site, f"flood-{number}", got)
+    """Ask over 20 connections that are open already, so at the same moment; the last one is over the limit."""
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(site.connect()) for _ in range(20)]
+        for number, connection in enumerate(connections):
+            head = site.head(name=f"flood-{number}") + LOGIN + b"Content-Length: %d\r\n\r\n" % len(BODY)
+            connection.sendall(head + BODY)
+        got = [read_answer(connection) for connection in connections]
+    return observe(site, f"flood-{number}", got[-1])
 
 
 BUSY = error("503 Service Unavailable", "overloaded", "Retry-After: 1")
