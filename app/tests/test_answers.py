@@ -50,7 +50,7 @@ from starlette.testclient import TestClient
 
 from conftest import BUNDLE
 from instance import Instance
-from iris_api import conversion, reviewed
+from iris_api import cli, conversion, reviewed
 from iris_api.batching import Batcher
 from iris_api.bundle import BundleError
 from iris_api.conversion import ConversionError, convert
@@ -211,7 +211,7 @@ def test_votes_of_a_support_vector_machine_are_served_or_not_proven(scaled: bool
 
 
 def test_a_bundle_of_release_1_0_0_is_served_and_its_proof_does_not_count(
-    copied_bundle: Path, caplog: pytest.LogCaptureFixture
+    copied_bundle: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (copied_bundle / "manifest.json").write_bytes(
         (Path(__file__).parent / "data" / "iris-1.0.0-format-2.json").read_bytes()
@@ -224,6 +224,8 @@ def test_a_bundle_of_release_1_0_0_is_served_and_its_proof_does_not_count(
     assert answer and (answer.value, answer.name) == (2, "virginica")
     with pytest.raises(BundleError, match="pack it again with iris-model pack"):
         Model.load(copied_bundle, "onnx")
+    assert cli.main(["check", str(copied_bundle)]) == 0
+    assert "answered by scikit-learn alone; not by ONNX Runtime: its proof is of format 2" in capsys.readouterr().out
 
 
 # What the estimator refuses.
