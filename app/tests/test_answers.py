@@ -62,8 +62,6 @@ from iris_api.packing import About, FeatureText, Sample, describe, dump, pack
 from iris_api.settings import Settings
 from iris_api.sklearn_engine import SklearnEngine
 
-pytestmark = pytest.mark.kernel
-
 WINE, CULTIVARS = load_wine(return_X_y=True)
 IRIS, SPECIES = load_iris(return_X_y=True)
 PAIRS, LABELS = make_classification(200, 4, random_state=0)
@@ -135,6 +133,7 @@ OTHERS = [
 ]
 
 
+@pytest.mark.kernel
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("classes", [3, 2])
 @pytest.mark.parametrize("estimator", OTHERS, ids=lambda each: type(each).__name__)
@@ -147,6 +146,7 @@ def test_the_prediction_is_what_predict_answers(estimator: Any, classes: int) ->
         assert_own_answers(served(each, rows[::6]), each, around(rows))
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("threshold", [0.9, 0.1])
 @pytest.mark.parametrize("tuned", [False, True])
 def test_a_threshold_of_the_models_own_decides(threshold: float, tuned: bool) -> None:
@@ -312,6 +312,7 @@ def test_one_refused_request_fails_nobody_elses(settings: Settings) -> None:
     assert [len(first), len(last)] == [2, 2]
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("estimator", [DecisionTreeRegressor(), RandomForestRegressor(3), DecisionTreeClassifier()])
 def test_a_value_that_single_precision_cannot_hold_is_refused_as_the_trees_do(estimator: Any) -> None:
     model = served(estimator.fit(POSITIVE, POSITIVE[:, 0] // 2), POSITIVE, (0, 1e39))
