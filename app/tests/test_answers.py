@@ -50,7 +50,7 @@ from starlette.testclient import TestClient
 
 from conftest import BUNDLE
 from instance import Instance
-from iris_api import conversion, reviewed
+from iris_api import cli, conversion, reviewed
 from iris_api.batching import Batcher
 from iris_api.bundle import BundleError
 from iris_api.conversion import ConversionError, convert
@@ -61,8 +61,6 @@ from iris_api.model import Model, RefusedError
 from iris_api.packing import About, FeatureText, Sample, describe, dump, pack
 from iris_api.settings import Settings
 from iris_api.sklearn_engine import SklearnEngine
-
-pytestmark = pytest.mark.kernel
 
 WINE, CULTIVARS = load_wine(return_X_y=True)
 IRIS, SPECIES = load_iris(return_X_y=True)
@@ -135,6 +133,7 @@ OTHERS = [
 ]
 
 
+@pytest.mark.kernel
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("classes", [3, 2])
 @pytest.mark.parametrize("estimator", OTHERS, ids=lambda each: type(each).__name__)
@@ -147,6 +146,7 @@ def test_the_prediction_is_what_predict_answers(estimator: Any, classes: int) ->
         assert_own_answers(served(each, rows[::6]), each, around(rows))
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("threshold", [0.9, 0.1])
 @pytest.mark.parametrize("tuned", [False, True])
 def test_a_threshold_of_the_models_own_decides(threshold: float, tuned: bool) -> None:
@@ -211,7 +211,7 @@ def test_votes_of_a_support_vector_machine_are_served_or_not_proven(scaled: bool
 
 
 def test_a_bundle_of_release_1_0_0_is_served_and_its_proof_does_not_count(
-    copied_bundle: Path, caplog: pytest.LogCaptureFixture
+    copied_bundle: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (copied_bundle / "manifest.json").write_bytes(
         (Path(__file__).parent / "data" / "iris-1.0.0-format-2.json").read_bytes()
@@ -224,6 +224,8 @@ def test_a_bundle_of_release_1_0_0_is_served_and_its_proof_does_not_count(
     assert answer and (answer.value, answer.name) == (2, "virginica")
     with pytest.raises(BundleError, match="pack it again with iris-model pack"):
         Model.load(copied_bundle, "onnx")
+    assert cli.main(["check", str(copied_bundle)]) == 0
+    assert "answered by scikit-learn alone; not by ONNX Runtime: its proof is of format 2" in capsys.readouterr().out
 
 
 # What the estimator refuses.
@@ -310,6 +312,7 @@ def test_one_refused_request_fails_nobody_elses(settings: Settings) -> None:
     assert [len(first), len(last)] == [2, 2]
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("estimator", [DecisionTreeRegressor(), RandomForestRegressor(3), DecisionTreeClassifier()])
 def test_a_value_that_single_precision_cannot_hold_is_refused_as_the_trees_do(estimator: Any) -> None:
     model = served(estimator.fit(POSITIVE, POSITIVE[:, 0] // 2), POSITIVE, (0, 1e39))
@@ -367,17 +370,32 @@ def test_a_model_that_refuses_what_it_does_not_know_has_no_onnx() -> None:
         convert(known, manifest_of(known, rows, (0, 9)), rows)
 
 
-def test_refusals_and_values_without_an_answer_do_not_fill_the_log(
-    start: Callable[..., Instance], tmp_path: Path
+@pytest.mark.parametrize(
+    ("estimator", "rows", "asked", "expected"),
+    [
+        (CURVE, POSITIVE, {"a": 3, "b": 0}, 422),
+        (
+            make_pipeline(OneHotEncoder(handle_unknown="warn"), Ridge()).fit(POSITIVE // 3, POSITIVE[:, 0]),
+            POSITIVE // 3,
+            {"a": 1, "b": 1.5},
+            200,
+        ),
+    ],
+    ids=["refused", "warned of"],
+)
+def test_what_a_model_says_of_a_value_does_not_fill_the_log(
+    start: Callable[..., Instance], tmp_path: Path, estimator: Any, rows: Any, asked: dict[str, float], expected: int
 ) -> None:
-    bundle = tmp_path / "curve"
-    pack(bundle, About("curve", "1", ""), "model.joblib", dump(CURVE), Sample(["a", "b"], POSITIVE), onnx=False)
-    instance = start(bundle)
+    pack(
+        tmp_path / "mine", About("mine", "1", ""), "model.joblib", dump(estimator), Sample(["a", "b"], rows), onnx=False
+    )
+    instance = start(tmp_path / "mine")
     instance.wait_until_ready()
     before = len(instance.log_text.splitlines())
     for _ in range(20):
-        status, answer, _ = instance.request("POST", "/predict", {"a": 3, "b": 0})
-        assert (status, answer["details"][0]["field"]) == (422, "b")
+        status, answer, _ = instance.request("POST", "/predict", asked)
+        assert status == expected
+        assert status == 200 or answer["details"][0]["field"] == "b"
     after = instance.log_text.splitlines()[before:]
     assert not [line for line in after if "Warning" in line or "Traceback" in line]
     assert all(json.loads(line) for line in after)

@@ -32,8 +32,6 @@ from iris_api.rows import RowParser
 from iris_api.settings import Settings
 from iris_api.sklearn_engine import SklearnEngine
 
-pytestmark = pytest.mark.kernel
-
 DATA, KINDS = load_iris(return_X_y=True)
 NAMES = [
     "1stFlrSF",

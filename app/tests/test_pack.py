@@ -25,8 +25,6 @@ from iris_api.main import build_app
 from iris_api.model import Model
 from iris_api.settings import Settings
 
-pytestmark = pytest.mark.kernel
-
 DATA, CLASSES = load_iris(return_X_y=True)
 NAMES = ["Sepal Length (cm)", "sepal/width", "petal_length", "petal_width"]
 SPECIES = np.array(["setosa", "versicolor", "virginica"])
@@ -72,6 +70,7 @@ def row(names: Sequence[str], values: Any) -> dict[str, float]:
     return dict(zip(names, map(float, values), strict=True))
 
 
+@pytest.mark.kernel
 def test_a_classifier_with_texts_as_classes_and_names_no_variable_could_have(pack: Pack) -> None:
     estimator = LogisticRegression(max_iter=1000).fit(DATA, SPECIES[CLASSES])
     bundle = pack(estimator, "--target=what it is", targets=SPECIES[CLASSES])
@@ -108,6 +107,7 @@ def test_a_classifier_without_probabilities(pack: Pack) -> None:
     assert answer == {"prediction": 2.0, "label": "2.0", "model": "mine", "model_version": "2.1"}
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("estimator", [LinearRegression(), HistGradientBoostingRegressor(max_iter=5)])
 def test_a_regressor(pack: Pack, estimator: Any) -> None:
     data, target = load_diabetes(return_X_y=True)

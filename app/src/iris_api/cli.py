@@ -254,14 +254,17 @@ def _unwritable(directory: Path, error: OSError) -> UsageError:
 
 
 def _check(given: argparse.Namespace) -> None:
+    from iris_api.onnx_engine import why_unproven
     from iris_api.packing import check
 
     for bundle in given.bundles:
         manifest = check(bundle, "sklearn", given.skops_trusted).manifest
         engines = "scikit-learn"
-        if manifest.onnx:
+        if (unproven := why_unproven(manifest)) is None:
             check(bundle, "onnx")
             engines += " and ONNX Runtime"
+        elif manifest.onnx:
+            engines += f" alone; not by ONNX Runtime: {unproven}"
         samples = f"{len(manifest.golden_samples)} golden samples"
         print(f"{bundle}: good, {manifest.name} {manifest.version}, {samples} answered by {engines}")
 

@@ -20,11 +20,11 @@ from iris_api.manifest import MANIFEST, Manifest
 from iris_api.model import Answers
 from iris_api.reviewed import decider, is_finite_throughout
 
-# Rows come in the order of the manifest, which was compared with these names when the bundle was loaded.
-warnings.filterwarnings("ignore", message="X does not have valid feature names")
-# What an estimator computes of a value that it then refuses, or has no finite answer for, is told to who asked: it is
-# not worth lines in the log with every request.
+# A value that is refused is told to who sent it; as warnings, it and an unknown category would be lines of the log with
+# every request. So would rows without names: they come in the order of the manifest, which was compared with the names
+# when the bundle was loaded.
 warnings.filterwarnings("ignore", category=RuntimeWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
 
 
 class SklearnEngine:
