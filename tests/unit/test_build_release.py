@@ -204,5 +204,5 @@ def test_an_environment_that_lacks_something_is_named() -> None:
     program = [sys.executable, "-S", str(ROOT / "tools" / "build-release"), "--help"]
     done = subprocess.run(program, capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"]})
     assert done.returncode == 1
-    assert "has no module packaging. Use the ansible-playbook of .venv/bin" in done.stderr
+    assert re.search(r"has no module \w+\. Use the ansible-playbook of .venv/bin", done.stderr)
     assert "Traceback" not in done.stderr
