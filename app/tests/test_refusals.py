@@ -176,6 +176,9 @@ class Refusing(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise self.error
         return np.full(len(X), self.classes_[0])
 
+    def predict_proba(self, X: Any) -> Any:
+        raise self.error
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if self.method == "load":
@@ -203,7 +206,7 @@ class Somewhere:
         (KeyError("x"), "KeyError: 'x'"),
     ],
 )
-@pytest.mark.parametrize("method", ["load", "predict"])
+@pytest.mark.parametrize("method", ["load", "predict", "predict_proba"])
 def test_an_estimator_that_raises(place: Place, method: str, error: BaseException, part: str) -> None:
     place.refuses(part, estimator=Refusing(method, error).fit(ROWS, CLASSES))
 

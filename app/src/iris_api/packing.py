@@ -100,7 +100,15 @@ def pack(
     except BundleError as error:
         raise PackError(str(error)) from error
     sample = fit_features(estimator, sample)
-    content = describe(estimator, about, sample, metrics, golden)
+    try:
+        content = describe(estimator, about, sample, metrics, golden)
+    except PackError:
+        raise
+    except Exception as error:
+        raise PackError(
+            f"The model fails on the sample ({type(error).__name__}: {error}). It must answer each of its rows by "
+            "predict and, where it has that, by predict_proba."
+        ) from error
     content.update(artifact=artifact_name, sha256=hashlib.sha256(artifact).hexdigest())
     files = {artifact_name: artifact}
     manifest = _validate(content)
