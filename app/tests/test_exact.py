@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from iris_api.main import build_app
-from iris_api.model import Model
+from iris_api.model import Answers, Model
 from iris_api.settings import Settings
 from iris_api.v2 import DTYPES, TensorCodec
 from strategies import fuzz
@@ -32,9 +32,9 @@ class Recorder:
     def __init__(self) -> None:
         self.rows: list[list[float]] = []
 
-    def __call__(self, rows: Sequence[Sequence[float]]) -> list[Any]:
+    def __call__(self, rows: Sequence[Sequence[float]]) -> Answers:
         self.rows = [list(row) for row in rows]
-        return [[1.0, 0.0, 0.0] for _ in rows]
+        return Answers([0 for _ in rows], [[1.0, 0.0, 0.0] for _ in rows])
 
 
 class Wide:
