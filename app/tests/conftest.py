@@ -83,9 +83,8 @@ def slow_bundle(
             manifest["onnx"] = None
             manifest["no_onnx_reason"] = "it is slow"
             manifest["golden_samples"] = manifest["golden_samples"][:1]
-            if costs:
-                manifest["format"] = 3
-                manifest["costs"] = {"sklearn": {"memory_mb": 100} | costs}
+            manifest["format"] = 3 if costs else 2
+            manifest["costs"] = {"sklearn": {"memory_mb": 100} | costs} if costs else None
 
         return edit_manifest(change)
 

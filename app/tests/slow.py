@@ -27,7 +27,8 @@ class Slow(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.n_features_in_ = inner.n_features_in_
 
     def predict(self, rows: NDArray[Any]) -> NDArray[Any]:
-        answers: NDArray[Any] = self.classes_[self.predict_proba(rows).argmax(axis=1)]
+        # Whoever wants probabilities asks for both, and is to wait once.
+        answers: NDArray[Any] = self.inner.predict(rows)
         return answers
 
     def predict_proba(self, rows: NDArray[Any]) -> NDArray[Any]:

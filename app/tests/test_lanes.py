@@ -28,13 +28,17 @@ from iris_api.errors import ApiError
 from iris_api.main import BundleError, build_app
 from iris_api.manifest import Cost
 from iris_api.metrics import Metrics
-from iris_api.model import Model, Prediction
+from iris_api.model import Answers as EngineAnswers
+from iris_api.model import Model, Prediction, RefusedError
 from iris_api.settings import Settings
 from slow import ENDLESS, POISON
 
 Start = Callable[..., Instance]
 SlowBundle = Callable[..., Path]
 Answers = list[Prediction | None]
+
+# A first number that the engine refuses, as an estimator does.
+REFUSED = -55.0
 
 
 class Timed:
@@ -52,14 +56,16 @@ class Timed:
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, rows: Sequence[Sequence[float]]) -> list[Any]:
+    def __call__(self, rows: Sequence[Sequence[float]]) -> EngineAnswers:
         self.calls.append([row[0] for row in rows])
         self.threads.add(threading.current_thread().name)
         time.sleep(self.call + self.row * (len(rows) - 1))
         self.gate.wait(10)
         if any(row[0] == POISON for row in rows):
             raise RuntimeError("poison")
-        return [[row[0], 0.0, 0.0] for row in rows]
+        if any(row[0] == REFUSED for row in rows):
+            raise ValueError("not for me")
+        return EngineAnswers([0] * len(rows), [[row[0], 0.0, 0.0] for row in rows])
 
 
 class Lanes:
@@ -376,27 +382,37 @@ def test_a_row_that_the_engine_cannot_bear_fails_alone_in_the_long_lane_too(lane
     assert isinstance(poisoned, RuntimeError)
 
 
-class RefusalError(Exception):
-    def __init__(self, row: int) -> None:
-        super().__init__(row)
-        self.row = row
-
-
-def test_a_row_that_is_refused_is_numbered_within_its_request(lanes: Callable[..., Lanes]) -> None:
-    here = lanes(0.005, 0.005)
-
-    def predict(rows: Sequence[Sequence[float]]) -> Answers:
-        time.sleep(0.005 * len(rows))
-        if any(row[0] == POISON for row in rows):
-            raise RefusalError([row[0] for row in rows].index(POISON))
-        return [None] * len(rows)
-
-    here.batcher.long_lane._model.predict = predict  # type: ignore[method-assign,assignment]
+@pytest.mark.parametrize(("call", "row"), [(0.005, 0.005), (0.03, 0.0)], ids=["in pieces", "with others"])
+def test_a_row_that_is_refused_is_numbered_within_its_request_and_named_once(
+    lanes: Callable[..., Lanes], call: float, row: float
+) -> None:
+    here = lanes(call, row)
     rows = [[float(number), 0.0] for number in range(35)]
-    rows[27][0] = POISON
-    with pytest.raises(RefusalError) as caught:
-        asyncio.run(here.batcher.predict(rows))
-    assert caught.value.row == 27
+    rows[27][0] = REFUSED
+
+    async def run() -> list[Any]:
+        asked = (here.batcher.predict(rows), here.ask(1, 3), here.ask(2, 3))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    refused, one, two = asyncio.run(run())
+    assert isinstance(refused, RefusedError)
+    assert (refused.row, refused.field) == (27, here.batcher._model.manifest.feature_names[0])
+    assert (shares(one), shares(two)) == ([1] * 3, [2] * 3)
+
+
+def test_one_that_is_refused_in_the_short_lane_is_left_out_and_the_others_are_asked_once_more(
+    lanes: Callable[..., Lanes],
+) -> None:
+    here = lanes(0.0001, 0.0)
+
+    async def run() -> list[Any]:
+        numbers = [1.0, 2.0, 3.0, REFUSED, 5.0]
+        return await asyncio.gather(*(here.ask(number, 2) for number in numbers), return_exceptions=True)
+
+    *answered, refused, last = asyncio.run(run())
+    assert [shares(each) for each in (*answered, last)] == [[number] * 2 for number in (1, 2, 3, 5)]
+    assert isinstance(refused, RefusedError) and refused.row == 0
+    assert here.sizes[0] == 10 and here.sizes[-1] == 8
 
 
 def test_a_batch_that_fails_in_the_short_lane_is_halved_until_it_is_known_whose_fault_it_was(
@@ -559,9 +575,9 @@ def test_clients_are_told_why_they_get_no_answer(start: Start, slow_bundle: Slow
         status, answer, headers = instance.request("POST", path, content(400))
         assert (status, answer["code"]) == (413, "too_much_work"), answer
         with ThreadPoolExecutor(2) as pool:
-            first = pool.submit(instance.request, "POST", path, content(80))
+            first = pool.submit(instance.request, "POST", path, content(65))
             time.sleep(0.1)
-            status, answer, headers = instance.request("POST", path, content(80))
+            status, answer, headers = instance.request("POST", path, content(65))
             assert (status, answer["code"]) == (503, "overloaded"), answer
             assert headers["retry-after"] == "1"
             assert first.result()[0] == 200

@@ -16,7 +16,7 @@ from iris_api.long_lane import Cancel as Cancel
 from iris_api.long_lane import LongLane, deadline_exceeded, overloaded
 from iris_api.long_lane import Predictions as Predictions
 from iris_api.metrics import Metrics
-from iris_api.model import Model
+from iris_api.model import Model, RefusedError
 from iris_api.rows import Row
 
 T = TypeVar("T")
@@ -159,10 +159,19 @@ class Batcher:
             self._durations.observe(rows, seconds)
 
     def _answer_each(self, batch: list[_Waiting], error: Exception) -> None:
-        """Find out whose rows the engine could not bear: nobody else is to feel it."""
+        """Tell whose rows the engine could not bear, or find it out: nobody else is to feel it."""
         if len(batch) == 1:
             batch[0].done(error)
             return
+        if isinstance(error, RefusedError):
+            first = 0
+            for number, waiting in enumerate(batch):
+                last = first + len(waiting.rows)
+                if first <= error.row < last:
+                    asyncio.get_running_loop().call_soon(self._answer, batch[:number] + batch[number + 1 :])
+                    waiting.done(RefusedError(error.row - first, error.field, error.reason))
+                    return
+                first = last
         # By halves, each in a turn of its own: many calls at once would hold up the loop.
         half = len(batch) // 2
         for part in (batch[:half], batch[half:]):

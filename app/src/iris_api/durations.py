@@ -1,4 +1,4 @@
-"""How long a call of the model takes: predicted from what its bundle says, corrected by what calls took here."""
+"""How long a call of the model takes: predicted from what its bundle says and from what calls took here."""
 
 from collections.abc import Sequence
 from itertools import cycle, islice
@@ -20,6 +20,8 @@ _RELAXATION = 1 / 8
 # Seconds for which calls are tried before the first request. Of a slow model whose bundle names no costs two sizes are
 # tried all the same, and for longer further ones, as long as they tell nothing of what a row costs.
 _BUDGET = 0.5
+# Rows of a call that tell what a row costs, whatever the bundle says.
+_MANY = 8
 _PATIENCE = 3.0
 # Sizes of calls by the number of their binary digits, as far as any batch goes.
 _SIZES = 64
@@ -120,7 +122,9 @@ def _seconds_of(model: Model, rows: Sequence[Sequence[float]]) -> float:
 
 
 def _call_and_row(cost: Cost | None, found: dict[int, float], most: int) -> tuple[float, float]:
-    """Return the seconds of a call with one row and of each further one."""
-    if cost:
+    """Return the seconds of a call with one row and of each further one, as tried here or else as the bundle says."""
+    if cost and most < _MANY:
         return cost.call_us / 1e6, cost.row_us / 1e6
-    return found[1], max(0.0, found[most] - found[1]) / max(1, most - 1)
+    # A single row takes no longer than many: if it seems so, it was disturbed.
+    call = min(found.values())
+    return call, (found[most] - call) / max(1, most - 1)

@@ -20,7 +20,7 @@ from typing import Any
 from iris_api.durations import Durations
 from iris_api.errors import ApiError
 from iris_api.metrics import Metrics
-from iris_api.model import Model, Prediction
+from iris_api.model import Model, Prediction, RefusedError
 from iris_api.rows import Row
 
 logger = logging.getLogger(__name__)
@@ -301,22 +301,24 @@ class LongLane:
                 self._settle(job, job.answers)
 
     def _fail(self, piece: _Piece, error: Exception) -> None:
-        """Find out whose rows the engine could not bear: nobody else is to feel it."""
-        if len(piece.parts) == 1:
-            ((job, count),) = piece.parts
-            first = job.handed - count
-            job.queue.discard(job)
-            row = getattr(error, "row", None)
-            if isinstance(row, int):
-                # The model names a row that it refuses by its number in the piece; the client knows it by another.
-                error.row = first + row  # type: ignore[attr-defined]
-            self._settle(job, error)
-            return
+        """Tell whose rows the engine could not bear, or find it out: nobody else is to feel it."""
+        blamed = piece.parts[0][0] if len(piece.parts) == 1 else None
+        if isinstance(error, RefusedError):
+            first = 0
+            for job, count in piece.parts:
+                if first <= error.row < first + count:
+                    blamed = job
+                    # Its number in the piece becomes its number in the request.
+                    error = RefusedError(job.handed - count + error.row - first, error.field, error.reason)
+                    break
+                first += count
         for job, count in reversed(piece.parts):
-            if not job.over:
-                job.queue.discard(job)
+            job.queue.discard(job)
+            if job is blamed:
+                self._settle(job, error)
+            elif not job.over:
                 job.handed -= count
-                job.alone = True
+                job.alone = job.alone or blamed is None
                 job.queue.appendleft(job)
 
     def _settle(self, job: _Job, result: Predictions | Exception) -> None:
