@@ -51,7 +51,8 @@ def test_an_own_page(gateway: Gateway, case: str, http2: bool) -> None:
 @pytest.mark.parametrize("path", ["/", "/login", "/api/health", "/no/such/page"])
 def test_grafana(gateway: Gateway, path: str) -> None:
     get = compare(gateway, f"{gateway.url}/grafana{path}", False)
-    if get.status_code in (403, 404, 502) and "x-request-id" in get.headers and get.json().get("code"):
+    # The gateway's own answer, and not Grafana's.
+    if get.status_code in (403, 404, 502) and b'"request_id"' in get.content:
         pytest.skip(f"no Grafana for this machine behind this gateway: {get.status_code}")
 
 

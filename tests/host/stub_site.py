@@ -343,14 +343,15 @@ def upload(data, pause=0.0):
 
 
 def limited(site):
-    """Ask over 20 connections that are open already, so at the same moment; the last one is over the limit."""
+    """Ask over 20 connections that are open already, so at the same moment; some of it is over the limit."""
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(site.connect()) for _ in range(20)]
         for number, connection in enumerate(connections):
             head = site.head(name=f"flood-{number}") + LOGIN + b"Content-Length: %d\r\n\r\n" % len(BODY)
             connection.sendall(head + BODY)
-        got = [read_answer(connection) for connection in connections]
-    return observe(site, f"flood-{number}", got[-1])
+        answers = {f"flood-{number}": read_answer(connection) for number, connection in enumerate(connections)}
+    refused = [name for name, got in answers.items() if got["status"] != 200]
+    return observe(site, refused[-1], answers[refused[-1]])
 
 
 BUSY = error("503 Service Unavailable", "overloaded", "Retry-After: 1")
