@@ -167,6 +167,11 @@ class Http2(asyncio.Protocol):
         self.h2.initiate_connection()
         self.flush()
 
+    @property
+    def full(self) -> bool:
+        """Whether as many streams are open as the server wants to have."""
+        return self.h2.open_outbound_streams >= self.h2.remote_settings.max_concurrent_streams
+
     def flush(self) -> None:
         """Send what h2 has made ready."""
         if data := self.h2.data_to_send():
@@ -320,7 +325,7 @@ class KeepAliveClient:
 
 
 class Http2Client:
-    """Sends many requests over few connections, in turn."""
+    """Sends many requests over few connections, in turn; where all are full, it opens another one."""
 
     def __init__(self, site: Site, closings: Closings) -> None:
         self.site, self.context, self.closings = site, site.tls("h2"), closings
@@ -339,9 +344,10 @@ class Http2Client:
         for connection in [connection for connection in self.open if not connection.usable]:
             self.open.remove(connection)
             self.closings.idle += not connection.lost
-        if len(self.open) >= CONNECTIONS["http2"]:
+        for _ in range(len(self.open) if len(self.open) >= CONNECTIONS["http2"] else 0):
             self.open.rotate()
-            return self.open[0]
+            if not self.open[0].full:
+                return self.open[0]
         connection = await Http2.open(self.site, self.context)
         self.open.appendleft(connection)
         return connection

@@ -22,7 +22,8 @@ import time
 from typing import Any
 
 PATIENCE = 3.0
-STREAMS = 50
+# As many as nginx lets one have open.
+STREAMS = 32
 REQUESTS = 990
 """Over one connection of HTTP/2; after 1000 nginx closes it (keepalive_requests)."""
 NAME = "iris.fortress.test"
