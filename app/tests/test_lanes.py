@@ -533,12 +533,12 @@ def rows_of(count: int) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("how", ["sleep", "numpy", "python"])
 def test_everybody_else_is_served_beside_the_largest_batch(start: Start, slow_bundle: SlowBundle, how: str) -> None:
-    """3 s of work in one request, whether or not it holds the interpreter's lock."""
-    instance = start(slow_bundle(row_seconds=0.003, how=how))
+    """2 s of work in one request, whether or not it holds the interpreter's lock."""
+    instance = start(slow_bundle(row_seconds=0.003, how=how), IRIS_API_REQUEST_DEADLINE="10")
     instance.wait_until_ready()
     with ThreadPoolExecutor(1) as pool:
         list(instance.listen(0.1))
-        long = pool.submit(instance.request, "POST", "/predict", rows_of(900))
+        long = pool.submit(instance.request, "POST", "/predict", rows_of(700))
         time.sleep(0.3)
         waits, beside = [], 0
         while not long.done():
@@ -557,7 +557,7 @@ def test_everybody_else_is_served_beside_the_largest_batch(start: Start, slow_bu
     assert all(later - earlier < WATCHDOG_SECONDS for earlier, later in itertools.pairwise(beats))
     # The answers are those of one call.
     inner = joblib.load(BUNDLE / "model.joblib")
-    asked = [list(row.values()) for row in rows_of(900)]
+    asked = [list(row.values()) for row in rows_of(700)]
     assert [answer["prediction"] for answer in answers] == inner.predict(asked).tolist()
     for answer, expected in zip(answers, inner.predict_proba(asked), strict=True):
         assert answer["prediction_proba"] == pytest.approx(expected, abs=1e-9)
