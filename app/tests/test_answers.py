@@ -54,6 +54,7 @@ from iris_api import cli, conversion, reviewed
 from iris_api.batching import Batcher
 from iris_api.bundle import BundleError
 from iris_api.conversion import ConversionError, convert
+from iris_api.durations import Durations
 from iris_api.main import build_app
 from iris_api.manifest import Manifest
 from iris_api.metrics import Metrics
@@ -306,7 +307,9 @@ def test_one_refused_request_fails_nobody_elses(settings: Settings) -> None:
 
     model = served(CURVE, POSITIVE)
     metrics = Metrics(settings, model.manifest, "sklearn")
-    first, refused, last = asyncio.run(ask(Batcher(model, metrics, max_batch_rows=64, max_waiting_rows=64)))
+    durations = Durations(call=1e-4, row=1e-6)
+    batcher = Batcher(model, metrics, durations, deadline=4, max_batch_rows=64, max_waiting_rows=64)
+    first, refused, last = asyncio.run(ask(batcher))
     assert isinstance(refused, RefusedError)
     assert (refused.row, refused.field) == (1, "x1")
     assert [len(first), len(last)] == [2, 2]

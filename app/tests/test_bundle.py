@@ -114,7 +114,7 @@ def test_a_manifest_that_is_none_is_refused(copied_bundle: Path, content: bytes)
         (lambda manifest: manifest["features"][0]["reference"]["edges"].reverse(), "there must be ascending edges"),
         (lambda manifest: manifest["features"][0]["reference"]["shares"].pop(), "there must be ascending edges"),
         (lambda manifest: manifest["features"][0].update(name="petal_width"), "two features have the same name"),
-        (lambda manifest: manifest["features"][1].update(maximum=1), "does not hold"),
+        (lambda manifest: manifest["features"][1].update(maximum=1), "not all between minimum 0 and maximum 1"),
         (lambda manifest: manifest["golden_samples"].clear(), "golden_samples: List should have at least 1 item"),
         (lambda manifest: manifest["libraries"].update({"scikit-learn": "1.0.2"}), "trained with scikit-learn 1.0.2"),
     ],
