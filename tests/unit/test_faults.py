@@ -226,8 +226,8 @@ def test_a_page_without_a_place_for_the_table_is_left_alone(tmp_path: Path) -> N
 
 
 def attacker(site: clients.Site) -> attack.Attacker:
-    """One that goes on for half a second."""
-    found = attack.Attacker(site.address, site.name, None, "iris", 0.5)
+    """One that goes on for a second."""
+    found = attack.Attacker(site.address, site.name, None, "iris", 1)
     found.ports = {443: site.port, 80: site.port}
     return found
 
@@ -275,7 +275,7 @@ def test_shots_wait_for_a_body_but_not_for_one_of_an_answer_to_head(certificate:
             requests = [one.request("HEAD", "/"), one.request("GET", "/")]
             sent = await one.run(of_kind(lambda one: one.shots(50, requests)))
         assert sent.answers.keys() <= {"200", "no answer until the end"}
-        assert sent.answers["200"] >= 10 > sent.connections
+        assert sent.answers["200"] > sent.answers["no answer until the end"]
 
     asyncio.run(run())
 
