@@ -550,7 +550,7 @@ def test_no_text_of_a_client_is_longer_in_the_log_than_its_bound(render: Render)
     [[_, _, *parts]] = find(parsed, "log_format")
     length = 0
     for part in re.split(r"(\$\w+)", "".join(parts)):
-        if not part.startswith("$fortress_log_"):
+        if not part.startswith("$logged_"):
             assert part not in {"$remote_user", "$request_uri", "$host", "$http_user_agent", "$request_method"}, part
             length += len(part)
             continue
@@ -570,7 +570,7 @@ def test_no_text_of_a_client_is_longer_in_the_log_than_its_bound(render: Render)
         ):
             match = cut.search(text)
             assert match and match[1] == kept, (part, text)
-        length += 6 * bound if part in ("$fortress_log_user", "$fortress_log_agent") else 2 * bound
+        length += 6 * bound if part in ("$logged_user", "$logged_agent") else 2 * bound
     # The rest: a request id of the client, numbers, and what nginx says about the instances it asked.
     assert length + 128 + 200 + 10 * 4 * 25 < 4096
 
@@ -634,9 +634,9 @@ def test_what_a_client_chooses_is_logged_as_far_as_it_is_utf_8(render: Render) -
     [[_, _, *parts]] = find(parsed, "log_format")
     patterns = set()
     for name, variable, _ in evaluate("_nginx_log_texts"):
-        assert f"$fortress_log_{name}" in "".join(parts)
+        assert f"$logged_{name}" in "".join(parts)
         assert f"${variable}" not in "".join(parts)
-        _, whole, beginning = maps(parsed, f"$fortress_utf8_{name}").items()
+        _, whole, beginning = maps(parsed, f"$utf8_{name}").items()
         assert (whole[1], beginning[1]) == (f"${variable}", "$1...")
         patterns.add((whole[0][1:], beginning[0][1:]))
     [(whole, beginning)] = patterns
