@@ -170,7 +170,7 @@ lint: tests-venv
 test-unit: tests-venv
 	@echo "==> Testing the application, the templates and the tools"
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal tests/unit
-	$(BIN)/pytest app/tests
+	$(BIN)/pytest --numprocesses=auto --dist=worksteal app/tests
 
 .PHONY: test-vm
 test-vm: tests-venv
