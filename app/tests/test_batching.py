@@ -22,8 +22,6 @@ from iris_api.metrics import Metrics
 from iris_api.model import Answers, EngineChoice, Model, Prediction
 from iris_api.settings import Settings
 
-pytestmark = pytest.mark.kernel
-
 POISON = 66.6
 
 

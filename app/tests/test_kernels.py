@@ -51,6 +51,7 @@ def test_answers_hold_under_each_kernel(kernel: str) -> None:
     if takes != kernel:
         assert takes in NEEDS, f"OPENBLAS_CORETYPE={kernel} takes the kernel {takes!r}"
         pytest.skip(f"this OpenBLAS has no kernel {kernel} and takes {takes}, which has a run of its own")
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "kernel", "-p", "no:cacheprovider", str(HERE)]
+    options = ["-q", "-m", "kernel", "-p", "no:cacheprovider", "--numprocesses=auto", "--dist=loadfile"]
+    command = [sys.executable, "-m", "pytest", *options, str(HERE)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OPENBLAS_CORETYPE": kernel})
     assert done.returncode == 0, f"OPENBLAS_CORETYPE={kernel}\n{done.stdout}{done.stderr}"

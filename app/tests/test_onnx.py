@@ -29,13 +29,12 @@ from iris_api.manifest import Manifest
 from iris_api.model import Model
 from iris_api.packing import About, Sample, dump, pack
 
-pytestmark = pytest.mark.kernel
-
 EditManifest = Callable[[Callable[[dict[str, Any]], None]], Path]
 DATA, CLASSES = load_iris(return_X_y=True)
 BUNDLES = sorted(path.parent for path in MODELS.glob("*/*/manifest.json"))
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.parent.name)
 def test_both_engines_answer_random_rows_alike(bundle: Path) -> None:
     """Other rows than those of the proof, at and beyond the edges of what was trained."""
@@ -125,6 +124,7 @@ def pack_without(estimator: Any, data: Any) -> Path:
     return directory
 
 
+@pytest.mark.kernel
 def test_a_forest_is_proven_in_single_precision_because_in_double_it_turns_elsewhere() -> None:
     """scikit-learn compares single precision numbers: only beside the borders it shows."""
     forest = RandomForestClassifier(10, random_state=0).fit(DATA[:, 2:], CLASSES)
