@@ -38,6 +38,7 @@ IRIS = {"petal_length": 6.5, "petal_width": 0.8}
 HALF = f"GET / HTTP/1.1\r\nHost: {os.environ.get('FORTRESS_DOMAIN', '')}\r\nX-Half:"
 
 Stranger = Callable[..., subprocess.Popen[str]]
+"""Takes the number of the stranger, and what stranger.py is told."""
 
 
 @pytest.fixture
@@ -55,16 +56,22 @@ def stranger() -> Iterator[Stranger]:
         pytest.skip("only root can make the network namespace to call from")
     running: list[subprocess.Popen[str]] = []
 
-    def start(address: str, **wanted: Any) -> subprocess.Popen[str]:
+    def start(number: int, **wanted: Any) -> subprocess.Popen[str]:
         wanted["host"] = os.environ["FORTRESS_HOST"]
         program = [sys.executable, str(HERE / "stranger.py"), json.dumps(wanted)]
-        command = [str(LOCALVM), "stranger", "--address", address, "--", *program]
+        command = [str(LOCALVM), "stranger", "--address", address_of(number), "--", *program]
         running.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         return running[-1]
 
     yield start
     for process in running:
         process.communicate(timeout=60)
+
+
+def address_of(stranger: int) -> str:
+    """Return the address of a stranger by its number, 1 to 9; each site has its own, as two may be tested at once."""
+    site = int(os.environ["FORTRESS_HOST"].rpartition(".")[2])
+    return f"198.51.100.{100 + site % 15 * 10 + stranger}"
 
 
 def read(process: subprocess.Popen[str]) -> dict[str, float]:
@@ -131,7 +138,7 @@ def written(host: Host) -> Callable[[], int]:
 
 def test_half_sent_requests_of_one_address_cost_no_other_a_connection(host: Host, stranger: Stranger) -> None:
     """More than nginx had connections for."""
-    attack = stranger("198.51.100.21", do="connect", port=80, count=8200, data=HALF)
+    attack = stranger(1, do="connect", port=80, count=8200, data=HALF)
     got = read(attack)
     with others() as seen:
         time.sleep(4)
@@ -146,7 +153,7 @@ def test_half_sent_requests_of_one_address_cost_no_other_a_connection(host: Host
 def test_one_address_has_so_many_connections_and_no_more(host: Host, stranger: Stranger) -> None:
     before = refusals(host)
     # Slower than the rate allows, and with requests that are whole: such a connection stays open for a minute.
-    attack = stranger("198.51.100.22", do="connect", port=80, count=OPEN + 88, rate=0.9 * NEW, data=f"{HALF} x\r\n\r\n")
+    attack = stranger(2, do="connect", port=80, count=OPEN + 88, rate=0.9 * NEW, data=f"{HALF} x\r\n\r\n")
     got = read(attack)
     assert (got["open"], got["refused"]) == (OPEN, 88)
     assert refusals(host)[f"open_{OPEN}_ipv4"] - before[f"open_{OPEN}_ipv4"] == 88
@@ -160,7 +167,7 @@ def test_one_address_has_so_many_connections_and_no_more(host: Host, stranger: S
 
 
 def test_a_reload_of_the_firewall_ends_no_connection_and_forgets_none(host: Host, stranger: Stranger) -> None:
-    attack = stranger("198.51.100.23", do="connect", port=80, count=OPEN, rate=0.9 * NEW, data=f"{HALF} x\r\n\r\n")
+    attack = stranger(3, do="connect", port=80, count=OPEN, rate=0.9 * NEW, data=f"{HALF} x\r\n\r\n")
     assert read(attack)["open"] == OPEN
     assert host.run("systemctl reload fortress-firewall").rc == 0
     assert order(attack, open=10)["refused"] == 10
@@ -232,7 +239,7 @@ def stream(method: str, target: str, *headers: tuple[str, str], host: str = NAME
 def test_what_one_address_can_write_is_bounded(
     host: Host, stranger: Stranger, written: Callable[[], int], flood: dict[str, Any]
 ) -> None:
-    attack = stranger("198.51.100.24", **{"connections": 4, "seconds": SECONDS, "pipelined": 8} | flood)
+    attack = stranger(4, **{"connections": 4, "seconds": SECONDS, "pipelined": 8} | flood)
     with others() as seen:
         got = read(attack)
     time.sleep(0.5)
@@ -240,7 +247,7 @@ def test_what_one_address_can_write_is_bounded(
     print(got, f"{size / SECONDS / 1e6:.2f} MB/s")
     assert got["answers"] + got["refused"] >= 100, got
     assert size <= BYTES_A_SECOND * SECONDS
-    assert any("198.51.100.24" in line for line in tail(host)), "the flood left no trace at all"
+    assert any(address_of(4) in line for line in tail(host)), "the flood left no trace at all"
     assert max(map(len, tail(host))) <= LINE
     assert set(seen) == {200}, seen
 
@@ -266,8 +273,8 @@ def test_a_log_stops_at_its_bound_and_requests_go_on(host: Host, stranger: Stran
     pid = host.run("systemctl show nginx --property=MainPID").stdout
     flood = {"do": "ask", "connections": 4, "seconds": SECONDS, "pipelined": 8}
     with others() as seen:
-        read(stranger("198.51.100.25", port=443, data=request(f"/{LONG}"), **flood))
-        read(stranger("198.51.100.26", port=80, data=request(f"/nginx_status?{LONG}"), **flood))
+        read(stranger(5, port=443, data=request(f"/{LONG}"), **flood))
+        read(stranger(6, port=80, data=request(f"/nginx_status?{LONG}"), **flood))
     assert host.file("/var/log/nginx/access.log").size == small_logs
     assert host.file("/var/log/nginx/error.log").size <= small_logs
     assert set(seen) == {200}, seen
