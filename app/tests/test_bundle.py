@@ -85,7 +85,7 @@ def test_an_artifact_is_hashed_before_it_is_opened(copied_bundle: Path, tmp_path
 
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
-    assert "IRIS_API_MODEL_DIR must name the directory of a model bundle" in refusal(tmp_path / "nowhere")
+    assert "A bundle is a folder such as models/iris/1.0.0" in refusal(tmp_path / "nowhere")
 
 
 def test_a_missing_artifact_is_named(copied_bundle: Path) -> None:

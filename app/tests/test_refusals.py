@@ -266,6 +266,11 @@ def test_names_that_are_none(place: Place, option: str, value: str) -> None:
     place.refuses(f"--{option} is {value!r:.60}"[:60], "at most 64 small letters", options=[f"--{option}={value}"])
 
 
+@pytest.mark.parametrize("value", ["0", "-5", "nan", "-inf"])
+def test_a_time_that_is_none(place: Place, value: str) -> None:
+    place.refuses("--proof-seconds is", "give more than 0", options=[f"--proof-seconds={value}"])
+
+
 @pytest.mark.parametrize("value", ["a,b", "a,b,c,d", "a,b,b", "a,,c", ","])
 def test_classes_that_are_none(place: Place, value: str) -> None:
     place.refuses(

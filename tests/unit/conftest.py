@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -52,5 +53,32 @@ def play(tmp_path: Path) -> Run:
             "ANSIBLE_NOCOLOR": "1",
         }
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.fixture
+def preflight(tmp_path: Path) -> Callable[..., str]:
+    """Run the preflight of a role on the control node; return what it said, or nothing if it passed."""
+
+    def run(role: str, **settings: Any) -> str:
+        task = {"ansible.builtin.include_role": {"name": role, "tasks_from": "preflight.yml"}}
+        play = {"hosts": "localhost", "gather_facts": False, "vars": settings, "tasks": [task]}
+        (tmp_path / "play.yml").write_text(json.dumps([play]))
+        command = [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            "-i",
+            "localhost,",
+            "-c",
+            "local",
+            "play.yml",
+        ]
+        environment = os.environ | {
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
+            "ANSIBLE_NOCOLOR": "1",
+        }
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        return " ".join(done.stdout.split()) if done.returncode else ""
 
     return run

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,33 +160,6 @@ def test_the_dashboards_are_where_grafana_looks_for_them() -> None:
     assert {path.name for path in folder.iterdir()} == {"nginx.json", "iris-api.json"}
     home = grafana_ini()["dashboards"]["default_home_dashboard_path"]
     assert Path(home).name in {path.name for path in folder.iterdir()}
-
-
-@pytest.fixture
-def preflight(tmp_path: Path) -> Callable[..., str]:
-    """Run the preflight of a role on the control node; return what it said, or nothing if it passed."""
-
-    def run(role: str, **settings: Any) -> str:
-        task = {"ansible.builtin.include_role": {"name": role, "tasks_from": "preflight.yml"}}
-        play = {"hosts": "localhost", "gather_facts": False, "vars": settings, "tasks": [task]}
-        (tmp_path / "play.yml").write_text(json.dumps([play]))
-        command = [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            "-i",
-            "localhost,",
-            "-c",
-            "local",
-            "play.yml",
-        ]
-        environment = os.environ | {
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
-            "ANSIBLE_NOCOLOR": "1",
-        }
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        return " ".join(done.stdout.split()) if done.returncode else ""
-
-    return run
 
 
 def test_prometheus_accepts_its_own_defaults(preflight: Callable[..., str]) -> None:

@@ -22,7 +22,12 @@ def read_manifest(directory: Path) -> Manifest:
     """Read and check the manifest of a bundle."""
     path = directory / MANIFEST
     return parse_manifest(
-        path, _read(path, LARGEST_MANIFEST, "IRIS_API_MODEL_DIR must name the directory of a model bundle.")
+        path,
+        _read(
+            path,
+            LARGEST_MANIFEST,
+            "A bundle is a folder such as models/iris/1.0.0; an instance is told it by IRIS_API_MODEL_DIR.",
+        ),
     )
 
 

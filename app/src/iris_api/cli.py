@@ -169,6 +169,9 @@ def _train(given: argparse.Namespace) -> None:
 
 
 def _pack(given: argparse.Namespace) -> None:
+    # Not a number is not above 0, either.
+    if not given.proof_seconds > 0:
+        raise UsageError(f"--proof-seconds is {given.proof_seconds:g}: give more than 0, or leave ONNX out: --no-onnx.")
     directory = _directory(given)
     names, rows, targets = read_sample(given.sample, given.target)
     features = read_features(given.features, names) if given.features else {}
