@@ -231,9 +231,9 @@ def test_an_estimator_of_a_library_that_is_not_installed(place: Place) -> None:
 )
 @pytest.mark.parametrize("suffix", [".joblib", ".skops"])
 def test_a_file_that_is_no_model(place: Place, content: bytes, part: str, suffix: str) -> None:
-    place.model = place.model.with_suffix(suffix)
+    place.model = place.folder / f"mine{suffix}"
     place.model.write_bytes(content)
-    place.refuses(part)
+    place.refuses(f"{place.model}: {part}")
 
 
 @pytest.mark.parametrize("value", [{"a": 1}, [1, 2], None, "text", print, np.arange(4)])

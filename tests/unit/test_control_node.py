@@ -78,3 +78,14 @@ def test_a_package_that_is_not_what_the_lock_says_is_not_installed(checkout: Pat
     assert done.returncode == 1
     assert "control-node: pip could not install the packages" in done.stderr
     assert not list((checkout / ".venv").glob(".control-*"))
+
+
+def test_an_environment_of_another_place_is_not_touched(checkout: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    subprocess.run([sys.executable, "-m", "venv", str(elsewhere)], check=True)
+    (checkout / ".venv").symlink_to(elsewhere)
+    (checkout / "requirements" / "control.txt").write_text(wheel(tmp_path, "1.0"))
+    set_up(checkout)
+    assert not (checkout / ".venv").is_symlink()
+    assert not list(elsewhere.rglob("tiny.py"))
+    assert (elsewhere / "bin" / "python").exists()

@@ -206,6 +206,7 @@ def _pack(given: argparse.Namespace) -> None:
             f"model{given.artifact.suffix}",
             artifact,
             Sample(names, np.array(rows, dtype=np.float64), targets),
+            source=given.artifact,
             skops_trusted=given.skops_trusted,
             onnx=not given.no_onnx,
             proof_seconds=given.proof_seconds,

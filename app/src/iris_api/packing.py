@@ -85,6 +85,7 @@ def pack(
     artifact: bytes,
     sample: Sample,
     *,
+    source: Path | None = None,
     metrics: Mapping[str, float] | None = None,
     golden: Sequence[Sequence[float]] | None = None,
     skops_trusted: Sequence[str] = (),
@@ -93,10 +94,11 @@ def pack(
 ) -> Manifest:
     """Write the bundle of an artifact, proven by loading it as an instance would.
 
+    `source` is the file that it was read from, which a refusal names.
     Raise PackError where that can't be, and OSError where it can't be written; then nothing was.
     """
     try:
-        estimator = open_artifact(Path(artifact_name), artifact, skops_trusted)
+        estimator = open_artifact(source or Path(artifact_name), artifact, skops_trusted)
     except BundleError as error:
         raise PackError(str(error)) from error
     sample = fit_features(estimator, sample)
