@@ -15,7 +15,7 @@ import pytest
 from gateway import BURST, IRIS, RATE, Gateway
 
 # As many as the gateway lets one connection of HTTP/2 have open.
-FLOOD = 16
+FLOOD = 8
 
 
 @dataclass

@@ -35,7 +35,7 @@ BODY = 61440
 FEATURES = ("petal_length", "petal_width")
 MOST = 10_000
 """Connections that are held open at the same time."""
-FLOODING = 400
+FLOODING = 240
 """Connections of a flood: less than the site lets one address have."""
 OUTSTANDING = 2000
 """Attempts to connect, and requests whose answer is waited for, at the same time."""
@@ -53,9 +53,9 @@ END_STREAM, END_HEADERS = 1, 4
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 INITIAL_WINDOW_SIZE = 4
 CANCEL = (8).to_bytes(4, "big")
-STREAMS = 16
+STREAMS = 8
 """Streams that nginx lets a client have open."""
-BATCH = 30
+BATCH = 14
 """Streams that are begun and reset at once: nginx gives up a connection that begins twice as many as it may have."""
 
 PATH = "/" + "x" * 7900

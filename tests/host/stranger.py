@@ -23,7 +23,7 @@ from typing import Any
 
 PATIENCE = 3.0
 # As many as nginx lets one have open.
-STREAMS = 16
+STREAMS = 8
 REQUESTS = 990
 """Over one connection of HTTP/2; after 1000 nginx closes it (keepalive_requests)."""
 NAME = "iris.fortress.test"
