@@ -190,7 +190,7 @@ robust: tests-venv  ## Schema, fuzz and load through the gateway; the long run: 
 	$(BIN)/molecule test --scenario-name robust
 
 .PHONY: faults
-faults: tests-venv  ## Break things under load and attack, count failed requests: docs/faults.md (40 minutes)
+faults: tests-venv  ## Break things under load and attack, count failed requests: docs/faults.md (half an hour)
 	@$(LOCALVM) setup
 	@mkdir -p build && rm -f $(FAULTS_RECORD)
 	FORTRESS_FAULTS_RECORD=$(CURDIR)/$(FAULTS_RECORD) $(BIN)/molecule test --scenario-name faults
