@@ -6,12 +6,13 @@ import ipaddress
 import os
 import socket
 import subprocess
-from pathlib import Path
 
 import pytest
-from gateway import Gateway
 
-LOCALVM = Path(__file__).resolve().parents[2] / "tools" / "localvm"
+from tests import ROOT
+from tests.blackbox.gateway import Gateway
+
+LOCALVM = ROOT / "tools" / "localvm"
 LOCAL_NETWORK = ipaddress.ip_network("172.30.0.0/24")
 REFUSED, TIMED_OUT = 7, 28
 

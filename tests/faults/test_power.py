@@ -10,8 +10,10 @@ import time
 
 import httpx
 import pytest
-from conftest import ROOT, Load, Record, wait_until_whole
 from testinfra.host import Host
+
+from tests import ROOT
+from tests.faults.traffic import Load, Record, wait_until_whole
 
 testinfra_hosts = ["ansible://gateway"]
 

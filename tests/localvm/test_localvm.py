@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-LOCALVM = Path(__file__).parents[2] / "tools" / "localvm"
+from tests import ROOT
+
+LOCALVM = ROOT / "tools" / "localvm"
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 MACHINES = {"test-trixie": ("trixie", "172.30.0.24"), "test-bookworm": ("bookworm", "172.30.0.25")}
 

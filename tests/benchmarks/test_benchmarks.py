@@ -15,7 +15,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from conftest import ROOT
 
 from benchmarks import __main__ as program
 from benchmarks import environments, front, inputs, load, measure, profile, report
@@ -23,6 +22,7 @@ from benchmarks.inputs import Case, make_cases, named
 from benchmarks.measure import Loaded, StackError, Turn, is_right
 from benchmarks.processes import Process
 from benchmarks.stacks import LIMIT_ANSWER, NUMBERS, PREDICT, STACKS
+from tests import ROOT
 
 
 def loaded(rate: float, p99: float = 10, errors: dict[str, int] | None = None, others: float = 0.01) -> Loaded:

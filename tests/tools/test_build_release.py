@@ -18,7 +18,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import ROOT
+
+from tests import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+
+from tests import ROOT
 
 ROLES = sorted(path.parent.parent for path in (ROOT / "roles").glob("*/tasks/main.yml"))
 

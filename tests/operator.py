@@ -14,7 +14,8 @@ from typing import Any
 
 from testinfra.host import Host
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests import ROOT
+
 PLAYBOOK = str(ROOT / ".venv" / "bin" / "ansible-playbook")
 
 # Put in front of the last line of create_app(): after the golden samples were answered, before the first request.

@@ -2,15 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from dashboards.__main__ import TARGET, rendered
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 DASHBOARDS = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(TARGET.glob("*.json"))}
 PANELS = [
     pytest.param(panel, id=f"{name}: {panel['title']}")

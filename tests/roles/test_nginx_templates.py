@@ -17,9 +17,10 @@ from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import action_loader, filter_loader
 from ansible.template import Templar, trust_as_template
-from conftest import ROOT
 from gixy.core.config import Config
 from gixy.core.manager import Manager
+
+from tests import ROOT
 
 ROLE = ROOT / "roles" / "nginx"
 NGINX = "etc/nginx/nginx.conf"

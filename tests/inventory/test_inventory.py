@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
 
-BIN = Path(sys.executable).parent
-
-
-def ansible(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
-    command = [str(BIN / program), *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-
-
-def guard(inventory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return ansible("ansible-playbook", "-i", str(inventory), "playbooks/guard.yml", *arguments)
-
-
-def variable(inventory: Path, name: str) -> str:
-    """Print a variable as the playbooks of the project see it."""
-    play = [{"hosts": "all", "gather_facts": False, "tasks": [{"ansible.builtin.debug": {"var": name}}]}]
-    playbook = ROOT / "playbooks" / f".test-{os.getpid()}.yml"
-    playbook.write_text(yaml.safe_dump(play))
-    try:
-        done = ansible("ansible-playbook", "-i", str(inventory), str(playbook))
-    finally:
-        playbook.unlink()
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.split(f"{name}:", 1)[1].split("\n\n")[0].strip()
+from tests import ROOT
+from tests.controller import ansible, guard, variable
 
 
 @pytest.fixture

@@ -8,13 +8,11 @@ import ipaddress
 import json
 import math
 import ssl
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -22,13 +20,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import StreamEnded
 
-sys.path.insert(0, str(ROOT / "tests" / "faults"))
-
-import attack
-import clients
-import siege
-import table
-import traffic
+from tests.faults import attack, clients, siege, table, traffic
 
 BODY = b'{"prediction": 2}'
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(BODY), BODY)

@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 import uvicorn
 import yaml
-from conftest import ROOT
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -26,7 +25,9 @@ from cryptography.x509.oid import NameOID
 from iris_api.main import build_app
 from iris_api.model import Model
 from iris_api.settings import Settings
-from test_inventory import ansible, guard, variable
+
+from tests import ROOT
+from tests.controller import ansible, guard, variable
 
 # A name that no resolver knows: nothing but the address can lead to the server.
 DOMAIN = "prediction.example.test"

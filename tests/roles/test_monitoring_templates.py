@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, render
+
+from tests import ROOT
+from tests.controller import render
 
 UNITS = {
     "nginx_exporter": "prometheus-nginx-exporter",

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
-from test_inventory import ansible, variable
+
+from tests import ROOT
+from tests.controller import ansible, variable
 
 OLD = "kT9xWq2LmZ7vRb4NsY8cDpOldOldOld1"
 

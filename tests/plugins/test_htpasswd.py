@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible.plugins.loader import filter_loader
-from conftest import ROOT
 from passlib import hash as hashers
+
+from tests import ROOT
 
 filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
 htpasswd = filter_loader.get("htpasswd").j2_function

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import render
+
+from tests.controller import render
 
 FIREWALL = "etc/fortress/firewall.nft"
 SOURCES = "etc/apt/sources.list.d/debian.sources"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Run
+
+from tests.controller import Run
 
 CHECK: list[dict[str, object]] = [{"name": "Check", "known_variables": None}]
 
