@@ -6,6 +6,7 @@ import ipaddress
 import os
 import socket
 import subprocess
+import sys
 
 import pytest
 
@@ -32,8 +33,8 @@ def _only_with_a_local_vm(gateway: Gateway) -> None:
 def stranger(gateway: Gateway, url: str) -> tuple[int, str]:
     """Call from a stranger's address; return curl's exit code and the HTTP status."""
     done = subprocess.run(
-        [LOCALVM, "stranger", "--", "curl", "--silent", "--insecure", "--connect-timeout", "2", "--max-time", "10",
-         "--output", "/dev/null", "--write-out", "%{http_code}", url],
+        [sys.executable, LOCALVM, "stranger", "--", "curl", "--silent", "--insecure", "--connect-timeout", "2",
+         "--max-time", "10", "--output", "/dev/null", "--write-out", "%{http_code}", url],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout.strip()

@@ -137,7 +137,7 @@ class Stranger:
         # Where the kernel shares the processor out by session (autogroup), niceness counts within one alone.
         share = f'echo {niceness} > /proc/self/autogroup 2>/dev/null; exec nice -n {niceness} "$@"'
         self.command = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
-        self.command += [str(LOCALVM), "stranger", "--", "sh", "-c", share, "sh"]
+        self.command += [sys.executable, str(LOCALVM), "stranger", "--", "sh", "-c", share, "sh"]
         self.command += [sys.executable, "-m", f"tests.faults.{program}"]
         self.given = given
 

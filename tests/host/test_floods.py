@@ -61,7 +61,7 @@ def stranger() -> Iterator[Stranger]:
     def start(number: int, **wanted: Any) -> subprocess.Popen[str]:
         wanted["host"] = os.environ["FORTRESS_HOST"]
         program = [sys.executable, str(HERE / "stranger.py"), json.dumps(wanted)]
-        command = [str(LOCALVM), "stranger", "--address", address_of(number), "--", *program]
+        command = [sys.executable, str(LOCALVM), "stranger", "--address", address_of(number), "--", *program]
         running.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         return running[-1]
 

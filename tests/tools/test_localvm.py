@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-
-from localvm_lib import cli, common, image, machine, mirror, network
-from localvm_lib.common import Problem
+from tools.localvm import cli, common, image, machine, mirror, network
+from tools.localvm.common import Problem
 
 ARCHIVE, SECURITY = "http://mirror.test/debian/", "http://mirror.test/debian-security/"
 Localvm = Callable[..., str]
@@ -38,7 +36,7 @@ def localvm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 def test_it_wants_root_and_says_what_to_type(localvm: Localvm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli.os, "geteuid", lambda: 1000)
     for command in (["list"], ["setup"], ["down", "fortress"]):
-        assert f"sudo localvm {' '.join(command)}" in localvm(*command)
+        assert f"sudo python3 localvm {' '.join(command)}" in localvm(*command)
 
 
 def test_it_names_the_packages_the_host_lacks(localvm: Localvm, monkeypatch: pytest.MonkeyPatch) -> None:

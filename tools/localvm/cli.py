@@ -28,7 +28,7 @@ def say(text: str) -> None:
 def require_host() -> None:
     """Refuse to begin without root and the host's packages."""
     if os.geteuid() != 0:
-        raise Problem(f"this needs root: sudo {shlex.join(sys.argv)}")
+        raise Problem(f"this needs root: sudo python3 {shlex.join(sys.argv)}")
     if missing := missing_packages():
         raise Problem(f"the host lacks packages: apt-get install {' '.join(missing)} (or: localvm setup)")
 
@@ -44,7 +44,7 @@ def existing(name: str) -> Machine:
 def setup(_: argparse.Namespace) -> None:
     """Install the host's packages."""
     if os.geteuid() != 0:
-        raise Problem(f"this needs root: sudo {shlex.join(sys.argv)}")
+        raise Problem(f"this needs root: sudo python3 {shlex.join(sys.argv)}")
     if not (missing := missing_packages()):
         return
     say(f"installing {' '.join(missing)} ...")

@@ -134,7 +134,7 @@ class Daemon:
         with self._lock_file(name).open("w") as lock, log.open("a") as output:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).parent.parent / "localvm"), "_supervise", name, *command],
+                [sys.executable, str(Path(__file__).parent), "_supervise", name, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
