@@ -143,7 +143,7 @@ model: tests-venv  ## Train the shipped models anew, in models/
 
 .PHONY: dashboards
 dashboards: tests-venv  ## Make Grafana's dashboards anew
-	@$(BIN)/python -m dashboards
+	@$(BIN)/python -m tools.dashboards
 
 .PHONY: lock
 lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dashboards.__main__ import TARGET, rendered
 from tests import ROOT
+from tools.dashboards.__main__ import TARGET, rendered
 
 DASHBOARDS = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(TARGET.glob("*.json"))}
 PANELS = [

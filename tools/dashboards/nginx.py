@@ -3,8 +3,8 @@
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.models.dashboard import ValueMap, ValueMappingResult
 
-from dashboards import panels
-from dashboards.panels import GREEN, RED, figure, series
+from tools.dashboards import panels
+from tools.dashboards.panels import GREEN, RED, figure, series
 
 INSTANCE = 'instance=~"$instance"'
 

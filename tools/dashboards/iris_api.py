@@ -2,8 +2,8 @@
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from dashboards import panels
-from dashboards.panels import GREEN, ORANGE, RED, figure, series, stacked
+from tools.dashboards import panels
+from tools.dashboards.panels import GREEN, ORANGE, RED, figure, series, stacked
 
 PREDICT = 'job="iris-api", path="/predict"'
 RATE = "[$__rate_interval]"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from dashboards import iris_api, nginx
+from tools.dashboards import iris_api, nginx
 
-TARGET = Path(__file__).parent.parent / "roles/grafana/files/etc/grafana/dashboards"
+TARGET = Path(__file__).resolve().parents[2] / "roles/grafana/files/etc/grafana/dashboards"
 
 
 def rendered() -> dict[str, str]:
