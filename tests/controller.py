@@ -1,4 +1,4 @@
-"""Ansible on the control node alone: what a template becomes, what a variable is, what a playbook says without a host."""
+"""Ansible on the control node: what a template becomes, what a variable is, what a playbook says without a host."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Grafana's dashboards as code; `python -m tools.dashboards` writes them to where the role grafana installs them from."""
+"""Grafana's dashboards as code; `python -m tools.dashboards` writes them into the files of the role grafana."""
