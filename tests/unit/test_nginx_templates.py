@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import crossplane
@@ -81,10 +80,7 @@ def render(tmp_path: Path) -> Render:
         action_loader.add_directory(str(ROOT / "plugins" / "action"))
         config_tree = action_loader.get("config_tree", class_only=True)
         known = variables(release, settings)
-        templar = Templar(DataLoader(), known)
-        task = SimpleNamespace(async_val=0, args={})
-        action = config_tree(task, None, None, templar._loader, templar, None)
-        for path, text in action._collect(ROLE, ["."], [], known).items():
+        for path, text in config_tree.render_tree(ROLE, Templar(DataLoader(), known), known).items():
             target = tmp_path / path.lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
