@@ -666,3 +666,21 @@ def test_weak_passwords_stop_the_run_before_anything_is_written() -> None:
     weak = [{"name": "iris", "password": "kT9xWq2LmZ7vRb4NsY8cDp", "previous_password": "iris"}]
     with pytest.raises(AnsibleError, match="nginx_basic_auth_allow_weak_passwords"):
         evaluate("_nginx_previous_htpasswd", **NEEDED | {"nginx_basic_auth_users": weak})
+
+
+@pytest.mark.parametrize(
+    ("known", "running"),
+    [
+        ({"__nginx_service": {"changed": False}}, True),
+        # Started by this run, with the configuration that this run wrote.
+        ({"__nginx_service": {"changed": True}}, False),
+        # Not installed by check mode.
+        ({"__nginx_service": {"changed": False, "skipped": True}}, False),
+        # The run has not come to the service.
+        ({"ansible_facts": {"packages": {"nginx": []}}}, True),
+        ({"ansible_facts": {"packages": {}}}, False),
+        ({"ansible_facts": {}}, False),
+    ],
+)
+def test_nginx_is_reloaded_only_where_it_ran_before(known: dict[str, Any], running: bool) -> None:
+    assert evaluate("_nginx_was_running", **known) is running
