@@ -145,6 +145,10 @@ model: tests-venv  ## Train the shipped models anew, in models/
 dashboards: tests-venv  ## Make Grafana's dashboards anew
 	@$(BIN)/python -m tools.dashboards
 
+.PHONY: docs-reference
+docs-reference: tests-venv  ## Write the tables of variables, in docs/variables.md and the roles' READMEs
+	@$(BIN)/python tools/reference
+
 .PHONY: lock
 lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files
 	@tools/lock
@@ -165,6 +169,7 @@ lint: tests-venv
 	tools/typecheck
 	$(BIN)/yamllint --strict .
 	$(BIN)/ansible-lint --offline -q
+	$(BIN)/python tools/reference --check
 
 .PHONY: test-unit
 test-unit: tests-venv
