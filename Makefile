@@ -175,7 +175,7 @@ lint: tests-venv
 test-unit: tests-venv
 	@echo "==> Testing the application, the templates and the tools"
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal
-	$(BIN)/pytest --numprocesses=auto --dist=worksteal app/tests
+	$(BIN)/pytest --numprocesses=auto --dist=worksteal app/iris_api/tests
 
 .PHONY: test-vm
 test-vm: tests-venv

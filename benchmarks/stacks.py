@@ -12,6 +12,7 @@ from benchmarks import ROOT
 from benchmarks.inputs import Case, named
 
 SERVERS = Path(__file__).parent / "servers"
+APPLICATION = ROOT / "app" / "iris_api" / "src"
 INSTANCES = 3
 """How many instances, replicas or workers every stack gets."""
 
@@ -76,7 +77,7 @@ class Stack:
     peer: bool = False
 
 
-def gunicorn(setup: Setup, engine: str, *arguments: str, source: Path = ROOT / "app" / "src") -> list[Server]:
+def gunicorn(setup: Setup, engine: str, *arguments: str, source: Path = APPLICATION) -> list[Server]:
     """Start instances as the unit iris-api@ does, of the application in a folder."""
     return [
         Server(

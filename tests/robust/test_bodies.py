@@ -1,6 +1,6 @@
 """Whatever is sent through the gateway, the answer is right or says what is wrong with it, and comes at once.
 
-The bodies are those that app/tests/test_fuzz.py gives to the API in its process, FUZZ_EXAMPLES of each kind.
+The bodies are those that app/iris_api/tests/test_fuzz.py gives to the API in its process, FUZZ_EXAMPLES of each kind.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def store(tmp_path: Path) -> Store:
     """A host with a release, whose python finds the application of this checkout, and a model."""
     python = tmp_path / "releases" / "r1" / "venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nshift\nPYTHONPATH={ROOT}/app/src exec {sys.executable} "$@"\n')
+    python.write_text(f'#!/bin/sh\nshift\nPYTHONPATH={ROOT}/app/iris_api/src exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     shutil.copytree(ROOT / "models" / "iris" / "1.0.0", tmp_path / "models" / "forest-1")
     return Store(tmp_path)

@@ -18,7 +18,7 @@ from iris_api.model import Model
 from iris_api.settings import Settings
 from slow import Slow
 
-MODELS = Path(__file__).parents[2] / "models"
+MODELS = Path(__file__).parents[3] / "models"
 BUNDLE = MODELS / "iris" / "1.0.0"
 
 

@@ -1,6 +1,6 @@
 """No input whatever is an error of ours. tests/robust sends the same bodies through the gateway.
 
-The long run: FUZZ_EXAMPLES=50000 pytest app/tests/test_fuzz.py
+The long run: FUZZ_EXAMPLES=50000 pytest app/iris_api/tests/test_fuzz.py
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def test_no_binary_tensor(client: TestClient, body: tuple[bytes, int]) -> None:
 @pytest.mark.parametrize("model", ["iris", "diabetes"])
 def test_schemathesis_finds_nothing(model: str, start: Callable[..., Instance], tmp_path: Path) -> None:
     """All its phases and checks, over the wire."""
-    instance = start(Path(__file__).parents[2] / "models" / model / "1.0.0")
+    instance = start(Path(__file__).parents[3] / "models" / model / "1.0.0")
     instance.wait_until_ready()
     command = [
         str(Path(sys.executable).with_name("schemathesis")),

@@ -28,7 +28,7 @@ from iris_api.recipes import RECIPES
 
 pytestmark = pytest.mark.kernel
 
-SOURCE = MODELS.parent / "app" / "src"
+SOURCE = MODELS.parent / "app" / "iris_api" / "src"
 BUNDLES = {name: MODELS / name / recipe.about.version for name, recipe in RECIPES.items()}
 
 

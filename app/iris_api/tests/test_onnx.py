@@ -186,7 +186,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
     [("auto", "onnxruntime", {"sklearn", "joblib", "scipy", "skops"}), ("sklearn", "sklearn", {"onnxruntime"})],
 )
 def test_only_the_engine_that_serves_is_imported(engine: str, imported: str, not_imported: set[str]) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(MODELS.parent / "app" / "src")}
+    environment = {**os.environ, "PYTHONPATH": str(MODELS.parent / "app" / "iris_api" / "src")}
     command = [sys.executable, "-c", LIST_MODULES, str(BUNDLE), engine]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     modules = set(done.stdout.split())
