@@ -81,7 +81,7 @@ def gunicorn(setup: Setup, engine: str, *arguments: str, source: Path = APPLICAT
     """Start instances as the unit iris-api@ does, of the application in a folder."""
     return [
         Server(
-            [setup.program("gunicorn"), "--config", "python:iris_api.gunicorn_conf", *arguments],
+            [setup.program("gunicorn"), "--config", "python:iris_api.server.gunicorn_conf", *arguments],
             port,
             {
                 "PYTHONPATH": f"{source}:{SERVERS}",

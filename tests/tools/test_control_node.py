@@ -32,11 +32,11 @@ def wheel(folder: Path, version: str) -> str:
 def checkout(tmp_path: Path) -> Path:
     """A checkout with the program, a lock and an application whose command tells what it sees."""
     folder = tmp_path / "a checkout"
-    for name in ("tools", "requirements", "app/iris_api/src/iris_api"):
+    for name in ("tools", "requirements", "app/iris_api/src/iris_api/packing"):
         (folder / name).mkdir(parents=True)
     shutil.copy(ROOT / "tools" / "control-node", folder / "tools")
     (folder / "app/iris_api/src/iris_api/__init__.py").touch()
-    (folder / "app/iris_api/src/iris_api/cli.py").write_text(
+    (folder / "app/iris_api/src/iris_api/packing/cli.py").write_text(
         "import sys, tiny\nprint(tiny.VERSION, *sys.argv[1:])\nsys.exit(3)\n"
     )
     return folder
@@ -64,7 +64,7 @@ def test_a_changed_lock_is_installed_and_the_command_runs_by_it(checkout: Path, 
         )
         assert (done.stdout, done.returncode) == (f"{version} a b\n", 3), done.stderr
     assert set_up(checkout) == ""
-    (checkout / "app/iris_api/src/iris_api/cli.py").write_text("print('changed')\n")
+    (checkout / "app/iris_api/src/iris_api/packing/cli.py").write_text("print('changed')\n")
     assert subprocess.run([checkout / ".venv/bin/iris-model"], capture_output=True, check=True).stdout == b"changed\n"
 
 

@@ -4,7 +4,7 @@ import time
 
 from fastapi import FastAPI
 
-from iris_api.main import create_app
+from iris_api.server.app import create_app
 
 
 def create() -> FastAPI:

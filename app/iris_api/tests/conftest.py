@@ -13,8 +13,8 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from instance import Instance
-from iris_api.main import build_app
-from iris_api.model import Model
+from iris_api.engines.model import Model
+from iris_api.server.app import build_app
 from iris_api.settings import Settings
 from slow import Slow
 

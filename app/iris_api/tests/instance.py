@@ -51,7 +51,7 @@ class Instance:
             "IRIS_API_MODEL_DIR": str(model_dir),
             **settings,
         }
-        command = [sys.executable, "-m", "gunicorn", "--config", "python:iris_api.gunicorn_conf", *arguments]
+        command = [sys.executable, "-m", "gunicorn", "--config", "python:iris_api.server.gunicorn_conf", *arguments]
         self.messages: list[Message] = []
         self.started = time.monotonic()
         with self._log.open("w") as log:

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from fastapi import FastAPI, Request
 
-from iris_api.main import create_app
+from iris_api.server.app import create_app
 
 
 class Leaving:

@@ -50,18 +50,19 @@ from starlette.testclient import TestClient
 
 from conftest import BUNDLE
 from instance import Instance
-from iris_api import cli, conversion, reviewed
-from iris_api.batching import Batcher
-from iris_api.bundle import BundleError
-from iris_api.conversion import ConversionError, convert
-from iris_api.durations import Durations
-from iris_api.main import build_app
-from iris_api.manifest import Manifest
-from iris_api.metrics import Metrics
-from iris_api.model import Model, RefusedError
-from iris_api.packing import About, FeatureText, Sample, describe, dump, pack
+from iris_api.bundle.files import BundleError
+from iris_api.bundle.manifest import Manifest
+from iris_api.engines import reviewed
+from iris_api.engines.model import Model, RefusedError
+from iris_api.engines.sklearn import SklearnEngine
+from iris_api.packing import cli, conversion
+from iris_api.packing.conversion import ConversionError, convert
+from iris_api.packing.pack import About, FeatureText, Sample, describe, dump, pack
+from iris_api.predict.batching import Batcher
+from iris_api.predict.durations import Durations
+from iris_api.predict.metrics import Metrics
+from iris_api.server.app import build_app
 from iris_api.settings import Settings
-from iris_api.sklearn_engine import SklearnEngine
 
 WINE, CULTIVARS = load_wine(return_X_y=True)
 IRIS, SPECIES = load_iris(return_X_y=True)

@@ -18,8 +18,8 @@ from fastapi.staticfiles import StaticFiles
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from iris_api.main import build_app
-from iris_api.model import Model
+from iris_api.engines.model import Model
+from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
 JSON = {"Content-Type": "application/json"}

@@ -14,12 +14,12 @@ import pytest
 from fastapi import FastAPI
 
 from conftest import MODELS
-from iris_api.batching import Batcher
-from iris_api.durations import Durations
-from iris_api.errors import ApiError
-from iris_api.main import build_app
-from iris_api.metrics import Metrics
-from iris_api.model import Answers, EngineChoice, Model, Prediction
+from iris_api.engines.model import Answers, EngineChoice, Model, Prediction
+from iris_api.http.errors import ApiError
+from iris_api.predict.batching import Batcher
+from iris_api.predict.durations import Durations
+from iris_api.predict.metrics import Metrics
+from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
 POISON = 66.6

@@ -17,8 +17,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from skops import io as skops_io
 
-from iris_api.bundle import BundleError
-from iris_api.model import Model
+from iris_api.bundle.files import BundleError
+from iris_api.engines.model import Model
 
 pytestmark = pytest.mark.kernel
 

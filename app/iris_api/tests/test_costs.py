@@ -13,10 +13,10 @@ import pytest
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.datasets import load_diabetes
 
-from iris_api import costs
-from iris_api.manifest import Cost
-from iris_api.packing import About, PackError, Sample, dump, pack
-from iris_api.recipes import train
+from iris_api.bundle.manifest import Cost
+from iris_api.packing import costs
+from iris_api.packing.pack import About, PackError, Sample, dump, pack
+from iris_api.packing.recipes import train
 
 ROWS = load_diabetes().data[:50, :2]
 

@@ -230,7 +230,7 @@ BROKEN = {
 
 PLAIN = """
 import sys, uvicorn
-from iris_api.main import create_app
+from iris_api.server.app import create_app
 options = {"http": "httptools", "loop": "uvloop", "ws": "none", "proxy_headers": False, "access_log": False}
 uvicorn.run(create_app(), port=int(sys.argv[1]), **options)
 """

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from conftest import BUNDLE
-from iris_api.bundle import read_manifest
-from iris_api.engine_choice import BESIDE_MB, why_too_large
-from iris_api.manifest import Cost, Manifest
-from iris_api.model import Model
+from iris_api.bundle.files import read_manifest
+from iris_api.bundle.manifest import Cost, Manifest
+from iris_api.engines.choice import BESIDE_MB, why_too_large
+from iris_api.engines.model import Model
 
 Edit = Callable[[Callable[[dict[str, Any]], None]], Path]
 LIMIT = 512 * 2**20

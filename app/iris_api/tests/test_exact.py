@@ -12,10 +12,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from iris_api.main import build_app
-from iris_api.model import Answers, Model
+from iris_api.engines.model import Answers, Model
+from iris_api.server.app import build_app
 from iris_api.settings import Settings
-from iris_api.v2 import DTYPES, TensorCodec
+from iris_api.v2.routes import DTYPES, TensorCodec
 from strategies import fuzz
 
 INFER = "/v2/models/iris/infer"

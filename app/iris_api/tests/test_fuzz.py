@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from instance import Instance
-from iris_api.errors import ApiError
-from iris_api.model import Model
-from iris_api.rows import RowParser
+from iris_api.engines.model import Model
+from iris_api.http.errors import ApiError
+from iris_api.predict.rows import RowParser
 from strategies import any_binary_body_of_infer, any_body_of_infer, any_body_of_predict, bodies, called_with
 
 JSON = {"Content-Type": "application/json"}

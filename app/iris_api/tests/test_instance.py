@@ -211,7 +211,7 @@ def test_every_line_of_the_log_is_json_whatever_a_client_sends(start: Start) -> 
     lines = instance.log_text.splitlines()
     events = [from_json(line) for line in lines]
     assert all(event.keys() >= {"time", "level", "logger", "message"} for event in events)
-    assert {"py.warnings", "stderr", "library", "uvicorn.error", "iris_api.middleware"} <= {
+    assert {"py.warnings", "stderr", "library", "uvicorn.error", "iris_api.http.middleware"} <= {
         event["logger"] for event in events
     }
     assert len(lines) > asked

@@ -22,14 +22,14 @@ import pytest
 
 from conftest import BUNDLE
 from instance import EXAMPLE, WATCHDOG_SECONDS, Instance
-from iris_api.batching import Batcher
-from iris_api.durations import Durations
-from iris_api.errors import ApiError
-from iris_api.main import BundleError, build_app
-from iris_api.manifest import Cost
-from iris_api.metrics import Metrics
-from iris_api.model import Answers as EngineAnswers
-from iris_api.model import Model, Prediction, RefusedError
+from iris_api.bundle.manifest import Cost
+from iris_api.engines.model import Answers as EngineAnswers
+from iris_api.engines.model import Model, Prediction, RefusedError
+from iris_api.http.errors import ApiError
+from iris_api.predict.batching import Batcher
+from iris_api.predict.durations import Durations
+from iris_api.predict.metrics import Metrics
+from iris_api.server.app import BundleError, build_app
 from iris_api.settings import Settings
 from slow import ENDLESS, POISON
 

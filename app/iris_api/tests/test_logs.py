@@ -7,7 +7,7 @@ import sys
 import pytest
 from pydantic_core import from_json
 
-from iris_api.logs import JsonFormatter
+from iris_api.server.logs import JsonFormatter
 
 
 def record(message: str, *arguments: object, **extra: object) -> logging.LogRecord:

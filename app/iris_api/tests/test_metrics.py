@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from conftest import MODELS
-from iris_api.main import build_app
-from iris_api.model import Model
+from iris_api.engines.model import Model
+from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
 BUNDLES = sorted(path.parent for path in MODELS.glob("*/*/manifest.json"))

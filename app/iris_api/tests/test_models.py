@@ -16,9 +16,9 @@ from sklearn.pipeline import Pipeline
 from starlette.testclient import TestClient
 
 from conftest import MODELS
-from iris_api.main import build_app
-from iris_api.model import EngineChoice, Model
-from iris_api.reviewed import decider
+from iris_api.engines.model import EngineChoice, Model
+from iris_api.engines.reviewed import decider
+from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
 pytestmark = pytest.mark.kernel

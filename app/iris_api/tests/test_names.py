@@ -23,14 +23,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from starlette.testclient import TestClient
 
-from iris_api import cli
-from iris_api.main import build_app
-from iris_api.manifest import Manifest
-from iris_api.model import EngineChoice, Model
-from iris_api.packing import About, PackError, Sample, describe, fit_features
-from iris_api.rows import RowParser
+from iris_api.bundle.manifest import Manifest
+from iris_api.engines.model import EngineChoice, Model
+from iris_api.engines.sklearn import SklearnEngine
+from iris_api.packing import cli
+from iris_api.packing.pack import About, PackError, Sample, describe, fit_features
+from iris_api.predict.rows import RowParser
+from iris_api.server.app import build_app
 from iris_api.settings import Settings
-from iris_api.sklearn_engine import SklearnEngine
 
 DATA, KINDS = load_iris(return_X_y=True)
 NAMES = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from iris_api.notify import heartbeat, notify
+from iris_api.server.notify import heartbeat, notify
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])

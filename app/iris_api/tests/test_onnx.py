@@ -22,12 +22,12 @@ from sklearn.tree import DecisionTreeRegressor
 
 from conftest import BUNDLE, MODELS
 from instance import EXAMPLE, Instance
-from iris_api import conversion
-from iris_api.bundle import BundleError
-from iris_api.conversion import ConversionError, convert
-from iris_api.manifest import Manifest
-from iris_api.model import Model
-from iris_api.packing import About, Sample, dump, pack
+from iris_api.bundle.files import BundleError
+from iris_api.bundle.manifest import Manifest
+from iris_api.engines.model import Model
+from iris_api.packing import conversion
+from iris_api.packing.conversion import ConversionError, convert
+from iris_api.packing.pack import About, Sample, dump, pack
 
 EditManifest = Callable[[Callable[[dict[str, Any]], None]], Path]
 DATA, CLASSES = load_iris(return_X_y=True)
@@ -175,7 +175,7 @@ LIST_MODULES = """
 import os, sys
 os.environ["IRIS_API_MODEL_DIR"] = sys.argv[1]
 os.environ["IRIS_API_ENGINE"] = sys.argv[2]
-from iris_api.main import create_app
+from iris_api.server.app import create_app
 create_app()
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """

@@ -20,9 +20,9 @@ from skops import io as skops_io
 from starlette.testclient import TestClient
 
 from conftest import BUNDLE
-from iris_api import cli
-from iris_api.main import build_app
-from iris_api.model import Model
+from iris_api.engines.model import Model
+from iris_api.packing import cli
+from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
 DATA, CLASSES = load_iris(return_X_y=True)

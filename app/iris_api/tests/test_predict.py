@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from iris_api.bundle import BundleError
-from iris_api.main import build_app
-from iris_api.model import Answers, Model
+from iris_api.bundle.files import BundleError
+from iris_api.engines.model import Answers, Model
+from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
 pytestmark = pytest.mark.kernel

@@ -13,12 +13,12 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from iris_api.inference import Endpoint
-from iris_api.main import build_app
-from iris_api.metrics import Metrics
-from iris_api.middleware import RequestContext
-from iris_api.model import Model
-from iris_api.protocol import Protocol
+from iris_api.engines.model import Model
+from iris_api.http.middleware import RequestContext
+from iris_api.predict.endpoint import Endpoint
+from iris_api.predict.metrics import Metrics
+from iris_api.server.app import build_app
+from iris_api.server.protocol import Protocol
 from iris_api.settings import Settings
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bytes]]

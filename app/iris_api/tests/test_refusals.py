@@ -26,8 +26,8 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from conftest import BUNDLE
-from iris_api import cli, samples
-from iris_api.samples import SampleError, read_features, read_sample
+from iris_api.packing import cli, samples
+from iris_api.packing.samples import SampleError, read_features, read_sample
 
 DATA, CLASSES = load_iris(return_X_y=True)
 ROWS = DATA[:, 2:]
@@ -316,7 +316,7 @@ def test_a_folder_that_cannot_be_written(place: Place) -> None:
 
 def start(place: Place, *options: str, **more: Any) -> subprocess.Popen[str]:
     """Start the program as a user does."""
-    command = [sys.executable, "-m", "iris_api.cli", "pack", str(place.model), str(place.sample)]
+    command = [sys.executable, "-m", "iris_api.packing.cli", "pack", str(place.model), str(place.sample)]
     known = ["--name=mine", "--version=1", f"--models-dir={place.models}", *options]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(
@@ -396,7 +396,7 @@ def test_a_bar_is_on_a_terminal_alone(place: Place) -> None:
     known = ["--name=mine", "--version=1", f"--models-dir={place.models}"]
     with contextlib.closing(os.fdopen(parent, "rb", buffering=0)) as terminal:
         program = subprocess.Popen(
-            [sys.executable, "-m", "iris_api.cli", "pack", str(place.model), str(place.sample), *known],
+            [sys.executable, "-m", "iris_api.packing.cli", "pack", str(place.model), str(place.sample), *known],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=child,
@@ -416,7 +416,7 @@ def test_whoever_reads_no_further_is_no_error(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     for target, code, said in (("| head -c 5 > /dev/null", 0, ""), ("> /dev/full", 1, "No space left on device")):
         done = subprocess.run(
-            f"set -o pipefail; {sys.executable} -m iris_api.cli show --json {BUNDLE} {target}",
+            f"set -o pipefail; {sys.executable} -m iris_api.packing.cli show --json {BUNDLE} {target}",
             shell=True,
             executable="/bin/bash",
             env=environment,

@@ -20,11 +20,11 @@ import pytest
 from sklearn.base import BaseEstimator
 
 from conftest import BUNDLE, MODELS
-from iris_api import cli
-from iris_api.card import model_card
-from iris_api.manifest import json_schema
-from iris_api.model import EngineChoice, Model
-from iris_api.recipes import RECIPES
+from iris_api.bundle.manifest import json_schema
+from iris_api.engines.model import EngineChoice, Model
+from iris_api.packing import cli
+from iris_api.packing.card import model_card
+from iris_api.packing.recipes import RECIPES
 
 pytestmark = pytest.mark.kernel
 
@@ -93,7 +93,7 @@ def test_the_repository_holds_exactly_what_there_are_recipes_for() -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All models, trained again; in a process of its own, because a pickle's bytes know which objects were shared."""
     models = tmp_path_factory.mktemp("models")
-    command = [sys.executable, "-m", "iris_api.cli", "train", "all", f"--models-dir={models}"]
+    command = [sys.executable, "-m", "iris_api.packing.cli", "train", "all", f"--models-dir={models}"]
     subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(SOURCE)})
     return models
 

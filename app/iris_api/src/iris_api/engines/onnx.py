@@ -11,9 +11,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from iris_api.bundle import BundleError, read_file
-from iris_api.manifest import Manifest
-from iris_api.model import Answers
+from iris_api.bundle.files import BundleError, read_file
+from iris_api.bundle.manifest import Manifest
+from iris_api.engines.model import Answers
 
 INPUT = "input"
 DTYPES: dict[str, type[np.floating[Any]]] = {"double": np.float64, "float": np.float32}

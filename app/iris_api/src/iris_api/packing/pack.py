@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from sklearn.metrics import log_loss, mean_absolute_error, r2_score
 
-from iris_api.bundle import BundleError
-from iris_api.card import CARD, model_card
-from iris_api.conversion import ARTIFACT, ConversionError, convert
-from iris_api.costs import MeasurementError, measure
-from iris_api.manifest import MANIFEST, RESERVED, EngineName, Label, Manifest, Reference
-from iris_api.model import REFUSALS, EngineChoice, Model
-from iris_api.progress import Progress, TooLongError
-from iris_api.reviewed import flat
-from iris_api.samples import FeatureText
-from iris_api.selftest import is_golden
-from iris_api.sklearn_engine import features_of, open_artifact, task_of
+from iris_api.bundle.files import BundleError
+from iris_api.bundle.manifest import MANIFEST, RESERVED, EngineName, Label, Manifest, Reference
+from iris_api.engines.model import REFUSALS, EngineChoice, Model
+from iris_api.engines.reviewed import flat
+from iris_api.engines.sklearn import features_of, open_artifact, task_of
+from iris_api.packing.card import CARD, model_card
+from iris_api.packing.conversion import ARTIFACT, ConversionError, convert
+from iris_api.packing.costs import MeasurementError, measure
+from iris_api.packing.progress import Progress, TooLongError
+from iris_api.packing.samples import FeatureText
+from iris_api.server.selftest import is_golden
 
 Table = NDArray[np.float64]
 

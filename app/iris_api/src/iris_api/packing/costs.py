@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 
-from iris_api.bundle import BundleError
-from iris_api.manifest import Cost, EngineName
-from iris_api.model import Model
+from iris_api.bundle.files import BundleError
+from iris_api.bundle.manifest import Cost, EngineName
+from iris_api.engines.model import Model
 from iris_api.settings import Settings
 
 # As many rows as an instance hands to an engine at once, where nobody sets another limit.
@@ -43,7 +43,8 @@ def measure(directory: Path, engine: EngineName, skops_trusted: Sequence[str], *
     half of them is not tried, and its time follows from that of smaller ones.
     """
     seconds = seconds or SECONDS
-    command = [sys.executable, "-P", "-m", "iris_api.costs", str(directory), engine, str(seconds / 2), *skops_trusted]
+    command = [sys.executable, "-P", "-m", "iris_api.packing.costs", str(directory), engine, str(seconds / 2)]
+    command += skops_trusted
     # Whatever this process can import, the estimator's own module for one.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     try:
@@ -67,7 +68,7 @@ def _measure_here(directory: Path, engine: EngineName, skops_trusted: Sequence[s
     """Measure in this process, whose greatest memory is then the engine's."""
     end = time.monotonic() + seconds
     # What an instance has loaded beside the model.
-    import iris_api.main  # noqa: F401
+    import iris_api.server.app  # noqa: F401
 
     model = Model.load(directory, engine, skops_trusted)
     manifest = model.manifest

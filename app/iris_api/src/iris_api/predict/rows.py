@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from iris_api.bundle import BundleError
-from iris_api.errors import ApiError, Detail, invalid
-from iris_api.manifest import MANIFEST, Feature, Manifest
+from iris_api.bundle.files import BundleError
+from iris_api.bundle.manifest import MANIFEST, Feature, Manifest
+from iris_api.http.errors import ApiError, Detail, invalid
 
 Row = list[float]
 

@@ -5,8 +5,8 @@ from itertools import cycle, islice
 from time import perf_counter
 from typing import Self
 
-from iris_api.manifest import Cost
-from iris_api.model import Model
+from iris_api.bundle.manifest import Cost
+from iris_api.engines.model import Model
 
 # Seconds of a short call, for which the event loop may be held up. A forest of 100 trees takes 4 ms, and more beside
 # other instances.

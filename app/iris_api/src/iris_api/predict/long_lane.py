@@ -17,11 +17,11 @@ from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
 
-from iris_api.durations import Durations
-from iris_api.errors import ApiError
-from iris_api.metrics import Metrics
-from iris_api.model import Model, Prediction, RefusedError
-from iris_api.rows import Row
+from iris_api.engines.model import Model, Prediction, RefusedError
+from iris_api.http.errors import ApiError
+from iris_api.predict.durations import Durations
+from iris_api.predict.metrics import Metrics
+from iris_api.predict.rows import Row
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
-from iris_api.bundle import BundleError, read_manifest
-from iris_api.engine_choice import why_too_large
-from iris_api.manifest import MANIFEST, Label, Manifest
+from iris_api.bundle.files import BundleError, read_manifest
+from iris_api.bundle.manifest import MANIFEST, Label, Manifest
+from iris_api.engines.choice import why_too_large
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ def _load_engine(
 ) -> Engine:
     """Load one engine and import nothing of the other: scikit-learn alone takes a second, and memory."""
     if choice != "sklearn":
-        from iris_api.onnx_engine import OnnxEngine, why_unproven
+        from iris_api.engines.onnx import OnnxEngine, why_unproven
 
         reason = why_unproven(manifest)
         if reason is None and choice == "auto":
@@ -190,6 +190,6 @@ def _load_engine(
                 "IRIS_API_ENGINE=sklearn (or auto, which takes what there is)."
             )
         logger.info("Serving by scikit-learn, and not by ONNX Runtime: %s", reason)
-    from iris_api.sklearn_engine import SklearnEngine
+    from iris_api.engines.sklearn import SklearnEngine
 
     return SklearnEngine.load(directory, manifest, skops_trusted)

@@ -15,10 +15,10 @@ import sklearn
 from sklearn.base import is_classifier, is_regressor
 from sklearn.exceptions import InconsistentVersionWarning
 
-from iris_api.bundle import BundleError, read_file
-from iris_api.manifest import MANIFEST, Manifest
-from iris_api.model import Answers
-from iris_api.reviewed import decider, is_finite_throughout
+from iris_api.bundle.files import BundleError, read_file
+from iris_api.bundle.manifest import MANIFEST, Manifest
+from iris_api.engines.model import Answers
+from iris_api.engines.reviewed import decider, is_finite_throughout
 
 # A value that is refused is told to who sent it; as warnings, it and an unknown category would be lines of the log with
 # every request. So would rows without names: they come in the order of the manifest, which was compared with the names

@@ -19,10 +19,10 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from iris_api.manifest import Manifest, Reference, printable
-from iris_api.model import Prediction
-from iris_api.replacement import replacements
-from iris_api.rows import Row
+from iris_api.bundle.manifest import Manifest, Reference, printable
+from iris_api.engines.model import Prediction
+from iris_api.predict.rows import Row
+from iris_api.server.replacement import replacements
 from iris_api.settings import Settings
 
 # A prediction takes some 0.4 ms, one in a queue some 10; a second is the time after which a client has long given up.

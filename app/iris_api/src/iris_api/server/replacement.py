@@ -10,7 +10,7 @@ import os
 import signal
 from typing import Any
 
-from iris_api.notify import notify
+from iris_api.server.notify import notify
 
 logger = logging.getLogger(__name__)
 

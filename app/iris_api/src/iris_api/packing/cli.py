@@ -13,10 +13,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from iris_api.bundle import BundleError, read_manifest
-from iris_api.card import model_card
-from iris_api.manifest import Name, json_schema
-from iris_api.samples import SampleError, read_features, read_sample
+from iris_api.bundle.files import BundleError, read_manifest
+from iris_api.bundle.manifest import Name, json_schema
+from iris_api.packing.card import model_card
+from iris_api.packing.samples import SampleError, read_features, read_sample
 from iris_api.settings import Settings
 
 _TRUSTED: tuple[str, ...] = Settings.model_fields["skops_trusted"].default
@@ -150,8 +150,8 @@ def _add_trusted(parser: argparse.ArgumentParser) -> None:
 
 def _train(given: argparse.Namespace) -> None:
     # scikit-learn takes a second to import: only what needs it waits.
-    from iris_api.packing import PackError
-    from iris_api.recipes import RECIPES, train
+    from iris_api.packing.pack import PackError
+    from iris_api.packing.recipes import RECIPES, train
 
     names = list(RECIPES) if given.names == ["all"] else given.names
     for name in names:
@@ -188,7 +188,7 @@ def _pack(given: argparse.Namespace) -> None:
     # scikit-learn takes a second to import: what is wrong above is said at once.
     import numpy as np
 
-    from iris_api.packing import About, PackError, Sample, pack
+    from iris_api.packing.pack import About, PackError, Sample, pack
 
     about = About(
         given.name,
@@ -258,8 +258,8 @@ def _unwritable(directory: Path, error: OSError) -> UsageError:
 
 
 def _check(given: argparse.Namespace) -> None:
-    from iris_api.onnx_engine import why_unproven
-    from iris_api.packing import check
+    from iris_api.engines.onnx import why_unproven
+    from iris_api.packing.pack import check
 
     for bundle in given.bundles:
         manifest = check(bundle, "sklearn", given.skops_trusted).manifest

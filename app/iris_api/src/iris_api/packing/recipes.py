@@ -16,9 +16,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from iris_api.manifest import Manifest
-from iris_api.packing import About, Sample, dump, pack, scores
-from iris_api.samples import FeatureText
+from iris_api.bundle.manifest import Manifest
+from iris_api.packing.pack import About, Sample, dump, pack, scores
+from iris_api.packing.samples import FeatureText
 
 SEED = 1
 HELD_OUT = 0.2

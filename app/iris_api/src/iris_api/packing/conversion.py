@@ -9,11 +9,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from iris_api.manifest import Manifest
-from iris_api.model import REFUSALS, find_refused
-from iris_api.onnx_engine import DTYPES, INPUT, OnnxEngine
-from iris_api.progress import Progress, Watched
-from iris_api.reviewed import flat
+from iris_api.bundle.manifest import Manifest
+from iris_api.engines.model import REFUSALS, find_refused
+from iris_api.engines.onnx import DTYPES, INPUT, OnnxEngine
+from iris_api.engines.reviewed import flat
+from iris_api.packing.progress import Progress, Watched
 
 ARTIFACT = "model.onnx"
 # How far probabilities, and values relative to their size, may be apart. Classes may not.

@@ -35,7 +35,7 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, Stan
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 from sklearn.utils.extmath import softmax
 
-from iris_api.manifest import Manifest
+from iris_api.bundle.manifest import Manifest
 
 Table = NDArray[Any]
 # Values as `predict` answers them, and probabilities as `predict_proba` does if they are wanted.

@@ -5,8 +5,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message
 
-from iris_api.bundle import BundleError
-from iris_api.manifest import MANIFEST, GoldenSample, Manifest
+from iris_api.bundle.files import BundleError
+from iris_api.bundle.manifest import MANIFEST, GoldenSample, Manifest
 
 
 async def answer_golden_samples(app: ASGIApp, manifest: Manifest, tolerance: float) -> None:

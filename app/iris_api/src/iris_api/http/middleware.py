@@ -12,10 +12,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from iris_api.errors import ApiError, error_response
-from iris_api.inference import Answer, Endpoint, Headers, header
-from iris_api.metrics import Metrics
-from iris_api.protocol import Handler, Reply
+from iris_api.http.errors import ApiError, error_response
+from iris_api.predict.endpoint import Answer, Endpoint, Headers, header
+from iris_api.predict.metrics import Metrics
+from iris_api.server.protocol import Handler, Reply
 
 logger = logging.getLogger(__name__)
 

@@ -16,12 +16,12 @@ from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from iris_api.batching import Awaited, Batcher, Cancel, Predictions
-from iris_api.errors import ApiError, Detail, invalid
-from iris_api.manifest import Manifest
-from iris_api.metrics import Metrics
-from iris_api.model import Prediction, RefusedError
-from iris_api.rows import Row, RowParser
+from iris_api.bundle.manifest import Manifest
+from iris_api.engines.model import Prediction, RefusedError
+from iris_api.http.errors import ApiError, Detail, invalid
+from iris_api.predict.batching import Awaited, Batcher, Cancel, Predictions
+from iris_api.predict.metrics import Metrics
+from iris_api.predict.rows import Row, RowParser
 
 Headers = Sequence[tuple[bytes, bytes]]
 JSON = b"application/json"

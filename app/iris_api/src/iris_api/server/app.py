@@ -12,20 +12,22 @@ from functools import partial
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from iris_api import __version__, docs, errors, routes, v2
-from iris_api.batching import Batcher
-from iris_api.bundle import BundleError
-from iris_api.durations import Durations
-from iris_api.inference import Endpoint, RowCodec
-from iris_api.manifest import MANIFEST
-from iris_api.metrics import Metrics
-from iris_api.middleware import RequestContext
-from iris_api.model import Model
-from iris_api.notify import heartbeat, notify
-from iris_api.replacement import replace
-from iris_api.rows import RowParser
-from iris_api.selftest import answer_golden_samples
+from iris_api import __version__
+from iris_api.bundle.files import BundleError
+from iris_api.bundle.manifest import MANIFEST
+from iris_api.engines.model import Model
+from iris_api.http import docs, errors, routes
+from iris_api.http.middleware import RequestContext
+from iris_api.predict.batching import Batcher
+from iris_api.predict.durations import Durations
+from iris_api.predict.endpoint import Endpoint, RowCodec
+from iris_api.predict.metrics import Metrics
+from iris_api.predict.rows import RowParser
+from iris_api.server.notify import heartbeat, notify
+from iris_api.server.replacement import replace
+from iris_api.server.selftest import answer_golden_samples
 from iris_api.settings import Settings
+from iris_api.v2 import routes as v2
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from iris_api.manifest import Manifest, printable
+from iris_api.bundle.manifest import Manifest, printable
 
 CARD = "MODEL_CARD.md"
 

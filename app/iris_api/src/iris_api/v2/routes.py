@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 from pydantic_core import to_json
 
 from iris_api import __version__
-from iris_api.errors import BUSY, ApiError, ErrorBody
-from iris_api.inference import Answer, Endpoint, Headers, header, not_json
-from iris_api.manifest import Manifest
-from iris_api.model import Model, Prediction
-from iris_api.rows import Row, RowParser, decode, inexact
+from iris_api.bundle.manifest import Manifest
+from iris_api.engines.model import Model, Prediction
+from iris_api.http.errors import BUSY, ApiError, ErrorBody
+from iris_api.predict.endpoint import Answer, Endpoint, Headers, header, not_json
+from iris_api.predict.rows import Row, RowParser, decode, inexact
 
 INPUT = "input"
 PLATFORMS = {"sklearn": "sklearn", "onnx": "onnxruntime_onnx"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from iris_api.manifest import MANIFEST, Manifest
+from iris_api.bundle.manifest import MANIFEST, Manifest
 
 # Bytes; a manifest of a thousand features has less than one million.
 LARGEST_MANIFEST = 16_000_000

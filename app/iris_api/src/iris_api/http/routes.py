@@ -8,12 +8,12 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field, create_model
 
-from iris_api.errors import BUSY, ApiError, ErrorBody
-from iris_api.inference import Endpoint, RowCodec
-from iris_api.manifest import Manifest
-from iris_api.metrics import Metrics
-from iris_api.model import Model, Prediction
-from iris_api.rows import RowParser
+from iris_api.bundle.manifest import Manifest
+from iris_api.engines.model import Model, Prediction
+from iris_api.http.errors import BUSY, ApiError, ErrorBody
+from iris_api.predict.endpoint import Endpoint, RowCodec
+from iris_api.predict.metrics import Metrics
+from iris_api.predict.rows import RowParser
 from iris_api.settings import Settings
 
 
