@@ -26,17 +26,18 @@ class SettingsError(Exception):
 class Settings(BaseModel):
     """What an instance needs to know; every field is the environment variable IRIS_API_<FIELD>."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     instance: Annotated[int, Field(ge=1)] = 1
     """Number of this instance; systemd fills it in (iris-api@2 has 2)."""
     base_port: Annotated[int, Field(ge=1, le=65535)] = 8001
     """Port of instance 1; each further instance takes the next one."""
     bind_address: IPv4Address | IPv6Address = IPv4Address("127.0.0.1")
+    """Address this instance listens on."""
     model_dir: Path
     """Directory of a model bundle: manifest.json and the artifact it names."""
     engine: Literal["auto", "sklearn", "onnx"] = "auto"
-    """What computes the answers; auto takes onnx where the bundle proves that it answers alike."""
+    """What computes the answers; auto takes onnx where the bundle proves that it answers alike and memory suffices."""
     release: Annotated[str, Field(min_length=1, max_length=64)] = __version__
     """Name of the deployed release, shown by /health/ready and /metrics."""
     deployment: Annotated[str, Field(max_length=64)] = ""
@@ -44,9 +45,11 @@ class Settings(BaseModel):
     memory_max: Annotated[int, Field(ge=1)] | None = None
     """Bytes that the unit's MemoryMax allows; `auto` takes no engine that needs more. None: no bound is known."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is logged."""
     request_deadline: Annotated[float, Field(ge=0.1, le=3600)] = 4
     """Seconds from the arrival of a request's body to its answer; what would take longer is refused or ended."""
     max_body_bytes: Annotated[int, Field(ge=256)] = 61440
+    """How many bytes the body of one request may have."""
     max_rows: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """How many rows one request may have."""
     max_values: Annotated[int, Field(ge=1)] = 100_000
@@ -58,11 +61,11 @@ class Settings(BaseModel):
     skops_trusted: Annotated[tuple[str, ...], BeforeValidator(_split)] = ("sklearn.tree._tree.Tree",)
     """Types, separated by commas, that a skops artifact may hold beside those that skops itself trusts."""
     keepalive: Seconds = 75
-    """Idle time of a connection; longer than the gateway's own, which must be the one to close it."""
+    """Seconds for which an idle connection is kept; more than the gateway's own, which must be the one to close it."""
     worker_timeout: Annotated[int, Field(ge=3, le=3600)] = 5
-    """A worker whose event loop stood still for this long is replaced."""
+    """Seconds for which the event loop of a worker may stand still before the worker is replaced."""
     graceful_timeout: Seconds = 15
-    """How long requests in flight may take to finish when the instance stops."""
+    """Seconds that requests in flight may take to finish when the instance stops."""
 
     @model_validator(mode="after")
     def _port_exists(self) -> Self:

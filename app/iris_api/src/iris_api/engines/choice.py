@@ -1,16 +1,10 @@
-"""Which engine serves a model where `auto` stands: ONNX Runtime, unless it is not proven or takes too much memory.
+"""Which engine serves a model where `auto` stands: ONNX Runtime, unless it is not proven or takes too much memory."""
 
-As a program, in the environment of an instance, it says what that instance will take: iris-deploy asks before anything
-is touched.
-"""
+from typing import Any
 
-import json
-import os
-import sys
-
-from iris_api.bundle.files import BundleError, read_manifest
+from iris_api.bundle.files import read_manifest
 from iris_api.bundle.manifest import Cost, Manifest
-from iris_api.settings import Settings, SettingsError
+from iris_api.settings import Settings
 
 # What an instance takes beside the process that was measured: gunicorn's master, and requests on their way.
 BESIDE_MB = 30
@@ -40,14 +34,13 @@ def why_too_large(manifest: Manifest, memory_max: int | None) -> str | None:
     return None
 
 
-def main() -> int:
-    """Print engine and memory of an instance with this process's environment, as a line of JSON; null is unknown."""
-    try:
-        settings = Settings.from_environ(os.environ)
-        manifest = read_manifest(settings.model_dir)
-    except (SettingsError, BundleError) as error:
-        print(error, file=sys.stderr)
-        return 1
+def need(settings: Settings) -> dict[str, Any]:
+    """Return what an instance with these settings takes; raise BundleError if its bundle cannot be read.
+
+    `engine` is the one that will answer, `instance_mb` the most memory that an instance takes by it, in 10^6 bytes, or
+    None if its bundle does not tell, and `by_engine` the same for each engine that the bundle tells of.
+    """
+    manifest = read_manifest(settings.model_dir)
     engine = settings.engine
     if engine == "auto":
         from iris_api.engines.onnx import why_unproven
@@ -55,9 +48,4 @@ def main() -> int:
         refused = why_unproven(manifest) or why_too_large(manifest, settings.memory_max)
         engine = "sklearn" if refused else "onnx"
     known = {name: instance_mb(cost) for name, cost in (manifest.costs or {}).items()}
-    print(json.dumps({"engine": engine, "instance_mb": known.get(engine), "by_engine": known}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return {"engine": engine, "instance_mb": known.get(engine), "by_engine": known}
