@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from strategies import EXAMPLES, any_binary_body_of_infer, any_body_of_infer, any_body_of_predict
 
+from app.iris_api.tests.strategies import EXAMPLES, any_binary_body_of_infer, any_body_of_infer, any_body_of_predict
 from tests.robust.site_under_test import Instance, Site
 
 JSON = {"Content-Type": "application/json"}

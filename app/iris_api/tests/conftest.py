@@ -12,14 +12,13 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from instance import Instance
 from iris_api.engines.model import Model
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
-from slow import Slow
 
-MODELS = Path(__file__).parents[3] / "models"
-BUNDLE = MODELS / "iris" / "1.0.0"
+from .instance import Instance
+from .paths import BUNDLE
+from .slow import Slow
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-TESTS = Path(__file__).parent
+from .paths import ROOT, SOURCE
+
 WATCHDOG_SECONDS = 2
 EXAMPLE = {"petal_length": 6.5, "petal_width": 0.8}
 
@@ -43,7 +44,7 @@ class Instance:
         self.port = free_port()
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("IRIS_API_")},
-            "PYTHONPATH": f"{TESTS}:{TESTS.parent / 'src'}",
+            "PYTHONPATH": f"{ROOT}:{SOURCE}",
             "NOTIFY_SOCKET": "@" + address,
             "WATCHDOG_USEC": str(WATCHDOG_SECONDS * 1_000_000),
             "IRIS_API_INSTANCE": "1",

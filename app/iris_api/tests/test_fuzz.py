@@ -16,11 +16,13 @@ import pytest
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from instance import Instance
 from iris_api.engines.model import Model
 from iris_api.http.errors import ApiError
 from iris_api.predict.rows import RowParser
-from strategies import any_binary_body_of_infer, any_body_of_infer, any_body_of_predict, bodies, called_with
+
+from .instance import Instance
+from .paths import MODELS, TESTS
+from .strategies import any_binary_body_of_infer, any_body_of_infer, any_body_of_predict, bodies, called_with
 
 JSON = {"Content-Type": "application/json"}
 INFER = "/v2/models/iris/infer"
@@ -91,11 +93,11 @@ def test_no_binary_tensor(client: TestClient, body: tuple[bytes, int]) -> None:
 @pytest.mark.parametrize("model", ["iris", "diabetes"])
 def test_schemathesis_finds_nothing(model: str, start: Callable[..., Instance], tmp_path: Path) -> None:
     """All its phases and checks, over the wire."""
-    instance = start(Path(__file__).parents[3] / "models" / model / "1.0.0")
+    instance = start(MODELS / model / "1.0.0")
     instance.wait_until_ready()
     command = [
         str(Path(sys.executable).with_name("schemathesis")),
-        f"--config-file={Path(__file__).with_name('schemathesis.toml')}",
+        f"--config-file={TESTS / 'schemathesis.toml'}",
         "run",
         "--checks=all",
         f"--max-examples={os.environ.get('SCHEMATHESIS_EXAMPLES', '30')}",

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+from .paths import TESTS
+
 # What a kernel needs of a processor, as /proc/cpuinfo calls it. One that lacks it would end in SIGILL.
 NEEDS = {
     "Haswell": {"avx2", "fma"},
@@ -52,6 +53,6 @@ def test_answers_hold_under_each_kernel(kernel: str) -> None:
         assert takes in NEEDS, f"OPENBLAS_CORETYPE={kernel} takes the kernel {takes!r}"
         pytest.skip(f"this OpenBLAS has no kernel {kernel} and takes {takes}, which has a run of its own")
     options = ["-q", "-m", "kernel", "-p", "no:cacheprovider", "--numprocesses=auto", "--dist=loadfile"]
-    command = [sys.executable, "-m", "pytest", *options, str(HERE)]
+    command = [sys.executable, "-m", "pytest", *options, str(TESTS)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OPENBLAS_CORETYPE": kernel})
     assert done.returncode == 0, f"OPENBLAS_CORETYPE={kernel}\n{done.stdout}{done.stderr}"

@@ -15,11 +15,12 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import Pipeline
 from starlette.testclient import TestClient
 
-from conftest import MODELS
 from iris_api.engines.model import EngineChoice, Model
 from iris_api.engines.reviewed import decider
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
+
+from .paths import MODELS
 
 pytestmark = pytest.mark.kernel
 

@@ -19,11 +19,12 @@ from sklearn.svm import LinearSVC
 from skops import io as skops_io
 from starlette.testclient import TestClient
 
-from conftest import BUNDLE
 from iris_api.engines.model import Model
 from iris_api.packing import cli
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
+
+from ..paths import BUNDLE
 
 DATA, CLASSES = load_iris(return_X_y=True)
 NAMES = ["Sepal Length (cm)", "sepal/width", "petal_length", "petal_width"]

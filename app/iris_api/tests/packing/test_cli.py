@@ -25,9 +25,10 @@ from sklearn.datasets import load_iris
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from conftest import BUNDLE
 from iris_api.packing import cli, samples
 from iris_api.packing.samples import SampleError, read_features, read_sample
+
+from ..paths import BUNDLE
 
 DATA, CLASSES = load_iris(return_X_y=True)
 ROWS = DATA[:, 2:]

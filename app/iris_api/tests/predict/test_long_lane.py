@@ -20,8 +20,6 @@ from typing import Any
 import joblib
 import pytest
 
-from conftest import BUNDLE
-from instance import EXAMPLE, WATCHDOG_SECONDS, Instance
 from iris_api.bundle.manifest import Cost
 from iris_api.engines.model import Answers as EngineAnswers
 from iris_api.engines.model import Model, Prediction, RefusedError
@@ -31,7 +29,10 @@ from iris_api.predict.durations import Durations
 from iris_api.predict.metrics import Metrics
 from iris_api.server.app import BundleError, build_app
 from iris_api.settings import Settings
-from slow import ENDLESS, POISON
+
+from ..instance import EXAMPLE, WATCHDOG_SECONDS, Instance
+from ..paths import BUNDLE
+from ..slow import ENDLESS, POISON
 
 Start = Callable[..., Instance]
 SlowBundle = Callable[..., Path]

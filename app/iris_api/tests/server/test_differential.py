@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 import pytest
 
-from conftest import BUNDLE
-from instance import TESTS, Instance, free_port
+from ..instance import Instance, free_port
+from ..paths import BUNDLE, SOURCE
 
 # Seconds of silence after which a server has said all it had to say.
 PATIENCE = 1.5
@@ -248,7 +248,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     folder = tmp_path_factory.mktemp("differential")
     port = free_port()
     environ = os.environ | {
-        "PYTHONPATH": str(TESTS.parent / "src"),
+        "PYTHONPATH": str(SOURCE),
         "IRIS_API_MODEL_DIR": str(BUNDLE),
         "IRIS_API_MAX_BODY_BYTES": "65536",
     }

@@ -11,10 +11,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from conftest import MODELS
 from iris_api.engines.model import Model
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
+
+from ..paths import MODELS
 
 BUNDLES = sorted(path.parent for path in MODELS.glob("*/*/manifest.json"))
 

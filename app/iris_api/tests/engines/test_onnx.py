@@ -20,14 +20,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeRegressor
 
-from conftest import BUNDLE, MODELS
-from instance import EXAMPLE, Instance
 from iris_api.bundle.files import BundleError
 from iris_api.bundle.manifest import Manifest
 from iris_api.engines.model import Model
 from iris_api.packing import conversion
 from iris_api.packing.conversion import ConversionError, convert
 from iris_api.packing.pack import About, Sample, dump, pack
+
+from ..instance import EXAMPLE, Instance
+from ..paths import BUNDLE, MODELS, SOURCE
 
 EditManifest = Callable[[Callable[[dict[str, Any]], None]], Path]
 DATA, CLASSES = load_iris(return_X_y=True)
@@ -186,7 +187,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
     [("auto", "onnxruntime", {"sklearn", "joblib", "scipy", "skops"}), ("sklearn", "sklearn", {"onnxruntime"})],
 )
 def test_only_the_engine_that_serves_is_imported(engine: str, imported: str, not_imported: set[str]) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(MODELS.parent / "app" / "iris_api" / "src")}
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     command = [sys.executable, "-c", LIST_MODULES, str(BUNDLE), engine]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     modules = set(done.stdout.split())

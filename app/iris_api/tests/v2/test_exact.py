@@ -16,7 +16,8 @@ from iris_api.engines.model import Answers, Model
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
 from iris_api.v2.routes import DTYPES, TensorCodec
-from strategies import fuzz
+
+from ..strategies import fuzz
 
 INFER = "/v2/models/iris/infer"
 GREATEST = 1.7e308

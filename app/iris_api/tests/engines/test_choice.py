@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from conftest import BUNDLE
 from iris_api.bundle.files import read_manifest
 from iris_api.bundle.manifest import Cost, Manifest
 from iris_api.engines.choice import BESIDE_MB, why_too_large
 from iris_api.engines.model import Model
+
+from ..paths import BUNDLE
 
 Edit = Callable[[Callable[[dict[str, Any]], None]], Path]
 LIMIT = 512 * 2**20

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from pydantic_core import from_json
 
-from instance import EXAMPLE, WATCHDOG_SECONDS, Instance
+from ..instance import EXAMPLE, WATCHDOG_SECONDS, Instance
 
 Start = Callable[..., Instance]
 EditManifest = Callable[[Callable[[dict[str, Any]], None]], Path]
@@ -166,7 +166,7 @@ def test_a_frozen_worker_is_replaced(start: Start) -> None:
 
 
 def test_a_blocked_event_loop_is_replaced_and_says_where_it_stood(start: Start) -> None:
-    instance = start(arguments=["blocking:create()"])
+    instance = start(arguments=["app.iris_api.tests.blocking:create()"])
     worker = instance.wait_until_ready()
     time.sleep(2)
     with socket.create_connection(("127.0.0.1", instance.port)) as connection:
@@ -187,7 +187,7 @@ NASTY = [
 
 def test_every_line_of_the_log_is_json_whatever_a_client_sends(start: Start) -> None:
     """Parsed by a strict parser: one that takes neither NaN nor half of a surrogate pair."""
-    instance = start(arguments=["noisy:create()"])
+    instance = start(arguments=["app.iris_api.tests.noisy:create()"])
     instance.wait_until_ready()
     asked = 0
     for nasty in NASTY:

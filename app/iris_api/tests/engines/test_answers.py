@@ -48,8 +48,6 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier
 from starlette.testclient import TestClient
 
-from conftest import BUNDLE
-from instance import Instance
 from iris_api.bundle.files import BundleError
 from iris_api.bundle.manifest import Manifest
 from iris_api.engines import reviewed
@@ -63,6 +61,9 @@ from iris_api.predict.durations import Durations
 from iris_api.predict.metrics import Metrics
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
+
+from ..instance import Instance
+from ..paths import BUNDLE, TESTS
 
 WINE, CULTIVARS = load_wine(return_X_y=True)
 IRIS, SPECIES = load_iris(return_X_y=True)
@@ -215,9 +216,7 @@ def test_votes_of_a_support_vector_machine_are_served_or_not_proven(scaled: bool
 def test_a_bundle_of_release_1_0_0_is_served_and_its_proof_does_not_count(
     copied_bundle: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (copied_bundle / "manifest.json").write_bytes(
-        (Path(__file__).parent / "data" / "iris-1.0.0-format-2.json").read_bytes()
-    )
+    (copied_bundle / "manifest.json").write_bytes((TESTS / "data" / "iris-1.0.0-format-2.json").read_bytes())
     with caplog.at_level(logging.INFO):
         model = Model.load(copied_bundle)
     assert model.engine.name == "sklearn"

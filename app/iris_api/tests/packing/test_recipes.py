@@ -19,16 +19,16 @@ import numpy as np
 import pytest
 from sklearn.base import BaseEstimator
 
-from conftest import BUNDLE, MODELS
 from iris_api.bundle.manifest import json_schema
 from iris_api.engines.model import EngineChoice, Model
 from iris_api.packing import cli
 from iris_api.packing.card import model_card
 from iris_api.packing.recipes import RECIPES
 
+from ..paths import BUNDLE, MODELS, SOURCE
+
 pytestmark = pytest.mark.kernel
 
-SOURCE = MODELS.parent / "app" / "iris_api" / "src"
 BUNDLES = {name: MODELS / name / recipe.about.version for name, recipe in RECIPES.items()}
 
 

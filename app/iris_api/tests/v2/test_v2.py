@@ -15,8 +15,8 @@ from starlette.testclient import TestClient
 from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
-from conftest import BUNDLE, MODELS
-from instance import Instance
+from ..instance import Instance
+from ..paths import BUNDLE, MODELS
 
 pytestmark = pytest.mark.kernel
 

@@ -13,7 +13,6 @@ import joblib
 import pytest
 from fastapi import FastAPI
 
-from conftest import MODELS
 from iris_api.engines.model import Answers, EngineChoice, Model, Prediction
 from iris_api.http.errors import ApiError
 from iris_api.predict.batching import Batcher
@@ -21,6 +20,8 @@ from iris_api.predict.durations import Durations
 from iris_api.predict.metrics import Metrics
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
+
+from ..paths import MODELS
 
 POISON = 66.6
 
