@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from sklearn.metrics import log_loss, mean_absolute_error, r2_score
 
 from iris_api.bundle.files import BundleError
+from iris_api.bundle.golden import is_golden
 from iris_api.bundle.manifest import MANIFEST, RESERVED, EngineName, Label, Manifest, Reference
 from iris_api.engines.model import REFUSALS, EngineChoice, Model
 from iris_api.engines.reviewed import flat
@@ -30,7 +31,6 @@ from iris_api.packing.conversion import ARTIFACT, ConversionError, convert
 from iris_api.packing.costs import MeasurementError, measure
 from iris_api.packing.progress import Progress, TooLongError
 from iris_api.packing.samples import FeatureText
-from iris_api.server.selftest import is_golden
 
 Table = NDArray[np.float64]
 
@@ -150,9 +150,9 @@ def check(directory: Path, engine: EngineChoice = "auto", skops_trusted: Sequenc
     manifest = model.manifest
     rows = [[sample.input[name] for name in manifest.feature_names] for sample in manifest.golden_samples]
     for number, (sample, answer) in enumerate(zip(manifest.golden_samples, model.predict(rows), strict=True), 1):
-        if answer is None or not is_golden(
-            manifest, sample, answer.value, answer.probabilities, model.engine.tolerance
-        ):
+        found: dict[str, Any] = {"prediction": answer.value, "prediction_proba": answer.probabilities} if answer else {}
+        classification, tolerance = manifest.classes is not None, model.engine.tolerance
+        if not is_golden(sample.model_dump(), found, classification=classification, tolerance=tolerance):
             raise BundleError(
                 f"{directory / MANIFEST}: golden sample {number}, {sample.input}, is answered {answer} and not "
                 f"{sample.prediction!r} {sample.probabilities or ''}. Train the model again."
