@@ -24,12 +24,12 @@ PARTS = {
     "the event loop: read, write, wait": "the event loop",  # as servers/profiled.py calls it
     "HTTP: head in, head out, keep-alive": r"uvicorn\.protocols|iris_api\.server\.protocol|benchmarks|limit:",
     "id, headers, way to the endpoint": r"iris_api\.(http|server\.app)",
-    "body to rows: JSON, validation": r"iris_api\.predict\.(rows|endpoint:(RowCodec\.read|header))",
+    "body to rows: JSON, validation": r"iris_api\.predict\.(rows|limits|codec:RowCodec\.read|reply:header)",
     "batching: queue, futures": r"iris_api\.predict\.batching",
     "the engine's call": r"iris_api\.engines\.(onnx|sklearn)",
     "numbers to predictions": r"iris_api\.engines\.model",
     "metrics": r"iris_api\.predict\.metrics",
-    "predictions to JSON": r"iris_api\.predict\.endpoint",
+    "predictions to JSON": r"iris_api\.predict\.(endpoint|codec|reply)",
 }
 OTHER = "anything else"
 BEGIN = "<!-- written by python -m benchmarks.profile --docs -->\n"

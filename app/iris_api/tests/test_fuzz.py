@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from iris_api.engines.model import Model
-from iris_api.http.errors import ApiError
+from iris_api.predict.errors import ApiError
+from iris_api.predict.limits import Limits
 from iris_api.predict.rows import RowParser
 
 from .instance import Instance
@@ -43,7 +44,7 @@ def test_no_body_of_predict(client: TestClient, body: bytes) -> None:
 @pytest.fixture(scope="module")
 def parsers(model: Model) -> list[RowParser]:
     """One as it is, and one that has no quick way."""
-    quick, other = RowParser(model.manifest, 5, 100), RowParser(model.manifest, 5, 100)
+    quick, other = (RowParser(model.manifest, Limits(body_bytes=1024, rows=5, values=100)) for _ in range(2))
     other._quotes = -1
     return [quick, other]
 

@@ -28,6 +28,7 @@ from iris_api.engines.model import EngineChoice, Model
 from iris_api.engines.sklearn import SklearnEngine
 from iris_api.packing import cli
 from iris_api.packing.pack import About, PackError, Sample, describe, fit_features
+from iris_api.predict.limits import Limits
 from iris_api.predict.rows import RowParser
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
@@ -165,7 +166,7 @@ QUOTED = ['say "cheese"', "b"]
 def test_a_name_with_quotes_may_be_written_in_every_way_and_once(body: str, refused: str | None) -> None:
     rows = wide(2)
     manifest = described(Ridge().fit(rows, rows[:, 0]), QUOTED, rows)
-    parser = RowParser(manifest, 10, 100)
+    parser = RowParser(manifest, Limits(body_bytes=1024, rows=10, values=100))
     if refused is None:
         assert parser.parse(body.encode()) == ([[0.5, 0.5]], False)
         return

@@ -14,9 +14,9 @@ import pytest
 from fastapi import FastAPI
 
 from iris_api.engines.model import Answers, EngineChoice, Model, Prediction
-from iris_api.http.errors import ApiError
 from iris_api.predict.batching import Batcher
 from iris_api.predict.durations import Durations
+from iris_api.predict.errors import ApiError
 from iris_api.predict.metrics import Metrics
 from iris_api.server.app import build_app
 from iris_api.settings import Settings

@@ -23,9 +23,9 @@ import pytest
 from iris_api.bundle.manifest import Cost
 from iris_api.engines.model import Answers as EngineAnswers
 from iris_api.engines.model import Model, Prediction, RefusedError
-from iris_api.http.errors import ApiError
 from iris_api.predict.batching import Batcher
 from iris_api.predict.durations import Durations
+from iris_api.predict.errors import ApiError
 from iris_api.predict.metrics import Metrics
 from iris_api.server.app import BundleError, build_app
 from iris_api.settings import Settings

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from iris_api.engines.model import Answers, Model
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
-from iris_api.v2.routes import DTYPES, TensorCodec
+from iris_api.v2.codec import DTYPES, TensorCodec
 
 from ..strategies import fuzz
 

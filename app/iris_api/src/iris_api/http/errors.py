@@ -1,4 +1,4 @@
-"""The one shape of every error this API answers with."""
+"""The one shape of every error that this API answers with."""
 
 from http import HTTPStatus
 
@@ -7,15 +7,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from iris_api.predict.errors import ApiError, Detail
+
 # What 503 means as the answer to a prediction.
 BUSY = "Too many rows wait already (Retry-After says for how long), or there was no answer within the deadline."
-
-
-class Detail(BaseModel):
-    """What is wrong with one part of the body."""
-
-    field: str = Field(description="Name of the field, or `body` for the body as a whole.")
-    reason: str
 
 
 class ErrorBody(BaseModel):
@@ -27,37 +22,6 @@ class ErrorBody(BaseModel):
     details: list[Detail] | None = Field(None, description="Only with status 422: which fields, and why.")
 
 
-class ApiError(Exception):
-    """An error to answer a request with."""
-
-    def __init__(
-        self,
-        status: HTTPStatus,
-        code: str,
-        message: str,
-        details: list[Detail] | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        """Take what `error_response` is to be called with."""
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.details = details
-        self.headers = headers
-
-    def response(self, request_id: str) -> JSONResponse:
-        """Render this error as the answer of a request."""
-        return error_response(
-            request_id, self.status, self.code, self.message, details=self.details, headers=self.headers
-        )
-
-
-def invalid(code: str, message: str, *details: Detail) -> ApiError:
-    """Return the error for a body that is not what it must be."""
-    return ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, code, message, list(details))
-
-
 def error_response(
     request_id: str,
     status: int,
@@ -67,9 +31,16 @@ def error_response(
     details: list[Detail] | None = None,
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
-    """Render an error."""
+    """Return the answer that tells of an error."""
     body = ErrorBody(error=message, code=code, request_id=request_id, details=details)
     return JSONResponse(body.model_dump(exclude_none=True), status, headers)
+
+
+def api_error_response(request_id: str, error: ApiError) -> JSONResponse:
+    """Return the answer to a request that gets no prediction."""
+    return error_response(
+        request_id, error.status, error.code, error.message, details=error.details, headers=error.headers
+    )
 
 
 def install(app: FastAPI) -> None:
@@ -80,7 +51,7 @@ def install(app: FastAPI) -> None:
 
     async def on_api_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
-        return error.response(request.state.request_id)
+        return api_error_response(request.state.request_id, error)
 
     async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)

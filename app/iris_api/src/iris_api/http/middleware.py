@@ -12,10 +12,12 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from iris_api.http.errors import ApiError, error_response
-from iris_api.predict.endpoint import Answer, Endpoint, Headers, header
+from iris_api.http.direct import Handler, Reply
+from iris_api.http.errors import api_error_response, error_response
+from iris_api.predict.endpoint import Endpoint
+from iris_api.predict.errors import ApiError
 from iris_api.predict.metrics import Metrics
-from iris_api.server.protocol import Handler, Reply
+from iris_api.predict.reply import Answer, Headers, header
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ _OTHER = "other"
 class RequestContext:
     """The outermost middleware, written against bare ASGI because it runs for every request.
 
-    To our own server it is more: `protocol.Direct`, which takes requests to an endpoint without ASGI and FastAPI.
+    To our own server it is more: `direct.Direct`, which takes requests to an endpoint without ASGI and FastAPI.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class RequestContext:
                 reply(status, (*result.headers, *self._common_headers(request_id)), result.body)
             else:
                 if isinstance(result, ApiError):
-                    response: Response = result.response(request_id.decode())
+                    response: Response = api_error_response(request_id.decode(), result)
                 else:
                     response = _unexpected(result, request_id, scope["path"])
                 status = response.status_code

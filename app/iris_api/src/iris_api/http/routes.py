@@ -10,8 +10,11 @@ from pydantic import BaseModel, Field, create_model
 
 from iris_api.bundle.manifest import Manifest
 from iris_api.engines.model import Model, Prediction
-from iris_api.http.errors import BUSY, ApiError, ErrorBody
-from iris_api.predict.endpoint import Endpoint, RowCodec
+from iris_api.http.asgi import respond
+from iris_api.http.errors import BUSY, ErrorBody
+from iris_api.predict.codec import RowCodec
+from iris_api.predict.endpoint import Endpoint
+from iris_api.predict.errors import ApiError
 from iris_api.predict.metrics import Metrics
 from iris_api.predict.rows import RowParser
 from iris_api.settings import Settings
@@ -66,7 +69,7 @@ def build_router(
 
         A list is answered by a list, each element as if it had been asked for alone.
         """
-        return await endpoint(request)
+        return await respond(endpoint, request)
 
     @router.get("/health", summary="Is it alive", response_model=HealthBody)
     async def health() -> Response:

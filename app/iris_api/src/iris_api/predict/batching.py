@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from iris_api.engines.model import Model, RefusedError
+from iris_api.engines.model import Model, RefusedError, Row
 from iris_api.predict.durations import SHORT, Durations
+from iris_api.predict.errors import deadline_exceeded, overloaded
 from iris_api.predict.long_lane import Cancel as Cancel
-from iris_api.predict.long_lane import LongLane, deadline_exceeded, overloaded
+from iris_api.predict.long_lane import LongLane
 from iris_api.predict.long_lane import Predictions as Predictions
 from iris_api.predict.metrics import Metrics
-from iris_api.predict.rows import Row
 
 T = TypeVar("T")
 

@@ -7,21 +7,19 @@ beyond the deadline is reported: only another process can go on.
 import asyncio
 import contextlib
 import logging
-import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from http import HTTPStatus
 from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
 
-from iris_api.engines.model import Model, Prediction, RefusedError
-from iris_api.http.errors import ApiError
+from iris_api.engines.model import Model, Prediction, RefusedError, Row
 from iris_api.predict.durations import Durations
+from iris_api.predict.errors import deadline_exceeded, overloaded
+from iris_api.predict.limits import too_much_work
 from iris_api.predict.metrics import Metrics
-from iris_api.predict.rows import Row
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +168,7 @@ class LongLane:
             raise overloaded(1)
         if alone > self._deadline:
             self._durations.relax()
-            raise self._too_much(count, alone, piece_rows)
+            raise too_much_work(count, alone, self._deadline, self._rows_in_time(piece_rows))
         queue = self._small if count <= max(1, piece_rows // _SMALL) else self._large
         ahead = max(0.0, self._running.ends - now) if self._running else 0.0
         # While both kinds wait, each has every other turn; more small ones may come.
@@ -202,17 +200,10 @@ class LongLane:
         seconds = full * self._durations.predict(piece_rows) if full else 0.0
         return seconds + self._durations.predict(rest) if rest else seconds
 
-    def _too_much(self, rows: int, seconds: float, piece_rows: int) -> ApiError:
+    def _rows_in_time(self, piece_rows: int) -> int:
+        """Return how many rows of one request are predicted to be answered within the deadline, in such pieces."""
         pieces = int(self._deadline / self._durations.predict(piece_rows))
-        fits = pieces * piece_rows or self._durations.rows_within(self._deadline)
-        predicted = f"predicted to take {seconds:.1f} s, but an answer must come within {self._deadline:g} s"
-        if rows == 1:
-            return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "deadline_exceeded", f"A row is {predicted}.")
-        return ApiError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            "too_much_work",
-            f"{rows} rows are {predicted}. Send at most {min(fits, rows - 1)} rows at once.",
-        )
+        return pieces * piece_rows or self._durations.rows_within(self._deadline)
 
     def _start_next(self) -> None:
         """Give the thread what is next, if it has nothing to do."""
@@ -354,22 +345,3 @@ class LongLane:
             while queue.jobs:
                 self._settle(queue.popleft(), overloaded(1))
         self.on_overrun(len(piece.rows), perf_counter() - piece.started)
-
-
-def overloaded(seconds: float) -> ApiError:
-    """Return the error for a request that would have to wait too long; it may come back after some seconds."""
-    return ApiError(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "overloaded",
-        "Too many rows wait for an answer already.",
-        headers={"Retry-After": str(max(1, math.ceil(seconds)))},
-    )
-
-
-def deadline_exceeded(seconds: float) -> ApiError:
-    """Return the error for a request that got no answer within some seconds. To ask again would take as long."""
-    return ApiError(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "deadline_exceeded",
-        f"There was no answer within {seconds:g} s. Send fewer rows at once.",
-    )

@@ -20,9 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from iris_api.bundle.manifest import Manifest, Reference, printable
-from iris_api.engines.model import Prediction
-from iris_api.predict.rows import Row
-from iris_api.server.replacement import replacements
+from iris_api.engines.model import Prediction, Row
 from iris_api.settings import Settings
 
 # A prediction takes some 0.4 ms, one in a queue some 10; a second is the time after which a client has long given up.
@@ -103,7 +101,9 @@ class Metrics(Collector):
             ),
         }
         self.queues: Callable[[], dict[str, int]] = lambda: {"short": 0, "long": 0}
-        """Tells how many rows wait in each lane."""
+        """Tells how many rows wait in each lane, `short` and `long`."""
+        self.replacements: Callable[[], int] = lambda: 0
+        """Tells how many workers of this instance have replaced themselves."""
         self.reset()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -184,7 +184,9 @@ class Metrics(Collector):
             lanes.add_metric([lane], rows)
         yield lanes
         yield CounterMetricFamily(
-            "iris_api_replacements", "Workers that ended themselves because a call did not end.", value=replacements()
+            "iris_api_replacements",
+            "Workers that ended themselves because a call did not end.",
+            value=self.replacements(),
         )
         for name, text, histogram in (
             ("queue_wait_seconds", "Time a request waited for others to share a call of the model.", self.queue_wait),

@@ -1,7 +1,6 @@
 """From a request's body to rows of numbers: the one place where input is judged, and described for OpenAPI."""
 
 import json
-from http import HTTPStatus
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
@@ -9,9 +8,9 @@ from pydantic_core import ErrorDetails
 
 from iris_api.bundle.files import BundleError
 from iris_api.bundle.manifest import MANIFEST, Feature, Manifest
-from iris_api.http.errors import ApiError, Detail, invalid
-
-Row = list[float]
+from iris_api.engines.model import Row
+from iris_api.predict.errors import ApiError, Detail, invalid
+from iris_api.predict.limits import Limits
 
 # Up to here a float of 64 bits holds every integer, above only some.
 _EXACT = 2**53
@@ -22,18 +21,16 @@ _LONGEST_NAME = 64
 class RowParser:
     """Turns bodies into rows of one model's features, or says which value is wrong and why."""
 
-    def __init__(self, manifest: Manifest, max_rows: int, max_values: int) -> None:
-        """Build the validators from the manifest's features; a request may have so many rows, and rows x features."""
-        self._max_rows = max_rows
-        self._max_values = max_values
+    def __init__(self, manifest: Manifest, limits: Limits) -> None:
+        self._limits = limits
         self._width = len(manifest.features)
-        if self._width > max_values:
+        if self._width > limits.values:
             raise BundleError(
                 f"{MANIFEST} of {manifest.name} {manifest.version}: a row has {self._width} values, but one request "
-                f"may have {max_values}. Set IRIS_API_MAX_VALUES (fortress_max_values) to {self._width} at least."
+                f"may have {limits.values}. Set IRIS_API_MAX_VALUES (fortress_max_values) to {self._width} at least."
             )
         one = _row_model(manifest)
-        many: Any = Annotated[list[one], Field(min_length=1, max_length=max_rows)]  # type: ignore[valid-type]
+        many: Any = Annotated[list[one], Field(min_length=1, max_length=limits.rows)]  # type: ignore[valid-type]
         self._one = TypeAdapter(one)
         self._quotes = 2 * len(manifest.features)
         self._may_be_inexact = any(max(-each.minimum, each.maximum) >= _EXACT for each in manifest.features)
@@ -65,7 +62,7 @@ class RowParser:
 
     def validate(self, content: list[Any]) -> list[Row]:
         """Return the rows of a list of objects."""
-        self._require_size(len(content))
+        self._limits.check_rows(len(content), self._width)
         try:
             rows = [_values(row) for row in self._many.validate_python(content)]
         except ValidationError as error:
@@ -73,22 +70,6 @@ class RowParser:
         if self._may_be_inexact:
             _require_exact([(f"{number}.", row) for number, row in enumerate(content)])
         return rows
-
-    def _require_size(self, rows: int) -> None:
-        """Refuse more rows, or values in them, than one request may have."""
-        if rows > self._max_rows:
-            raise ApiError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                "too_many_rows",
-                f"{rows} rows are more than the {self._max_rows} that one request may have.",
-            )
-        if rows * self._width > self._max_values:
-            raise ApiError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                "too_many_values",
-                f"{rows} rows of {self._width} values are more than the {self._max_values} values that one request may "
-                f"have. Send at most {self._max_values // self._width} rows at once.",
-            )
 
     def json_schema(self) -> dict[str, Any]:
         """Describe the body: a row or a list of rows."""

@@ -19,15 +19,18 @@ from iris_api.engines.model import Model
 from iris_api.http import docs, errors, routes
 from iris_api.http.middleware import RequestContext
 from iris_api.predict.batching import Batcher
+from iris_api.predict.codec import RowCodec
 from iris_api.predict.durations import Durations
-from iris_api.predict.endpoint import Endpoint, RowCodec
+from iris_api.predict.endpoint import Endpoint
+from iris_api.predict.limits import Limits
 from iris_api.predict.metrics import Metrics
 from iris_api.predict.rows import RowParser
 from iris_api.server.notify import heartbeat, notify
-from iris_api.server.replacement import replace
+from iris_api.server.replacement import replace, replacements
 from iris_api.server.selftest import answer_golden_samples
 from iris_api.settings import Settings
 from iris_api.v2 import routes as v2
+from iris_api.v2.codec import TensorCodec
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +61,9 @@ def build_app(settings: Settings, model: Model) -> Application:
     """Return the application that serves a model."""
     manifest = model.manifest
     metrics = Metrics(settings, manifest, model.engine.name)
-    parser = RowParser(manifest, settings.max_rows, settings.max_values)
+    metrics.replacements = replacements
+    limits = Limits.of(settings)
+    parser = RowParser(manifest, limits)
     durations = Durations.measured(model, settings.max_rows)
     if (seconds := durations.predict(1)) > settings.request_deadline:
         raise BundleError(
@@ -78,8 +83,8 @@ def build_app(settings: Settings, model: Model) -> Application:
             _WAITING_REQUESTS * settings.max_values // len(manifest.features),
         ),
     )
-    rows, tensors = RowCodec(manifest, parser), v2.TensorCodec(manifest, parser)
-    predict, infer = (Endpoint(codec, batcher, metrics, settings.max_body_bytes) for codec in (rows, tensors))
+    rows, tensors = RowCodec(manifest, parser), TensorCodec(manifest, parser)
+    predict, infer = (Endpoint(codec, batcher, metrics, limits) for codec in (rows, tensors))
     served = f"{manifest.name} {manifest.version} by {model.engine.name} on {settings.bind}"
 
     @asynccontextmanager

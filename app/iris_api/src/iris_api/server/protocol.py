@@ -1,30 +1,13 @@
 """How the server speaks HTTP: as uvicorn does, but for a prediction that was asked for in one piece."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
-from typing import Protocol as Interface
 
-from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-Headers = Sequence[tuple[bytes, bytes]]
-Reply = Callable[[int, Headers, bytes], None]
-"""Takes status, headers and body of an answer."""
-Handler = Callable[[Scope, bytes, Reply], Callable[[], object] | None]
-"""Takes a request and its whole body, and calls the reply once: now or in a later turn of the loop. Raises nothing.
-
-May return what is to be called if the client goes away meanwhile; then the reply need not be called."""
-
-
-class Direct(Interface):
-    """What an application offers as its attribute `direct` to be asked without ASGI."""
-
-    def handler(self, scope: Scope) -> Handler | None:
-        """Return what answers such a request, or None if it is for ASGI."""
-
-    def refuse_malformed(self, reply: Reply) -> None:
-        """Answer what is no HTTP request."""
+from iris_api.http.direct import Direct, Handler
+from iris_api.predict.reply import Headers
 
 
 class Protocol(HttpToolsProtocol):
