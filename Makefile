@@ -167,6 +167,7 @@ lint: tests-venv
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	tools/typecheck
+	PYTHONPATH=app/iris_api/src $(BIN)/lint-imports --no-cache app/iris_api/pyproject.toml
 	$(BIN)/yamllint --strict .
 	$(BIN)/ansible-lint --offline -q
 	$(BIN)/python tools/reference --check

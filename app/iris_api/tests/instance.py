@@ -52,7 +52,7 @@ class Instance:
             "IRIS_API_MODEL_DIR": str(model_dir),
             **settings,
         }
-        command = [sys.executable, "-m", "gunicorn", "--config", "python:iris_api.server.gunicorn_conf", *arguments]
+        command = [sys.executable, "-m", "iris_api.server.command", *arguments]
         self.messages: list[Message] = []
         self.started = time.monotonic()
         with self._log.open("w") as log:

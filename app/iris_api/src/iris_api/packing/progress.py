@@ -7,7 +7,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,6 +31,9 @@ class Progress:
 
     def __init__(self, seconds: float | None = None) -> None:
         """Begin to count the time."""
+        # It comes with the extra `pack`, and so does what converts: without it there is nothing to show.
+        import click
+
         self._seconds = seconds
         self._started = time.monotonic()
         self._expected = self._done = 0

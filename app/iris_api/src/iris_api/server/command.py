@@ -1,7 +1,6 @@
 """`iris-api`: serves a model bundle, as the unit iris-api@ does and as a person on a laptop may."""
 
 import argparse
-import importlib.util
 import json
 import os
 import sys
@@ -39,10 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given, options = parser.parse_known_args(arguments)
     if given.need:
         return _print_need()
-    if importlib.util.find_spec("gunicorn") is None:
+    try:
+        from gunicorn.app.wsgiapp import run
+    except ModuleNotFoundError:
         print("iris-api: gunicorn, which serves, is not installed: pip install 'iris-api[serve]'.", file=sys.stderr)
         return 1
-    from gunicorn.app.wsgiapp import run
 
     # gunicorn reads its options from here, and starts itself anew by them on SIGUSR2.
     sys.argv[1:] = ["--config", _CONFIGURATION, *options]
