@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from iris_api.bundle.manifest import Cost
 from iris_api.packing import costs
 from iris_api.packing.pack import About, PackError, Sample, dump, pack
 from iris_api.packing.recipes import train
+
+from ..paths import BUNDLE, SOURCE
 
 ROWS = load_diabetes().data[:50, :2]
 
@@ -101,6 +105,31 @@ def test_both_engines_are_measured_and_the_one_without_scikit_learn_is_smaller(t
     assert found is not None and found.keys() == {"sklearn", "onnx"}
     assert found["onnx"].memory_mb < found["sklearn"].memory_mb
     assert found["onnx"].call_us < found["sklearn"].call_us
+
+
+SERVER = """
+import sys
+from pathlib import Path
+from iris_api.engines.model import Model
+
+def peak_mb():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) * 1024 / 1e6
+
+Model.load(Path(sys.argv[1]), "onnx")
+before = peak_mb()
+import iris_api.server.app
+print(peak_mb() - before)
+"""
+
+
+def test_what_the_server_adds_is_what_is_counted_for_it() -> None:
+    """It is a constant, because no server need be installed where models are packed."""
+    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+    done = subprocess.run(
+        [sys.executable, "-c", SERVER, str(BUNDLE)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) == pytest.approx(costs.SERVER_MB, abs=4)
 
 
 def test_a_batch_that_would_last_too_long_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

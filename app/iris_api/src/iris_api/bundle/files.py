@@ -1,4 +1,4 @@
-"""A model bundle: a directory with an artifact and the manifest.json that describes it and vouches for it."""
+"""Reads the files of a bundle, each only if it is the one that the manifest vouches for."""
 
 import errno
 import hashlib
@@ -19,7 +19,7 @@ class BundleError(Exception):
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read and check the manifest of a bundle."""
+    """Return the manifest of the bundle in a directory; raise BundleError if it cannot be read or is not valid."""
     path = directory / MANIFEST
     return parse_manifest(
         path,
@@ -32,7 +32,7 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def parse_manifest(path: Path, content: bytes) -> Manifest:
-    """Check the content of a manifest, which was read from `path`; raise BundleError where an instance would."""
+    """Return the manifest with this content, which was read from `path`; raise BundleError if it is not valid."""
     try:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
@@ -45,9 +45,9 @@ def parse_manifest(path: Path, content: bytes) -> Manifest:
 
 
 def read_file(directory: Path, name: str, sha256: str) -> bytes:
-    """Return the content of a file of a bundle if it is the one that its manifest vouches for.
+    """Return the content of a file of a bundle; raise BundleError if it has not the sha256 that its manifest says.
 
-    Whoever opens it opens these very bytes: a pickle runs code, and the file could be exchanged in between.
+    Open these very bytes and not the file once more: a pickle runs code, and the file may be exchanged in between.
     """
     path = directory / name
     content = _read(path, None, "Install the whole bundle again.")

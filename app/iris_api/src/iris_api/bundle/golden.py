@@ -10,7 +10,7 @@ from typing import Any
 
 
 def is_golden(sample: Mapping[str, Any], answer: Mapping[str, Any], *, classification: bool, tolerance: float) -> bool:
-    """Tell whether an answer agrees with a golden sample.
+    """Return whether an answer agrees with a golden sample.
 
     Args:
         sample: one of manifest.json's `golden_samples`: `prediction`, and `probabilities`, one a class, or None.

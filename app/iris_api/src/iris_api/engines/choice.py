@@ -8,7 +8,7 @@ from iris_api.settings import Settings
 
 # What an instance takes beside the process that was measured: gunicorn's master, and requests on their way.
 BESIDE_MB = 30
-# ONNX Runtime answers faster; that is worth so many times the memory, and no more.
+# ONNX Runtime answers faster, which is worth at most so many times the memory.
 WORTH = 2
 
 
@@ -18,10 +18,10 @@ def instance_mb(cost: Cost) -> float:
 
 
 def why_too_large(manifest: Manifest, memory_max: int | None) -> str | None:
-    """Say why `auto` does not take a proven ONNX model, or nothing if it does.
+    """Return why `auto` does not take a proven ONNX model, or None if it does.
 
-    `memory_max` is what the unit allows an instance, in bytes. A bundle of release 1.0.0 has no costs, and nothing is
-    known against it.
+    `memory_max` is what the unit allows an instance, in bytes, or None if it is not known. A bundle of release 1.0.0
+    has no costs: it is served by ONNX Runtime.
     """
     costs = manifest.costs or {}
     if not {"onnx", "sklearn"} <= costs.keys():

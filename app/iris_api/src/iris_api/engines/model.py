@@ -14,24 +14,30 @@ logger = logging.getLogger(__name__)
 
 
 Row = Sequence[float]
-# What an estimator, or a step of its own in front of it, raises where a value is not for it. Anything else is an error
-# of this program or of its machine.
+"""Values of the features, in the order of the manifest."""
+# What an estimator, or a step of its own in front of it, raises for a value that it does not accept. Anything else is
+# an error of this program or of its machine.
 REFUSALS = (ValueError, ArithmeticError, LookupError, AssertionError)
 _LONGEST_REASON = 200
 
 
 class RefusedError(Exception):
-    """The estimator refuses a row although each of its values is within what the manifest accepts."""
+    """The estimator refuses a row although each of its values is within what the manifest accepts.
+
+    Attributes:
+        row: number of the row within those that were asked, from 0.
+        field: name of the feature whose value alone is to blame, or None if it is no single one.
+        reason: what the estimator says, a line of at most 200 characters.
+    """
 
     def __init__(self, row: int, field: str | None, reason: str) -> None:
-        """Take the number of the row, from 0; the feature whose value alone is refused, if it is one; and why."""
         super().__init__(row, field, reason)
         self.row = row
         self.field = field
         self.reason = reason
 
     def __str__(self) -> str:
-        """Say it in a line of a log."""
+        """Return a line for the log."""
         return f"row {self.row}{f', {self.field}' if self.field else ''}: {self.reason}"
 
 
@@ -45,38 +51,38 @@ class Answers(NamedTuple):
 
 
 class Engine(Protocol):
-    """Computes the answers of many rows in one call."""
+    """Computes the answers of many rows in one call: `SklearnEngine` or `OnnxEngine`."""
 
     name: str
     tolerance: float
-    """How far its answers may be off."""
+    """How far its answers to golden samples may be off: see `bundle.golden`."""
     turns: int
-    """Of the event loop, that a request waits for others to share a call: see `batching`."""
+    """How many turns of the event loop a request waits for others to join its batch: see `predict.batching`."""
 
     def __call__(self, rows: Sequence[Row]) -> Answers:
-        """Answer all rows, or raise what the estimator raises; one of REFUSALS if a value is not for it."""
+        """Answer all rows in their order; raise what the estimator raises, one of REFUSALS for a value it refuses."""
 
 
 EngineChoice = Literal["auto", "sklearn", "onnx"]
 
 
 class Prediction(NamedTuple):
-    """The answer for one row."""
+    """The answer to one row."""
 
     value: Label
     """What the estimator's own `predict` answers."""
     number: int | None = None
-    """Of the class, from 0; None for a regressor."""
+    """Number of the class in the manifest, from 0; None for a regressor."""
     name: str | None = None
-    """Of the class."""
+    """Name of the class; None for a regressor."""
     probabilities: list[float] | None = None
+    """Of each class, in the order of the manifest; None where the manifest promises none."""
 
 
 class Model:
-    """A loaded model bundle."""
+    """A loaded model bundle: a checked manifest and an engine that computes its answers."""
 
     def __init__(self, manifest: Manifest, engine: Engine) -> None:
-        """Take a checked manifest and an engine that serves it."""
         self.manifest = manifest
         self.engine = engine
         self._classes = {
@@ -91,12 +97,19 @@ class Model:
         skops_trusted: Sequence[str] = (),
         memory_max: int | None = None,
     ) -> Self:
-        """Load the bundle in a directory, or raise BundleError; `auto` heeds how many bytes of memory there may be."""
+        """Load the bundle in a directory; raise BundleError if it must not be served.
+
+        Args:
+            directory: with manifest.json and the artifacts that it names.
+            engine: `auto` takes ONNX Runtime where it is proven and not too large: see `choice`.
+            skops_trusted: types that a skops artifact may hold beside those that skops itself trusts.
+            memory_max: bytes that an instance may take, or None if nobody says; for `auto`.
+        """
         manifest = read_manifest(directory)
         return cls(manifest, _load_engine(directory, manifest, engine, skops_trusted, memory_max))
 
     def predict(self, rows: Sequence[Row]) -> list[Prediction | None]:
-        """Answer all rows with one call of the engine, in their order.
+        """Return the answers to all rows, in their order, by one call of the engine.
 
         None stands for a row to which the model has no finite answer although each of its values was acceptable. If the
         estimator refuses a row, RefusedError names the first one, by its number within these rows.
@@ -116,7 +129,7 @@ class Model:
         return [Prediction(value) if isfinite(value) else None for value in values]
 
     def _explained(self, rows: Sequence[Row], error: Exception) -> Exception:
-        """Return whose fault it is that the engine answers not all rows, or the error if it is not a row's."""
+        """Return RefusedError for the first row that the engine refuses, or the error itself if no row is to blame."""
         sample = self.manifest.golden_samples[0].input
         accepted = [sample[name] for name in self.manifest.feature_names]
         found = find_refused(self.engine, rows, accepted)
@@ -129,11 +142,11 @@ class Model:
 def find_refused(
     answer: Callable[[Sequence[Row]], object], rows: Sequence[Row], accepted: Row
 ) -> tuple[int, int | None, str] | None:
-    """Return the first of some rows that is refused, the number of the value that alone is to blame, and the reason.
+    """Return the number of the first row that is refused, that of the one value to blame, if it is one, and the reason.
 
-    It is to blame if the row is answered once the value is that of an accepted row. This takes twice the logarithm of
-    the number of values in calls of one row each, and before that as many rows once more as were refused together.
-    None: it is no row's fault, for even the accepted one is refused, or each is answered if it comes alone.
+    A value is to blame if the row is answered once the value is that of the accepted row. The search takes twice the
+    logarithm of the number of values in calls of one row each, and before that as many rows once more as were refused.
+    None: no row is to blame, for even the accepted one is refused, or each is answered if it comes alone.
     """
 
     def refusal(some: Sequence[Row]) -> Exception | None:

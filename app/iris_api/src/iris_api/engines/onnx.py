@@ -20,17 +20,20 @@ DTYPES: dict[str, type[np.floating[Any]]] = {"double": np.float64, "float": np.f
 
 
 class OnnxEngine:
-    """Answers rows by a session of ONNX Runtime."""
+    """Answers rows by a session of ONNX Runtime.
+
+    Args:
+        content: a model in the format of ONNX.
+        precision: type of its input, a key of DTYPES.
+        outputs: names of its outputs: what the estimator's `predict` answers, then the probabilities if there are any.
+        tolerance: how far answers to golden samples may be off.
+    """
 
     name = "onnx"
-    # A call takes some 10 us: less than a second look for others.
+    # A call takes some 10 us, less than another turn of the event loop.
     turns = 1
 
     def __init__(self, content: bytes, precision: str, outputs: Sequence[str], tolerance: float) -> None:
-        """Take a model in ONNX's format, the type of its input, its outputs and how far an answer may be off.
-
-        The first output has what the estimator's `predict` answers; a second one has the probabilities.
-        """
         options = onnxruntime.SessionOptions()
         # A few rows are no work for threads, and the host has an instance for every processor.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -43,7 +46,7 @@ class OnnxEngine:
 
     @classmethod
     def load(cls, directory: Path, manifest: Manifest) -> Self:
-        """Load the converted model of a bundle, or refuse it."""
+        """Load the converted model of a bundle; raise BundleError if it cannot be used."""
         onnx = manifest.onnx
         assert onnx
         # It is never opened here, but a bundle with a damaged file is damaged.
@@ -63,12 +66,12 @@ class OnnxEngine:
         return engine
 
     def __call__(self, rows: Sequence[Sequence[float]]) -> Answers:
-        """Answer all rows with one call."""
+        """Return the answers to a table of rows x features."""
         values, probabilities = self.run(np.array(rows, dtype=self._dtype))
         return Answers(values.tolist(), None if probabilities is None else probabilities.tolist())
 
     def run(self, rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        """Answer a table by what `predict` answers, and by the probabilities if the model gives them."""
+        """Return what `predict` answers to a table, rows x features, and the probabilities, rows x classes, or None."""
         values, *probabilities = self._session.run(self._outputs, {INPUT: rows.astype(self._dtype, copy=False)})
         # A regressor's answers come as a column.
         if values.ndim == 2 and values.shape[1] == 1:
@@ -77,7 +80,7 @@ class OnnxEngine:
 
 
 def why_unproven(manifest: Manifest) -> str | None:
-    """Say why a bundle must not be served by ONNX Runtime here, or nothing if it may."""
+    """Return why a bundle must not be served by ONNX Runtime here, or None if it may."""
     if manifest.onnx is None:
         return manifest.no_onnx_reason
     if manifest.format == 2:

@@ -1,4 +1,4 @@
-"""What scikit-learn's source says of some of its own estimators, and what may therefore be left out of a call.
+"""What may be left out of a call of some of scikit-learn's own estimators, by a review of their source.
 
 An estimator answers by `predict` and `predict_proba`, and checks that what it computes with is finite. To call both
 and to check all is always right. For the types named here less is enough to get exactly the same answer or refusal.
@@ -71,7 +71,7 @@ def _is_reviewed(estimator: Any, types: tuple[type, ...]) -> bool:
 
 
 def steps_of(estimator: Any) -> tuple[list[Any], Any]:
-    """Return the transformers of a plain pipeline and what answers behind them; of anything else, nothing and itself.
+    """Return the transformers of a plain pipeline and the estimator behind them; of anything else, none and itself.
 
     For a row or a few, half of the time of scikit-learn's own pipeline goes into finding out anew what its steps are.
     """
@@ -83,7 +83,7 @@ def steps_of(estimator: Any) -> tuple[list[Any], Any]:
 
 
 def decider(estimator: Any, probabilities: bool) -> Decide:
-    """Return what answers a table as an estimator does, with one pass over the model where that is enough."""
+    """Return a function that answers a table as an estimator does, by one pass over the model where that is enough."""
     transformers, answering = steps_of(estimator)
     transforms = [step.transform for step in transformers]
     decide = _decide(answering, probabilities)
@@ -138,9 +138,9 @@ def flat(answers: Any) -> Table:
 
 
 def is_finite_throughout(estimator: Any, manifest: Manifest) -> bool:
-    """Tell whether an estimator's own checks pass for every row that the manifest accepts, and can be left out.
+    """Return whether an estimator's checks for finite numbers pass for every row that the manifest accepts.
 
-    Behind scalers, the limits of each feature become the limits of what the last step takes.
+    Then they can be left out. Behind scalers, the limits of each feature become the limits of what the last step takes.
     """
     transformers, answering = steps_of(estimator)
     if not all(_is_reviewed(step, SCALERS) for step in transformers):

@@ -20,9 +20,9 @@ from iris_api.bundle.manifest import MANIFEST, Manifest
 from iris_api.engines.model import Answers
 from iris_api.engines.reviewed import decider, is_finite_throughout
 
-# A value that is refused is told to who sent it; as warnings, it and an unknown category would be lines of the log with
-# every request. So would rows without names: they come in the order of the manifest, which was compared with the names
-# when the bundle was loaded.
+# Whoever sends a value that is refused is answered so; as warnings, such a value and an unknown category would fill the
+# log. So would rows without names: they come in the order of the manifest, which was compared with the names when the
+# bundle was loaded.
 warnings.filterwarnings("ignore", category=RuntimeWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
 
@@ -31,12 +31,11 @@ class SklearnEngine:
     """Answers rows by the estimator itself."""
 
     name = "sklearn"
-    # A call takes some 200 us, and more of a forest: each that is saved is worth some more looks for others, of which
-    # one takes a few us.
+    # A call takes some 200 us, of a forest more: to save one is worth some turns more to wait for others, of which each
+    # takes a few us.
     turns = 4
 
     def __init__(self, manifest: Manifest, estimator: Any) -> None:
-        """Take an estimator that fits the manifest."""
         self.estimator = estimator
         self.tolerance = manifest.golden_tolerance
         self._decide = decider(estimator, manifest.probabilities)
@@ -44,7 +43,7 @@ class SklearnEngine:
 
     @classmethod
     def load(cls, directory: Path, manifest: Manifest, skops_trusted: Sequence[str]) -> Self:
-        """Load the artifact of a bundle, or refuse it."""
+        """Load the artifact of a bundle; raise BundleError if it is not what the manifest promises."""
         content = read_file(directory, manifest.artifact, manifest.sha256)
         _check_library(directory, manifest)
         path = directory / manifest.artifact
@@ -53,7 +52,7 @@ class SklearnEngine:
         return cls(manifest, estimator)
 
     def __call__(self, rows: Sequence[Sequence[float]]) -> Answers:
-        """Answer all rows with one call of the estimator, or raise what it raises."""
+        """Return the estimator's answers to a table of rows x features; raise what it raises."""
         table = np.array(rows, dtype=np.float64)
         # To check again what is known to be finite takes a tenth of a prediction's time.
         with sklearn.config_context(assume_finite=True) if self._unchecked else nullcontext():
@@ -62,7 +61,10 @@ class SklearnEngine:
 
 
 def open_artifact(path: Path, content: bytes, skops_trusted: Sequence[str]) -> Any:
-    """Turn the bytes of an artifact into an estimator. A pickle runs code: its bytes must have been vouched for."""
+    """Return the estimator of an artifact's bytes; raise BundleError if it cannot be loaded.
+
+    Opening a pickle runs code: the bytes must have been compared with the hash of a manifest that is trusted.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", InconsistentVersionWarning)
@@ -122,7 +124,7 @@ def _check_shape(path: Path, manifest: Manifest, estimator: Any) -> None:
 
 
 def task_of(estimator: Any) -> str | None:
-    """Say what an estimator does, in the words of the manifest."""
+    """Return `classification` or `regression`, or None for what is neither."""
     try:
         if is_classifier(estimator):
             return "classification"

@@ -44,9 +44,9 @@ def api_error_response(request_id: str, error: ApiError) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Make an application answer errors in this shape.
+    """Let an application answer errors in this shape.
 
-    Exceptions nobody expected are answered in `middleware`, which stands outside of everything that may raise one.
+    Exceptions that nobody expected are answered in `middleware`, which stands outside of everything that may raise one.
     """
 
     async def on_api_error(request: Request, error: Exception) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""What every request gets, whatever becomes of it: an id, our headers, a place in the metrics, no traceback."""
+"""What every request gets: an id, our headers, a place in the metrics, and an answer without a traceback."""
 
 import logging
 import re
@@ -29,23 +29,25 @@ _OTHER = "other"
 class RequestContext:
     """The outermost middleware, written against bare ASGI because it runs for every request.
 
-    To our own server it is more: `direct.Direct`, which takes requests to an endpoint without ASGI and FastAPI.
+    It is `direct.Direct` too: our own server takes a whole request to an endpoint by it, without ASGI and FastAPI.
+
+    Args:
+        app: the application within, whose routes call the same endpoints.
+        metrics: what counts answers.
+        headers: what every answer has, beside its request id.
+        endpoints: what answers a POST, by its path.
     """
 
     def __init__(
         self, app: ASGIApp, *, metrics: Metrics, headers: Mapping[str, str], endpoints: Mapping[str, Endpoint]
     ) -> None:
-        """Wrap an application whose answers are counted and get these headers.
-
-        Endpoints are those that its routes call for a POST to these paths.
-        """
         self.app = app
         self.metrics = metrics
         self.headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         self._handlers = {path: partial(self._answer, endpoint) for path, endpoint in endpoints.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Handle one request as ASGI says."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -80,11 +82,11 @@ class RequestContext:
         self.metrics.count_request(path, status, perf_counter() - started)
 
     def handler(self, scope: Scope) -> Handler | None:
-        """Return what answers a request to an endpoint."""
+        """Return what answers a request to an endpoint, or None for any other request."""
         return self._handlers.get(scope["path"]) if scope["method"] == "POST" else None
 
     def refuse_malformed(self, reply: Reply) -> None:
-        """Answer what is no HTTP request."""
+        """Answer what is no HTTP request: 400."""
         request_id = _request_id(())
         message = "This is no HTTP request: its first line, a header or the length of its body is malformed."
         logger.warning("Refused what is no HTTP request", extra={"request_id": request_id.decode()})
@@ -127,13 +129,13 @@ class RequestContext:
 
 
 def _request_id(headers: Headers) -> bytes:
-    """Return the id that a request brought, or a new one if that is none to put into logs and headers."""
+    """Return the id that a request brought, or a new one if that is not safe to put into logs and headers."""
     request_id = header(headers, b"x-request-id")
     return request_id if _SANE_ID.fullmatch(request_id) else urandom(16).hex().encode()
 
 
 def _unexpected(error: Exception, request_id: bytes, path: str) -> Response:
-    """Log an exception that nobody expected, and return the answer that does not tell of it."""
+    """Log an exception that nobody expected, and return the answer, which does not show it."""
     logger.error("Unexpected error", exc_info=error, extra={"request_id": request_id.decode(), "path": path})
     return error_response(
         request_id.decode(),

@@ -94,7 +94,7 @@ def build_router(
 
 
 def _answer_model(manifest: Manifest) -> type[BaseModel]:
-    """Describe the answer for one row, which `RowCodec` puts together."""
+    """Return the schema of the answer to one row, which `RowCodec` puts together."""
     target = manifest.target
     fields: dict[str, Any] = {}
     if manifest.classes is None:
@@ -120,7 +120,7 @@ def _example_answer(manifest: Manifest, parser: RowParser) -> dict[str, Any]:
 
 
 def _request_body(manifest: Manifest, parser: RowParser) -> dict[str, Any]:
-    """Describe the body for OpenAPI; the endpoint reads it by itself, so that FastAPI cannot."""
+    """Return the request body's description in OpenAPI; the codec reads it, so that FastAPI does not know it."""
     examples: dict[str, Any] = {}
     for sample in manifest.golden_samples:
         name = manifest.class_name(sample.prediction) if manifest.classes else "row"

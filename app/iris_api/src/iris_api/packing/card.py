@@ -9,7 +9,7 @@ CARD = "MODEL_CARD.md"
 
 
 def model_card(manifest: Manifest) -> str:
-    """Return the text of the card."""
+    """Return the text of the card, in Markdown."""
     parts = [
         f"# {manifest.name} {manifest.version}\n\n{manifest.description}",
         _facts(manifest),

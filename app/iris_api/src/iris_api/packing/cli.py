@@ -27,7 +27,7 @@ class UsageError(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says; return its exit code: 0, 1 for a refusal, 130 for an interruption."""
+    """Do what the command line says; return its exit code: 0, 1 if that cannot be done, 130 if it was interrupted."""
     parser = _parser()
     given = parser.parse_args(arguments)
     # A name or a file's name may have letters that the terminal has not.
@@ -221,7 +221,7 @@ def _pack(given: argparse.Namespace) -> None:
 
 
 def _directory(given: argparse.Namespace) -> Path:
-    """Return where the bundle goes, or refuse what could not become one before anything is read."""
+    """Return where the bundle goes; raise UsageError, before anything is read, for what could not become one."""
     for option, value in (("--name", given.name), ("--version", given.version)):
         try:
             TypeAdapter(Name).validate_python(value)

@@ -50,7 +50,8 @@ class Converted:
 def convert(estimator: Any, manifest: Manifest, rows: Table, progress: Progress | None = None) -> Converted:
     """Return the first conversion, in double precision if possible, that is proven equal on all points.
 
-    Raise ConversionError where there is none, and TooLongError where the time is over that `progress` gives.
+    `rows` is the training data, rows x features. Raise ConversionError if there is none, TooLongError if the time is
+    over that `progress` gives.
     """
     progress = progress or Progress()
     expected: dict[str, _Answers] = {}
@@ -108,7 +109,7 @@ def _open(content: bytes, precision: str, outputs: Mapping[str, str]) -> OnnxEng
 
 
 def proof_points(manifest: Manifest, rows: Table) -> dict[str, Table]:
-    """Return where both must agree: where data are, and where they could be."""
+    """Return tables, rows x features, on which both must agree: where data are, and where they could be."""
     chance = np.random.default_rng(_SEED)
     least, greatest = rows.min(axis=0), rows.max(axis=0)
     minima = np.array([feature.minimum for feature in manifest.features])

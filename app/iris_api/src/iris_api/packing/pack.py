@@ -49,7 +49,7 @@ class PackError(Exception):
 
 @dataclass(frozen=True)
 class About:
-    """What people know about a model."""
+    """What people know about a model, and its numbers do not tell."""
 
     name: str
     version: str
@@ -72,7 +72,7 @@ class Sample:
 
 
 def dump(estimator: Any, compress: int = 0) -> bytes:
-    """Return an estimator as joblib writes it."""
+    """Return an estimator as joblib writes it; `compress` is zlib's level, 0 for none."""
     buffer = io.BytesIO()
     joblib.dump(estimator, buffer, compress=("zlib", compress) if compress else 0)
     return buffer.getvalue()
@@ -92,10 +92,22 @@ def pack(
     onnx: bool = True,
     proof_seconds: float | None = None,
 ) -> Manifest:
-    """Write the bundle of an artifact, proven by loading it as an instance would.
+    """Write the bundle of an artifact, checked by loading it as an instance does, and return its manifest.
 
-    `source` is the file that it was read from, which a refusal names.
-    Raise PackError where that can't be, and OSError where it can't be written; then nothing was.
+    Args:
+        directory: where the bundle is to be.
+        about: what people know about the model.
+        artifact_name: `model.joblib` or `model.skops`.
+        artifact: its bytes. They are opened, which runs the code in a pickle.
+        sample: rows that the model was trained on, and their targets.
+        source: the file that the artifact was read from, which messages name.
+        metrics: what to tell of the model's quality; None scores it by the sample.
+        golden: rows to ask as golden samples; None chooses some of the sample.
+        skops_trusted: types that a skops artifact may hold beside those that skops itself trusts.
+        onnx: whether to convert the model to ONNX.
+        proof_seconds: within which the conversion must be proven; None sets no limit.
+
+    Raise PackError if there can be no bundle, and OSError if it cannot be written; nothing was written then.
     """
     try:
         estimator = open_artifact(source or Path(artifact_name), artifact, skops_trusted)
@@ -145,7 +157,7 @@ def _validate(content: Mapping[str, Any]) -> Manifest:
 
 
 def check(directory: Path, engine: EngineChoice = "auto", skops_trusted: Sequence[str] = ()) -> Model:
-    """Load a bundle as an instance does and ask it its golden samples; raise BundleError if it must not be served."""
+    """Return the model of a bundle, loaded as an instance does; raise BundleError if a golden sample does not agree."""
     model = Model.load(directory, engine, skops_trusted)
     manifest = model.manifest
     rows = [[sample.input[name] for name in manifest.feature_names] for sample in manifest.golden_samples]
@@ -163,7 +175,7 @@ def check(directory: Path, engine: EngineChoice = "auto", skops_trusted: Sequenc
 def write(
     directory: Path, files: Mapping[str, bytes], content: Mapping[str, Any], skops_trusted: Sequence[str]
 ) -> Manifest:
-    """Write a bundle beside its place, check and measure it and then move it there: no half of one is ever seen."""
+    """Write a bundle beside its place, check and measure it, move it there whole, and return its manifest."""
     manifest = _validate(content)
     engines: list[EngineName] = ["sklearn", "onnx"] if manifest.onnx else ["sklearn"]
     with _made(directory.parent), tempfile.TemporaryDirectory(prefix=".new-", dir=directory.parent) as staging:
@@ -192,7 +204,7 @@ def write(
 
 @contextlib.contextmanager
 def _made(folder: Path) -> Iterator[None]:
-    """Make a folder and those above it; where what follows fails, take away the ones that were made."""
+    """Make a folder and those above it; remove those that were made if what follows fails."""
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -205,7 +217,7 @@ def _made(folder: Path) -> Iterator[None]:
 
 
 def _write_manifest(directory: Path, content: Mapping[str, Any]) -> Manifest:
-    """Write what a bundle says of itself, for programs and for people."""
+    """Write the manifest, and the model card made of it."""
     manifest = _validate(content)
     (directory / MANIFEST).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (directory / CARD).write_text(model_card(manifest), encoding="utf-8")
@@ -213,7 +225,7 @@ def _write_manifest(directory: Path, content: Mapping[str, Any]) -> Manifest:
 
 
 def fit_features(estimator: Any, sample: Sample) -> Sample:
-    """Return the sample with exactly the estimator's features in its own order, or say which are missing."""
+    """Return the sample with exactly the estimator's features, in its order; raise PackError if one is missing."""
     known = features_of(estimator)
     if isinstance(known, list):
         # A CSV may have lost, or gained, blanks around a name.
@@ -246,7 +258,10 @@ def describe(
     metrics: Mapping[str, float] | None = None,
     golden: Sequence[Sequence[float]] | None = None,
 ) -> dict[str, Any]:
-    """Return the manifest without its artifact, as if there were no ONNX model; the sample has exactly its features."""
+    """Return the content of a manifest but for the artifact, as if there were no ONNX model.
+
+    The sample has exactly the features of the estimator. Raise PackError if there can be no bundle of it.
+    """
     task = task_of(estimator)
     if task is None:
         raise PackError(f"A {type(estimator).__name__} is neither a classifier nor a regressor.")
@@ -336,7 +351,7 @@ def _feature(name: str, values: Table, text: FeatureText) -> dict[str, Any]:
 
 
 def reference(values: Table) -> dict[str, list[float]]:
-    """Return bins of about equal share; values that are often repeated make fewer of them."""
+    """Return the `Reference` of values: at most BINS bins of about equal share, fewer where values repeat often."""
     edges = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1])).tolist()
     empty = Reference(edges=edges, shares=[1.0] + [0.0] * len(edges))
     counts = np.bincount([empty.bin_of(value) for value in values], minlength=len(edges) + 1)
@@ -422,7 +437,7 @@ def _choose_golden(estimator: Any, rows: Table, predicted: NDArray[Any], probabi
 
 
 def _is_answered(estimator: Any, row: list[float]) -> bool:
-    """Tell whether an estimator has an answer to a row; it may refuse one that lies between rows of its own."""
+    """Return whether an estimator has an answer to a row; it may refuse one that lies between rows of its sample."""
     try:
         answer = flat(estimator.predict(np.array([row])))
     except REFUSALS:
@@ -440,7 +455,7 @@ def _sample_metrics(estimator: Any, sample: Sample, probabilities: bool) -> dict
 
 
 def scores(estimator: Any, rows: Table, targets: Sequence[Label], probabilities: bool) -> dict[str, float]:
-    """Score a model by rows whose targets are known."""
+    """Return a model's metrics on a table, rows x features, whose targets are known, each rounded to four digits."""
     answers = _predict(estimator, rows)
     if task_of(estimator) == "classification":
         found = {"accuracy": np.mean([target == answer for target, answer in zip(targets, answers, strict=True)])}

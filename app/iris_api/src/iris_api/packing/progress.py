@@ -17,20 +17,18 @@ PIECE = 1000
 
 
 class TooLongError(Exception):
-    """A proof is not done in the time that it may take."""
+    """A proof is not done within its seconds, but only a share of it, above 0."""
 
     def __init__(self, seconds: float, share: float) -> None:
-        """Take the seconds it had and the share of it, above 0, that was done in them."""
         super().__init__(f"{share:.0%} of it is done after {seconds:g} s")
         self.enough = math.ceil(seconds / share * 1.5)
         """Seconds that would do, by what was seen and half as much again."""
 
 
 class Progress:
-    """Counts the rows of a proof that are done; without `seconds` it may last as long as it will."""
+    """Counts the rows of a proof that are done; `seconds` limits the time that it may take."""
 
     def __init__(self, seconds: float | None = None) -> None:
-        """Begin to count the time."""
         # It comes with the extra `pack`, and so does what converts: without it there is nothing to show.
         import click
 
@@ -51,12 +49,12 @@ class Progress:
         self._bar.__exit__(kind, error, trace)
 
     def expect(self, rows: int) -> None:
-        """Take notice of rows that are to be done, beside those known."""
+        """Count rows that are to be done, beside those counted before."""
         self._expected += rows
         self._bar.length = self._expected
 
     def advance(self, rows: int) -> None:
-        """Take notice of rows that are done; raise TooLongError if the time is over."""
+        """Count rows that are done; raise TooLongError if the time is over."""
         self._done += rows
         self._bar.update(rows)
         if self._seconds is not None and time.monotonic() - self._started > self._seconds:
@@ -64,10 +62,9 @@ class Progress:
 
 
 class Watched:
-    """An estimator that answers piece by piece and reports each: the same answers, one row being one row's affair."""
+    """An estimator that answers piece by piece and reports each to a Progress: no row depends on another."""
 
     def __init__(self, estimator: Any, progress: Progress) -> None:
-        """Take the estimator that answers, and who is told."""
         self._estimator = estimator
         self._progress = progress
 

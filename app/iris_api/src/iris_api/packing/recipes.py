@@ -138,7 +138,7 @@ RECIPES = {
 
 
 def train(name: str, directory: Path) -> Manifest:
-    """Train one of the models and write its bundle."""
+    """Train the model of a name in RECIPES, write its bundle to a directory and return its manifest."""
     recipe = RECIPES[name]
     data = recipe.load()
     columns = list(recipe.columns or range(data.data.shape[1]))

@@ -21,7 +21,7 @@ class SampleError(Exception):
 
 @dataclass(frozen=True)
 class FeatureText:
-    """What people know about a feature and its numbers don't tell."""
+    """What people know about a feature, and its numbers do not tell."""
 
     description: str = ""
     unit: str = ""
@@ -30,7 +30,10 @@ class FeatureText:
 
 
 def read_sample(path: Path, target: str | None) -> tuple[list[str], list[list[float]], list[str] | None]:
-    """Read the names of the features, a row of numbers for each line and, if a target is named, what it is there."""
+    """Return the names of the features, a row of numbers for each line, and the texts of the target if one is named.
+
+    Raise SampleError for what cannot be used.
+    """
     rows: list[list[float]] = []
     targets: list[str] = []
     try:
@@ -69,7 +72,7 @@ def read_sample(path: Path, target: str | None) -> tuple[list[str], list[list[fl
 
 
 def _read_head(path: Path, line: Sequence[str], target: str | None) -> list[str]:
-    """Return the names of the columns, or refuse a first line that holds none."""
+    """Return the names of the columns; raise SampleError if the first line does not hold them."""
     head = [name.strip() for name in line]
     if not any(head):
         raise SampleError(f"{path}: it is empty. It needs a header with the features' names and at least two rows.")
@@ -130,7 +133,7 @@ def _target(where: str, name: str, text: str) -> str:
 
 
 def read_features(path: Path, names: Sequence[str]) -> dict[str, FeatureText]:
-    """Read what people know of features, of which the sample has these names."""
+    """Return what people know of features, by name; raise SampleError for a name that the sample does not have."""
     known = {name: TypeAdapter(kind) for name, kind in get_type_hints(FeatureText).items()}
     remedy = f'Give a JSON object {{"NAME": {{{", ".join(f"{name!r}: ..." for name in known)}}}}}'.replace("'", '"')
     try:

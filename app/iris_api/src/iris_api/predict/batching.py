@@ -35,11 +35,19 @@ class _Waiting(NamedTuple):
 
 
 class Batcher:
-    """Answers rows, many requests at once.
+    """Answers the rows of many requests by one call of the model.
 
     A request waits while the event loop turns once or a few times, as the engine wants. After one turn every request
     that was read together with it has handed in its rows; during each further one, those that arrived meanwhile are
     read. Rows must have been validated: what shares a batch must not be able to fail it.
+
+    Args:
+        model: what answers.
+        metrics: what counts calls, their rows and their waiting.
+        durations: predicts how long calls take, and learns from them.
+        deadline: seconds within which a request must be answered.
+        max_batch_rows: rows that may share a call.
+        max_waiting_rows: rows that may wait in each lane, here and in the long one; one request always may.
     """
 
     def __init__(
@@ -52,7 +60,6 @@ class Batcher:
         max_batch_rows: int,
         max_waiting_rows: int,
     ) -> None:
-        """Take what predicts how long calls take, seconds for a request, rows that may share a call and may wait."""
         self._model = model
         self._metrics = metrics
         self._durations = durations
@@ -74,10 +81,10 @@ class Batcher:
         metrics.queues = lambda: {"short": self._waiting_rows, "long": self.long_lane.waiting_rows}
 
     def submit(self, rows: Sequence[Row], done: Callable[[Predictions | Exception], None]) -> Cancel | None:
-        """Have done called in a later turn of the loop, with the answers in the order of the rows, or with an error.
+        """Have `done` called once, in a later turn of the loop, with the answers in the order of the rows or an error.
 
-        It must not raise: others wait behind it. What is returned gives the request up; None means that it is answered
-        before that would help. Raise ApiError for a request that is predicted not to be answered within the deadline.
+        `done` must not raise: others wait behind it. What is returned gives the request up; None means that it will be
+        answered before that would help. Raise ApiError for a request that is predicted to miss the deadline.
         """
         count = len(rows)
         if count > self._durations.short_rows:
@@ -97,7 +104,7 @@ class Batcher:
         return None
 
     async def predict(self, rows: Sequence[Row]) -> Predictions:
-        """Return the answers of some rows, in their order."""
+        """Return the answers to some rows, in their order; raise what `submit` raises or hands to `done`."""
         answer: Awaited[Predictions] = Awaited()
         cancel = self.submit(rows, answer.settle)
         try:
@@ -108,7 +115,7 @@ class Batcher:
             raise
 
     def _wait(self, rows: int) -> float:
-        """Return for how long so many rows are predicted to keep the short lane busy, at most."""
+        """Return the seconds for which so many rows are predicted to keep the short lane busy, at most."""
         return -(-rows // min(self._durations.short_rows, self._max_batch_rows)) * SHORT
 
     def _answer_batch(self) -> None:
@@ -159,7 +166,7 @@ class Batcher:
             self._durations.observe(rows, seconds)
 
     def _answer_each(self, batch: list[_Waiting], error: Exception) -> None:
-        """Tell whose rows the engine could not bear, or find it out: nobody else is to feel it."""
+        """Let the request fail whose rows made the call fail, and no other; find out which it is, if need be."""
         if len(batch) == 1:
             batch[0].done(error)
             return
@@ -178,7 +185,7 @@ class Batcher:
             asyncio.get_running_loop().call_soon(self._answer, part)
 
     def _without_expired(self, batch: list[_Waiting], now: float) -> list[_Waiting]:
-        """Tell those who have waited too long, and return the others."""
+        """Let the requests fail that have waited for longer than the deadline, and return the others."""
         for waiting in batch:
             if now - waiting.since > self._deadline:
                 waiting.done(deadline_exceeded(self._deadline))
@@ -186,14 +193,13 @@ class Batcher:
 
 
 class Awaited(Generic[T]):
-    """Makes something to await of something that calls back."""
+    """A future that a callback settles; it belongs to the loop that runs when it is made."""
 
     def __init__(self) -> None:
-        """Belong to the running loop."""
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
     def settle(self, result: T | Exception) -> None:
-        """Take what the call back brings."""
+        """Settle the future with a result or an error; this is the callback."""
         if self.future.done():
             # Whoever waited was cancelled.
             return

@@ -28,7 +28,7 @@ _SIZES = 64
 
 
 class Durations:
-    """Predicts how long calls take.
+    """Predicts how long calls take, from the seconds of a call with one row, above 0, and those of each further row.
 
     A call with n rows takes a factor times (a call with one row + n - 1 times a further row). There is a factor for 1,
     for 2 and 3, for 4 to 7 rows and so on: what a call costs is no straight line, and traffic of one size is not to say
@@ -36,7 +36,6 @@ class Durations:
     """
 
     def __init__(self, call: float, row: float) -> None:
-        """Take the seconds of a call with one row, above 0, and those of each further row."""
         self._call = call
         self._row = row
         self._factors = [1.0] * _SIZES
@@ -45,7 +44,7 @@ class Durations:
 
     @classmethod
     def measured(cls, model: Model, most_rows: int) -> Self:
-        """Try calls with 1, 2, 4, ... rows and predict others from them and from the costs that the bundle names."""
+        """Try calls with 1, 2, 4, ... rows, `most_rows` at most; predict others by them and by the bundle's costs."""
         manifest = model.manifest
         golden = [[sample.input[name] for name in manifest.feature_names] for sample in manifest.golden_samples]
         cost = (manifest.costs or {}).get(model.engine.name)  # type: ignore[call-overload]
@@ -72,18 +71,18 @@ class Durations:
         return durations
 
     def predict(self, rows: int) -> float:
-        """Return the seconds that a call is predicted to take."""
+        """Return the seconds that a call with so many rows is predicted to take."""
         return self._factors[rows.bit_length()] * (self._call + self._row * (rows - 1))
 
     def observe(self, rows: int, seconds: float) -> None:
-        """Learn from a call."""
+        """Learn from a call with so many rows, which took some seconds."""
         size = rows.bit_length()
         more = seconds / self._by_line(rows) - self._factors[size]
         self._factors[size] += more * (_WEIGHT_OF_SLOWER if more > 0 else _WEIGHT_OF_QUICKER)
         self._settle()
 
     def relax(self) -> None:
-        """Come nearer to what was predicted at first.
+        """Move what is predicted nearer to what was predicted at first.
 
         Whoever does not make a call because of a prediction calls this, or else one call that was disturbed badly
         enough would keep all others from being made, and so from correcting it.

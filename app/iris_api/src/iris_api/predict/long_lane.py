@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 Predictions = list[Prediction | None]
 Done = Callable[[Predictions | Exception], None]
 Cancel = Callable[[], bool]
-"""Gives a request up: done will not be called. Tells whether it was not over yet."""
+"""Gives a request up: `done` will not be called. Returns whether it was still to be answered."""
 
 # Seconds that a piece is to take. As long may a small request have to wait for a large one.
 _PIECE = 0.05
@@ -109,6 +109,14 @@ class LongLane:
     Small ones go together, in their order, and have every other piece; the pieces between belong to large ones, in
     turns. So a small request waits for what runs, for the small ones before it and as long for large ones. All of it
     but the calls of the model happens in the event loop's thread.
+
+    Args:
+        model: what answers.
+        metrics: what counts calls, their rows and their waiting.
+        durations: predicts how long calls take, and learns from them.
+        deadline: seconds within which a request must be answered.
+        max_piece_rows: rows that a piece may have at most.
+        max_waiting_rows: rows that may wait in each of the two queues; one request always may.
     """
 
     def __init__(
@@ -121,7 +129,6 @@ class LongLane:
         max_piece_rows: int,
         max_waiting_rows: int,
     ) -> None:
-        """Take what computes, counts and predicts; seconds for a request; rows for a piece and for each queue."""
         self._model = model
         self._metrics = metrics
         self._durations = durations
@@ -135,7 +142,7 @@ class LongLane:
         self._closed = False
         self._inbox: SimpleQueue[tuple[_Piece, asyncio.AbstractEventLoop]] | None = None
         self.on_overrun: Callable[[int, float], None] = lambda rows, seconds: None
-        """Called with rows and seconds of a piece that has run too long to be waited for; none will come after it."""
+        """Called with the number of rows of a piece that runs for too long and its seconds; the lane is closed then."""
 
     @property
     def busy(self) -> bool:
@@ -148,10 +155,10 @@ class LongLane:
         return self._small.rows + self._large.rows
 
     def submit(self, rows: Sequence[Row], done: Done) -> Cancel:
-        """Have done called in a later turn of the loop, with the answers in the order of the rows, or with an error.
+        """Have `done` called once, in a later turn of the loop, with the answers in the order of the rows or an error.
 
         What is returned gives the request up; what has not begun is not computed then.
-        Raise ApiError for what is predicted not to be done within the deadline.
+        Raise ApiError for what is predicted to miss the deadline.
         """
         job = self._admit(rows, done)
         job.timer = asyncio.get_running_loop().call_later(self._deadline, self._expire, job)
@@ -195,7 +202,7 @@ class LongLane:
         return min(self._durations.rows_within(target), self._max_piece_rows)
 
     def _seconds(self, rows: int, piece_rows: int) -> float:
-        """Return how long some rows are predicted to take, in pieces."""
+        """Return the seconds that some rows are predicted to take, in pieces."""
         full, rest = divmod(rows, piece_rows)
         seconds = full * self._durations.predict(piece_rows) if full else 0.0
         return seconds + self._durations.predict(rest) if rest else seconds
@@ -256,7 +263,7 @@ class LongLane:
         return parts
 
     def _work(self, inbox: "SimpleQueue[tuple[_Piece, asyncio.AbstractEventLoop]]") -> None:
-        """Compute pieces for ever; this is what the thread runs."""
+        """Compute pieces until the process ends; this is what the thread runs."""
         while True:
             piece, loop = inbox.get()
             started = perf_counter()
@@ -271,7 +278,7 @@ class LongLane:
             del piece, loop, result
 
     def _finish(self, piece: _Piece, result: Predictions | Exception, seconds: float) -> None:
-        """Take the thread's answers to a piece, and give it the next one."""
+        """Hand on the answers to a piece, and give the thread the next one."""
         self._running = None
         if piece.timer:
             piece.timer.cancel()
@@ -292,7 +299,7 @@ class LongLane:
                 self._settle(job, job.answers)
 
     def _fail(self, piece: _Piece, error: Exception) -> None:
-        """Tell whose rows the engine could not bear, or find it out: nobody else is to feel it."""
+        """Let the request fail whose rows made the piece fail, and no other; ask each alone where it is not known."""
         blamed = piece.parts[0][0] if len(piece.parts) == 1 else None
         if isinstance(error, RefusedError):
             first = 0

@@ -62,10 +62,9 @@ REASONS = (
 
 
 class Histogram:
-    """Counts numbers by bucket."""
+    """Counts numbers by buckets, whose upper edges ascend."""
 
     def __init__(self, buckets: Sequence[float]) -> None:
-        """Take the upper edges of the buckets, ascending."""
         self._buckets = buckets
         self._counts = [0] * (len(buckets) + 1)
         self._sum = 0.0
@@ -87,7 +86,6 @@ class Metrics(Collector):
     """The metrics of one instance, in a registry of their own."""
 
     def __init__(self, settings: Settings, manifest: Manifest, engine: str) -> None:
-        """Create all of them, at zero."""
         self.registry = CollectorRegistry(auto_describe=False)
         self._manifest = manifest
         self._infos = {
@@ -132,18 +130,18 @@ class Metrics(Collector):
         ]
 
     def count_request(self, path: str, status: int, seconds: float) -> None:
-        """Count an answer."""
+        """Count an answer: the path of its route, its status, and the seconds that it took."""
         self._requests[path, status] += 1
         if (latency := self._latency.get(path)) is None:
             latency = self._latency[path] = Histogram(LATENCY_BUCKETS)
         latency.observe(seconds)
 
     def count_rejection(self, reason: str) -> None:
-        """Count a request that got no prediction."""
+        """Count a request that got no prediction, by the `code` of its error."""
         self._rejected[reason if reason in self._rejected else "other"] += 1
 
     def count_row(self, row: Row, prediction: Prediction) -> None:
-        """Count what was asked and what was answered."""
+        """Count a row's values and its prediction."""
         for value, (number, least, greatest, edges, bins) in zip(row, self._per_feature, strict=True):
             bins[bisect_left(edges, value)] += 1
             if not least <= value <= greatest:

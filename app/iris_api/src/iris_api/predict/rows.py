@@ -19,7 +19,10 @@ _LONGEST_NAME = 64
 
 
 class RowParser:
-    """Turns bodies into rows of one model's features, or says which value is wrong and why."""
+    """Turns bodies into rows of one model's features.
+
+    Raises BundleError if a single row of the model has more values than a request may have.
+    """
 
     def __init__(self, manifest: Manifest, limits: Limits) -> None:
         self._limits = limits
@@ -37,7 +40,7 @@ class RowParser:
         self._many: TypeAdapter[list[BaseModel]] = TypeAdapter(many)
 
     def parse(self, body: bytes) -> tuple[list[Row], bool]:
-        """Return the rows of a body and whether it was a list."""
+        """Return the rows of a body and whether it was a list; raise ApiError, which says what is wrong and where."""
         # What nearly always comes, a row and nothing wrong with it, is taken by the validator's own reading of JSON.
         # That does not see a repeated name, but these quotes do: each name has at least two, and none is missing.
         # A name with a quote in it has more, if that is written as \": it is read the other way.
@@ -61,7 +64,7 @@ class RowParser:
         return [row], False
 
     def validate(self, content: list[Any]) -> list[Row]:
-        """Return the rows of a list of objects."""
+        """Return the rows of a list of objects; raise ApiError for the values that are wrong."""
         self._limits.check_rows(len(content), self._width)
         try:
             rows = [_values(row) for row in self._many.validate_python(content)]
@@ -72,12 +75,12 @@ class RowParser:
         return rows
 
     def json_schema(self) -> dict[str, Any]:
-        """Describe the body: a row or a list of rows."""
+        """Return the JSON Schema of a body: a row or a list of rows."""
         return {"oneOf": [self._one.json_schema(), _inlined(self._many.json_schema())]}
 
 
 def decode(body: bytes) -> Any:
-    """Turn a body into the JSON it holds, without what JSON does not have or leaves open."""
+    """Return what a body holds as JSON; raise ApiError for what JSON does not have or leaves open."""
     try:
         content = _decoder.decode(body.decode())
         if b"\\u" in body:
@@ -98,7 +101,7 @@ def decode(body: bytes) -> Any:
 
 
 def inexact(value: object) -> str | None:
-    """Say why a number is not what a model, which computes with floats of 64 bits, would get; or nothing if it is.
+    """Return why a number is not what a model, which computes with floats of 64 bits, would get; None if it is.
 
     A decimal becomes the nearest float, as JSON's numbers do everywhere. Of an integer every digit is meant.
     """
@@ -117,7 +120,7 @@ def inexact(value: object) -> str | None:
 
 
 def _require_exact(rows: list[tuple[str, dict[str, Any]]]) -> None:
-    """Refuse integers that validation has rounded."""
+    """Raise ApiError for integers that validation has rounded."""
     details = [
         Detail(field=f"{prefix}{name}", reason=reason)
         for prefix, row in rows

@@ -44,12 +44,12 @@ class Application(FastAPI):
     """FastAPI behind our middleware, and not around it: what FastAPI does in front of every middleware takes 10 us."""
 
     context: RequestContext
-    # The server puts in its place what closes the door to new connections.
+    # The server's worker puts in its place what refuses new connections.
     stop_listening: Callable[[], None] = staticmethod(lambda: None)
 
     @property
     def direct(self) -> RequestContext:
-        """What our server may ask without the detour of ASGI: see `protocol`."""
+        """What our own server asks for answers without ASGI: see `http.direct` and `protocol`."""
         return self.context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +58,7 @@ class Application(FastAPI):
 
 
 def build_app(settings: Settings, model: Model) -> Application:
-    """Return the application that serves a model."""
+    """Return the application that serves a model; raise BundleError if the model does not fit these settings."""
     manifest = model.manifest
     metrics = Metrics(settings, manifest, model.engine.name)
     metrics.replacements = replacements
@@ -125,9 +125,9 @@ def build_app(settings: Settings, model: Model) -> Application:
 
 
 def create_app() -> Application:
-    """Load the model, prove it by its golden samples and return the application; called in the gunicorn worker.
+    """Load the model, check its golden samples and return the application; gunicorn's worker calls this.
 
-    Whatever is wrong with the bundle ends the process with one line in the log.
+    Whatever is wrong with the bundle ends the process, with one line in the log.
     """
     settings = Settings.from_environ(os.environ)
     notify(f"STATUS=Loading {settings.model_dir}")

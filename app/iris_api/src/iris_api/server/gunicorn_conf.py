@@ -1,4 +1,4 @@
-"""How gunicorn runs an instance: `gunicorn --config python:iris_api.server.gunicorn_conf`."""
+"""How gunicorn runs an instance: its configuration, which `command` names."""
 
 import gc
 import logging
@@ -14,7 +14,7 @@ from uvicorn_worker import UvicornWorker
 from iris_api.server.logs import configure, logging_config
 from iris_api.server.notify import notify
 
-# Shared by the master and all workers: see there.
+# Imported here for the master and all its workers share its counter: see there.
 from iris_api.server.replacement import replacements as _replacements  # noqa: F401
 from iris_api.settings import Settings, SettingsError
 
@@ -54,7 +54,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # its base comes without typ
     }
 
     def run(self) -> None:
-        """Serve; let the application close the door when it replaces this worker."""
+        """Serve; let the application stop listening when it replaces this worker."""
         self.wsgi.stop_listening = self.stop_listening
         for listener in self.sockets:
             # The last worker may have closed it; this one must not say that it is ready before it is open.
@@ -62,7 +62,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # its base comes without typ
         super().run()
 
     def stop_listening(self) -> None:
-        """Refuse connections until a worker listens again.
+        """Let connections be refused until a worker listens again.
 
         To close the listener is not enough: the master has it open too, and the kernel would go on to take connections
         for a worker that is not there yet. Refused, the gateway goes to another instance at once.
@@ -110,12 +110,12 @@ def post_fork(server: Any, worker: Any) -> None:
 
 
 def worker_abort(worker: Any) -> None:
-    """Leave a trace of what blocked the event loop, and go."""
+    """Log what blocked the event loop, and end this process."""
     logger.critical("The event loop stood still; this worker is replaced", extra={"stack": traceback.format_stack()})
     os._exit(1)
 
 
 def on_exit(server: Any) -> None:
-    """Tell systemd that this was the end; a worker can't, because another one may take its place."""
+    """Notify systemd that the service stops; a worker cannot know whether another takes its place."""
     os.environ.update(_systemd)
     notify("STOPPING=1")

@@ -21,7 +21,6 @@ class JsonFormatter(logging.Formatter):
     """
 
     def __init__(self) -> None:
-        """See whether the journal reads along."""
         super().__init__()
         self._in_journal = "JOURNAL_STREAM" in os.environ
 
@@ -47,7 +46,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _strict_json(event: dict[str, Any]) -> str:
-    """Return ASCII that is JSON to the letter: Python's own would let NaN and halves of surrogate pairs through."""
+    """Return an event as strict JSON, in ASCII: Python's own would let NaN and halves of surrogate pairs through."""
     text = json.dumps(event, default=str, ensure_ascii=False)
     return json.dumps(json.loads(text.encode(errors="replace"), parse_constant=str))
 
@@ -70,7 +69,7 @@ class _Lines(io.TextIOBase):
 
 
 def configure(level: str) -> None:
-    """Make everything that this process says an event, before gunicorn has read its configuration and after.
+    """Let all that this process writes be events of the log, before gunicorn has read its configuration and after.
 
     That is more than loggers: Python's warnings, exceptions that end the process or that nobody can catch, and what
     libraries print to standard error.

@@ -1,4 +1,4 @@
-"""Tells systemd how the service is: see sd_notify(3).
+"""Notifies systemd of the state of the service: see sd_notify(3).
 
 Written here because the package that does just this, sdnotify, has stood still since 2017 and hides every exception.
 """
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 def notify(*assignments: str, patience: float = 5) -> None:
     """Send assignments such as READY=1 to systemd; outside of a systemd unit do nothing.
 
-    If systemd does not listen for so many seconds, the message is lost and the log says so.
+    If systemd does not take it within `patience` seconds, the message is lost and the log says so.
     """
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
@@ -30,7 +30,7 @@ def notify(*assignments: str, patience: float = 5) -> None:
 
 
 def parent_is_stopped() -> bool:
-    """Tell whether the parent process has been stopped (SIGSTOP) and so replaces and ends nobody."""
+    """Return whether the parent process has been stopped (SIGSTOP), so that it replaces and ends nobody."""
     try:
         with open(f"/proc/{os.getppid()}/stat", encoding="utf-8") as file:
             return file.read().rpartition(") ")[2].startswith("T")

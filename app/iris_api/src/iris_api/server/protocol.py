@@ -19,14 +19,13 @@ class Protocol(HttpToolsProtocol):
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """Take what uvicorn gives."""
         super().__init__(*arguments, **options)
         self._direct: Direct | None = getattr(self.app, "direct", None)
         self._undecided: tuple[RequestResponseCycle, Handler] | None = None
         self._give_up: Callable[[], object] | None = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Put the task off until what has arrived is read; uvicorn calls this once it has the head of a request.
+        """Put the task off until all that has arrived is read; uvicorn calls this once it has the head of a request.
 
         Without a body there is nothing that the task could do. A client that waits for "100 Continue" or does not read
         what it asked for gets its task at once, and so does a request whose body was read while it waited for another.
@@ -56,7 +55,7 @@ class Protocol(HttpToolsProtocol):
                 self._give_up = handler(cycle.scope, bytes(cycle.body), reply)  # type: ignore[arg-type]
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP in the application's own words; uvicorn calls this."""
+        """Let the application answer what is no HTTP; uvicorn calls this."""
         if not self._direct:
             super().send_400_response(msg)
             return

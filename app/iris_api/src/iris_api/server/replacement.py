@@ -28,8 +28,8 @@ def replacements() -> int:
 def replace(app: Any, model: str, rows: int, seconds: float) -> None:
     """Take no more requests, answer those that are there, and end this process.
 
-    app is the application, which is no longer ready; the rest says in the log which call it was. Call it once, in the
-    event loop's thread.
+    `app` is the application, which is no longer ready; `model`, `rows` and `seconds` say in the log which call it was.
+    Call it once, in the event loop's thread.
     """
     _count[:] = (replacements() + 1).to_bytes(8, "little")
     text = f"A call of {model} with {rows} rows has not ended after {seconds:.1f} s; this worker is replaced"

@@ -1,4 +1,4 @@
-"""An instance answers its golden samples before it says that it is ready."""
+"""The self-test of an instance: it answers its golden samples before it says that it is ready."""
 
 import json
 from typing import Any

@@ -48,7 +48,6 @@ class TensorCodec:
     """The bodies of an inference request: tensors, as JSON or in binary."""
 
     def __init__(self, manifest: Manifest, parser: RowParser) -> None:
-        """Take the manifest that says what the tensors are and the judge of their values."""
         self._manifest = manifest
         self._parser = parser
         self._names = manifest.feature_names
@@ -70,7 +69,7 @@ class TensorCodec:
         return outputs
 
     def read(self, headers: Headers, body: bytes) -> tuple[list[Row], Write]:
-        """Return the rows of a request, and what writes the answer to it."""
+        """Return the rows of a request, and what writes the answer to it; raise ApiError if it has none."""
         json_length = _json_length(headers)
         head, binary = (body, b"") if json_length is None else (body[:json_length], body[json_length:])
         try:
@@ -84,7 +83,7 @@ class TensorCodec:
         return self._rows(request.inputs[0], binary), partial(self._write, request)
 
     def refusal(self, error: ApiError) -> ApiError:
-        """Turn 422, which the protocol does not know, into 400, and its details into a sentence."""
+        """Return 422, which the protocol does not know, as 400, with its details in the sentence."""
         if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
             return error
         reasons = "; ".join(f"{detail.field}: {detail.reason}" for detail in error.details or [])
@@ -110,7 +109,7 @@ class TensorCodec:
         return self._parser.validate([dict(zip(self._names, row, strict=True)) for row in rows])
 
     def _require_datatype(self, datatype: str, values: list[Any]) -> None:
-        """Refuse a value that its datatype, or the model's floats of 64 bits, do not hold as it is.
+        """Raise ApiError for a value that its datatype, or the model's floats of 64 bits, do not hold as it is.
 
         What is no number, or no possible one, is left to the validator. A decimal is read as the nearest float of 64
         bits whatever the datatype: nothing is rounded to fewer bits.
@@ -157,7 +156,7 @@ class TensorCodec:
 
 
 def _json_length(headers: Headers) -> int | None:
-    """Return how much of the body is JSON, if tensors follow it."""
+    """Return how many bytes of the body are JSON, or None if all of it is."""
     content_type = header(headers, b"content-type").partition(b";")[0].strip().lower()
     # Triton's client declares nothing at all.
     if content_type not in {b"", b"application/json", b"application/octet-stream"}:
@@ -198,7 +197,7 @@ def _from_json(tensor: InputTensor) -> list[Any]:
 
 
 def _not_of(datatype: str, value: Any) -> str | None:
-    """Say why a value is none of a datatype, or nothing if it is; what is no number at all is left to the validator."""
+    """Return why a value is not of a datatype, or None if it is; what is no number at all is left to the validator."""
     least, greatest = LIMITS[datatype]
     if not datatype.startswith("FP"):
         if type(value) is int and least <= value <= greatest:

@@ -14,7 +14,7 @@ class _Part(BaseModel):
 
 
 class InputParameters(_Part):
-    """Of these the binary tensor extension needs one."""
+    """Parameters of an input: the one that the binary tensor extension uses."""
 
     binary_data_size: Annotated[StrictInt, Field(ge=0)] | None = None
 
@@ -30,7 +30,7 @@ class InputTensor(_Part):
 
 
 class OutputParameters(_Part):
-    """Of these the binary tensor extension needs one."""
+    """Parameters of an output: the one that the binary tensor extension uses."""
 
     binary_data: StrictBool | None = None
 
@@ -43,7 +43,7 @@ class RequestedOutput(_Part):
 
 
 class RequestParameters(_Part):
-    """Of these the binary tensor extension needs one."""
+    """Parameters of a request: the one that the binary tensor extension uses."""
 
     binary_data_output: StrictBool = False
 
