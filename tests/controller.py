@@ -32,9 +32,9 @@ def ansible(
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
-def guard(inventory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def check_inventory(inventory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the checks that come before any other play."""
-    return ansible("ansible-playbook", "-i", str(inventory), "playbooks/guard.yml", *arguments)
+    return ansible("ansible-playbook", "-i", str(inventory), "playbooks/preflight-inventory.yml", *arguments)
 
 
 def variable(inventory: Path, name: str) -> str:
