@@ -167,6 +167,7 @@ lint: tests-venv  ## Style, types, YAML, roles, shell scripts, references
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	tools/typecheck
+	PYTHONPATH=app/iris_api/src $(BIN)/lint-imports --no-cache app/iris_api/pyproject.toml
 	$(BIN)/yamllint --strict .
 	$(BIN)/ansible-lint --offline -q
 	git grep -lzE '^#!/bin/(ba)?sh$$' | xargs -0 shellcheck
@@ -177,12 +178,7 @@ PYTEST := $(BIN)/pytest --numprocesses=auto --dist=worksteal
 .PHONY: test-unit
 test-unit: tests-venv  ## Tests without a VM; some of them: T=tests/roles/test_pki.py, T="-k certificate"
 	@echo "==> Testing the application, the templates and the tools"
-ifdef T
-	$(BIN)/pytest $(T)
-else
-	$(PYTEST)
-	$(PYTEST) app/tests
-endif
+	$(if $(T),$(BIN)/pytest $(T),$(PYTEST))
 
 .PHONY: coverage
 coverage: tests-venv  ## Which lines those tests reach: build/coverage/index.html
