@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from tests import ROOT
-from tests.controller import Run
+from tests.controller import run_tasks
 
 NAME = "iris.fortress.test"
 NOW = datetime.datetime.now(datetime.UTC)
@@ -26,23 +28,39 @@ NOW = datetime.datetime.now(datetime.UTC)
 Issue = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
-def issue(play: Run, tmp_path: Path) -> Issue:
+def issue_in(folder: Path, *options: str, **variables: Any) -> subprocess.CompletedProcess[str]:
     """Run the role, with the 'host' being a folder."""
-    (tmp_path / "roles").mkdir()
-    (tmp_path / "roles" / "pki").symlink_to(ROOT / "roles" / "pki")
+    (folder / "roles").mkdir(exist_ok=True)
+    if not (folder / "roles" / "pki").exists():
+        (folder / "roles" / "pki").symlink_to(ROOT / "roles" / "pki")
+    settings = {
+        "pki_secrets_dir": str(folder / "secrets"),
+        "_pki_packages": [],
+        "_pki_certificate_target": str(folder / "host" / "fullchain.pem"),
+        "_pki_key_target": str(folder / "host" / "privkey.pem"),
+    }
+    tasks: list[dict[str, object]] = [{"name": "Issue", "ansible.builtin.include_role": {"name": "pki"}}]
+    return run_tasks(folder, tasks, "--extra-vars", json.dumps(settings | variables), *options)
 
-    def run(*options: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-        settings = {
-            "pki_secrets_dir": str(tmp_path / "secrets"),
-            "_pki_packages": [],
-            "_pki_certificate_target": str(tmp_path / "host" / "fullchain.pem"),
-            "_pki_key_target": str(tmp_path / "host" / "privkey.pem"),
-        }
-        tasks: list[dict[str, object]] = [{"name": "Issue", "ansible.builtin.include_role": {"name": "pki"}}]
-        return play(tasks, "--extra-vars", json.dumps(settings | variables), *options)
 
-    return run
+@pytest.fixture
+def issue(tmp_path: Path) -> Issue:
+    return partial(issue_in, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the role has run once: a CA, a key and a certificate."""
+    folder = tmp_path_factory.mktemp("issued")
+    assert changed(issue_in(folder)) > 0
+    return folder
+
+
+@pytest.fixture
+def issued(first_run: Path, tmp_path: Path) -> None:
+    """The test's own folder after a first run."""
+    for name in ("secrets", "host"):
+        shutil.copytree(first_run / name, tmp_path / name)
 
 
 def changed(done: subprocess.CompletedProcess[str]) -> int:
@@ -114,8 +132,8 @@ def test_a_browser_would_take_the_certificate_and_a_second_run_keeps_it(issue: I
     assert changed(issue("--check", pki_ip_addresses=["172.30.0.10", "2001:db8::7"])) == 0
 
 
+@pytest.mark.usefixtures("issued")
 def test_keys_are_readable_by_their_owner_alone(issue: Issue, tmp_path: Path) -> None:
-    issue()
     keys = [*(tmp_path / "secrets").rglob("*.key"), tmp_path / "host" / "privkey.pem"]
     assert len(keys) == 3
     assert {key.stat().st_mode & 0o777 for key in keys} == {0o600}
@@ -147,8 +165,8 @@ def test_a_new_name_or_a_near_end_renews_the_certificate_and_keeps_the_ca(issue:
     assert load(tmp_path / "secrets" / "ca.crt") == authority
 
 
+@pytest.mark.usefixtures("issued")
 def test_a_certificate_can_be_renewed_before_its_time_with_a_new_key(issue: Issue, tmp_path: Path) -> None:
-    issue()
     authority, first = load(tmp_path / "secrets" / "ca.crt"), load(tmp_path / "host" / "fullchain.pem")
     assert changed(issue(pki_renew_now=True)) > 0
     renewed = load(tmp_path / "host" / "fullchain.pem")
@@ -159,9 +177,9 @@ def test_a_certificate_can_be_renewed_before_its_time_with_a_new_key(issue: Issu
     assert changed(issue()) == 0
 
 
+@pytest.mark.usefixtures("issued")
 def test_a_renewal_that_was_cut_short_is_made_good_by_the_next_run(issue: Issue, tmp_path: Path) -> None:
     """The new key is written first: for a moment it does not belong to the certificate beside it."""
-    issue()
     [key] = (tmp_path / "secrets" / "hosts").glob("*.key")
     key.write_bytes(
         ec.generate_private_key(ec.SECP256R1()).private_bytes(
@@ -174,10 +192,10 @@ def test_a_renewal_that_was_cut_short_is_made_good_by_the_next_run(issue: Issue,
 
 
 @pytest.mark.parametrize(("days", "warned"), [(396, True), (420, False)])
+@pytest.mark.usefixtures("issued")
 def test_the_end_of_the_ca_is_told_long_before_and_no_certificate_outlives_it(
     issue: Issue, tmp_path: Path, days: int, warned: bool
 ) -> None:
-    issue()
     key = serialization.load_pem_private_key((tmp_path / "secrets" / "ca.key").read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     old = load(tmp_path / "secrets" / "ca.crt")
@@ -203,8 +221,8 @@ def test_the_end_of_the_ca_is_told_long_before_and_no_certificate_outlives_it(
     assert changed(issue()) == 0
 
 
+@pytest.mark.usefixtures("issued")
 def test_a_new_ca_signs_anew_and_a_ca_without_its_key_is_refused(issue: Issue, tmp_path: Path) -> None:
-    issue()
     for file in (tmp_path / "secrets").glob("ca.*"):
         file.unlink()
     assert changed(issue()) > 0
