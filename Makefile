@@ -145,6 +145,10 @@ model: tests-venv  ## Train the shipped models anew, in models/
 dashboards: tests-venv  ## Make Grafana's dashboards anew
 	@$(BIN)/python -m dashboards
 
+.PHONY: docs
+docs: tests-venv  ## Build docs/ as a site in build/docs; a warning is an error
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky --jobs=auto docs build/docs
+
 .PHONY: lock
 lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files
 	@tools/lock
@@ -165,11 +169,12 @@ lint: tests-venv
 	tools/typecheck
 	$(BIN)/yamllint --strict .
 	$(BIN)/ansible-lint --offline -q
+	@$(MAKE) docs
 
 .PHONY: test-unit
 test-unit: tests-venv
 	@echo "==> Testing the application, the templates and the tools"
-	$(BIN)/pytest --numprocesses=auto --dist=worksteal tests/unit
+	$(BIN)/pytest --numprocesses=auto --dist=worksteal tests/unit tests/docs
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal app/tests
 
 .PHONY: test-vm
