@@ -232,32 +232,31 @@ def request() -> Picture:
 
 def deployment() -> Picture:
     """The phases of a deployment, and where each of them can end."""
-    picture = Picture("The phases of a deployment", 940, 430)
-    picture.frame(16, 16, 250, 398, "control node")
-    picture.frame(290, 16, 634, 398, "host, in a unit of its own (iris-deploy)")
-    build = picture.box("gateway", 36, 56, 210, 88, "1. build", "wheels by their hashes,", "the bundle by its manifest")
-    upload = picture.box("gateway", 36, 186, 210, 88, "2. upload", "beside the old ones,", "in releases/ and models/")
-    memory = picture.box("api", 310, 56, 250, 70, "3. prepare", "is there memory for it?")
+    picture = Picture("The phases of a deployment", 940, 462)
+    picture.frame(16, 16, 250, 430, "tasks of Ansible")
+    picture.frame(290, 16, 634, 430, "4. roll out: iris-deploy, in a systemd unit on the host")
+    build = picture.box("gateway", 36, 50, 210, 70, "1. build", "on the control node:", "wheels, bundle, by hashes")
+    upload = picture.box("gateway", 36, 148, 210, 70, "2. upload", "beside the old ones, in", "releases/ and models/")
+    prepare = picture.box("gateway", 36, 246, 210, 70, "3. prepare", "a virtual environment", "of the uploaded wheels")
+    finish = picture.box("gateway", 36, 372, 210, 54, "5. finish", "iris-api.target runs")
+
+    memory = picture.box("api", 310, 50, 250, 56, "memory", "is there enough?")
     candidate = picture.box(
-        "api", 310, 158, 250, 88, "candidate", "a unit away from all traffic", "answers the golden samples"
+        "api", 310, 142, 250, 76, "candidate", "a unit away from all traffic", "answers the golden samples"
     )
     instances = [
         picture.box(
-            "api",
-            650,
-            56 + 76 * number,
-            254,
-            56,
-            f"{'4. roll out: ' if not number else ''}iris-api@{number + 1}",
-            "drain, restart, /health/ready",
+            "api", 650, 50 + 76 * number, 254, 56, f"iris-api@{number + 1}", "finish requests, restart, be ready"
         )
         for number in range(3)
     ]
-    finish = picture.box("api", 650, 284, 254, 56, "5. finish", "current, history, remove the oldest")
-    nothing = picture.box(
+    end = picture.box(
+        "api", 650, 278, 254, 74, "the end", "enable at boot, stop surplus ones,", "history, remove the oldest"
+    )
+    aborted = picture.box(
         "failure",
         310,
-        300,
+        270,
         250,
         92,
         "aborted",
@@ -266,18 +265,18 @@ def deployment() -> Picture:
         "what it ran before",
     )
     picture.arrow(build.side("bottom"), upload.side("top"))
-    picture.arrow(upload.side("right"), (278, 230), (278, 91), memory.side("left"))
+    picture.arrow(upload.side("bottom"), prepare.side("top"))
+    picture.arrow(prepare.side("right"), (278, 281), (278, 78), memory.side("left"))
     picture.arrow(memory.side("bottom"), candidate.side("top"))
-    picture.arrow(candidate.side("right"), (605, 202), (605, 84), instances[0].side("left"))
-    for before, after in pairwise(instances):
+    picture.arrow(candidate.side("right"), (605, 180), (605, 78), instances[0].side("left"))
+    for before, after in pairwise([*instances, end]):
         picture.arrow(before.side("bottom"), after.side("top"))
-    picture.arrow(instances[2].side("bottom"), finish.side("top"))
+    picture.arrow(end.side("bottom"), (777, 399), finish.side("right"))
+    picture.text((310, 420), "Each instance must keep answering before the next one.")
     red = KINDS["failure"][1]
-    picture.arrow(candidate.side("bottom"), nothing.side("top"), colour=red)
-    picture.arrow(instances[1].side("left"), (624, 160), (624, 330), nothing.side("right", 0.33), colour=red)
-    picture.arrow(instances[2].side("left"), (636, 236), (636, 362), nothing.side("right", 0.67), colour=red)
-    picture.text((664, 366), "Each instance must keep answering")
-    picture.text((664, 384), "before the next one goes.")
+    picture.arrow(candidate.side("bottom"), aborted.side("top"), colour=red)
+    picture.arrow(instances[1].side("left"), (624, 154), (624, 300), aborted.side("right", 0.326), colour=red)
+    picture.arrow(instances[2].side("left"), (636, 230), (636, 332), aborted.side("right", 0.674), colour=red)
     return picture
 
 
