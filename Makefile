@@ -143,7 +143,7 @@ model: tests-venv  ## Train the shipped models anew, in models/
 
 .PHONY: dashboards
 dashboards: tests-venv  ## Make Grafana's dashboards anew
-	@$(BIN)/python -m dashboards
+	@$(BIN)/python -m tools.dashboards
 
 .PHONY: docs
 docs: tests-venv  ## Build docs/ as a site in build/docs; a warning is an error
@@ -174,7 +174,7 @@ lint: tests-venv
 .PHONY: test-unit
 test-unit: tests-venv
 	@echo "==> Testing the application, the templates and the tools"
-	$(BIN)/pytest --numprocesses=auto --dist=worksteal tests/unit tests/docs
+	$(BIN)/pytest --numprocesses=auto --dist=worksteal
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal app/tests
 
 .PHONY: test-vm
@@ -199,7 +199,7 @@ faults: tests-venv  ## Break things under load and attack, count failed requests
 	@$(LOCALVM) setup
 	@mkdir -p build && rm -f $(FAULTS_RECORD)
 	FORTRESS_FAULTS_RECORD=$(CURDIR)/$(FAULTS_RECORD) $(BIN)/molecule test --scenario-name faults
-	@$(BIN)/python tests/faults/table.py $(FAULTS_RECORD)
+	@$(BIN)/python -m tests.faults.table $(FAULTS_RECORD)
 
 FAULTS_RECORD := build/faults.json
 

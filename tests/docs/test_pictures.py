@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import runpy
-from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "docs" / "pictures"
+from tests import ROOT
+
+FOLDER = ROOT / "docs" / "pictures"
 PICTURES = runpy.run_path(str(FOLDER / "draw.py"))["PICTURES"]
 
 

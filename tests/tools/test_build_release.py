@@ -1,0 +1,209 @@
+"""tools/build-release builds what a Git revision holds; of a bundle it packs what the manifest vouches for, or none."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import tarfile
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests import ROOT
+
+
+@pytest.fixture(scope="module")
+def builder() -> ModuleType:
+    loader = SourceFileLoader("build_release", str(ROOT / "tools" / "build-release"))
+    spec = spec_from_loader(loader.name, loader)
+    assert spec
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def test_a_revision_is_checked_out_once(builder: ModuleType, tmp_path: Path) -> None:
+    folder = builder.checkout(tmp_path, "HEAD")
+    shown = subprocess.run(["git", "show", "HEAD:app/pyproject.toml"], cwd=ROOT, capture_output=True, check=True)
+    assert (folder / "app" / "pyproject.toml").read_bytes() == shown.stdout
+    assert (folder / "requirements" / "app.txt").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["sources"]
+    assert builder.checkout(tmp_path, "HEAD") == folder
+
+
+def test_what_is_no_revision_is_refused(builder: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(builder.BuildError, match=r"'v0.0.0', which is no revision"):
+        builder.checkout(tmp_path, "v0.0.0")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A copy of the default bundle, in a folder of its own."""
+    return Path(shutil.copytree(ROOT / "models" / "iris" / "1.0.0", tmp_path / "models" / "iris" / "1.0.0"))
+
+
+def edit(bundle: Path, **changes: Any) -> None:
+    path = bundle / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def pack(builder: ModuleType, bundle: Path, largest: int = 10**7) -> Path:
+    """Pack a bundle into a cache beside it, deep enough for `../` to stay within the test's folder."""
+    cache = bundle.parents[2] / "a" / "b" / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    return Path(builder.pack_model(cache, bundle, largest)["archive"])
+
+
+def refuse(builder: ModuleType, bundle: Path, complaint: str, largest: int = 10**7) -> None:
+    """Assert that a bundle is refused with a complaint, and that nothing was written anywhere."""
+    folder = bundle.parents[2]
+    (folder / "a" / "b" / "cache").mkdir(parents=True)
+    before = sorted(folder.rglob("*"))
+    with pytest.raises((builder.BuildError, builder.BundleError), match=complaint):
+        pack(builder, bundle, largest)
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("field", ["name", "version"])
+@pytest.mark.parametrize(
+    "value",
+    ["../../../evil", "/etc/evil", "a/b", "..", ".hidden", "", "a\nb", "a\0b", "Iris", "-x", "x" * 65, 1, None, ["a"]],
+)
+def test_a_name_that_would_lead_elsewhere_is_refused_before_anything_is_written(
+    builder: ModuleType, bundle: Path, field: str, value: Any
+) -> None:
+    edit(bundle, **{field: value})
+    refuse(builder, bundle, rf"manifest.json: {field}: .*Make the bundle anew")
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../../secret", "/etc/passwd", "sub/model.joblib", "..", "", ".hidden", "model.joblib\n"]
+)
+def test_a_file_that_lies_elsewhere_is_refused(builder: ModuleType, bundle: Path, name: str) -> None:
+    edit(bundle, artifact=name)
+    refuse(builder, bundle, r"manifest.json: artifact: .*Make the bundle anew")
+
+
+def test_what_the_manifest_does_not_name_is_not_packed(builder: ModuleType, bundle: Path) -> None:
+    (bundle / "notes.txt").write_text("the database's password")
+    (bundle / "sub").mkdir()
+    (bundle / "sub" / "more").touch()
+    (bundle / "link").symlink_to("/etc/passwd")
+    with tarfile.open(pack(builder, bundle)) as tar:
+        assert sorted(tar.getnames()) == ["MODEL_CARD.md", "manifest.json", "model.joblib", "model.onnx"]
+        assert all(member.isreg() and member.mode == 0o644 for member in tar)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.joblib", "model.onnx", "MODEL_CARD.md"])
+@pytest.mark.parametrize("kind", ["symbolic link", "hard link", "pipe", "folder", "socket"])
+def test_what_is_no_file_of_its_own_is_refused(builder: ModuleType, bundle: Path, name: str, kind: str) -> None:
+    path, elsewhere = bundle / name, bundle.parent / "elsewhere"
+    # The very bytes that the manifest vouches for: only what it is can be wrong.
+    path.rename(elsewhere)
+    match kind:
+        case "symbolic link":
+            path.symlink_to(elsewhere)
+        case "hard link":
+            path.hardlink_to(elsewhere)
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "socket":
+            # The path of a socket may have 107 characters.
+            here = os.open(bundle, os.O_RDONLY)
+            socket.socket(socket.AF_UNIX).bind(f"/proc/self/fd/{here}/{name}")
+            os.close(here)
+    refuse(builder, bundle, rf"{name}: (cannot be read|it is a hard link)")
+
+
+def test_a_device_is_refused(builder: ModuleType, bundle: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root makes devices")
+    (bundle / "model.joblib").unlink()
+    os.mknod(bundle / "model.joblib", 0o644 | stat.S_IFCHR, os.makedev(1, 3))
+    refuse(builder, bundle, "it is no regular file")
+
+
+def test_a_file_that_is_not_the_manifests_is_refused(builder: ModuleType, bundle: Path) -> None:
+    with (bundle / "model.onnx").open("ab") as file:
+        file.write(b"more")
+    refuse(builder, bundle, r"model.onnx: its sha256 is .*damaged or exchanged")
+
+
+def test_a_huge_file_is_refused_unread_and_the_bound_can_be_raised(builder: ModuleType, bundle: Path) -> None:
+    size = (bundle / "model.joblib").stat().st_size
+    refuse(builder, bundle, r"model.joblib: cannot be read \(it has \d+ bytes, and \d+ are allowed\)", size - 1)
+    assert pack(builder, bundle, size).exists()
+    with (bundle / "manifest.json").open("r+b") as file:
+        file.truncate(10**12)
+    with pytest.raises(builder.BuildError, match=r"manifest.json: cannot be read \(it has 1000000000000 bytes"):
+        pack(builder, bundle)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"{}", b"null", b'{"name": "iris"', b"[" * 100_000])
+def test_what_is_no_manifest_is_refused(builder: ModuleType, bundle: Path, content: bytes) -> None:
+    (bundle / "manifest.json").write_bytes(content)
+    refuse(builder, bundle, r"manifest.json: .*Make the bundle anew")
+
+
+def test_a_bundle_that_is_not_there_is_refused(builder: ModuleType, bundle: Path) -> None:
+    shutil.rmtree(bundle)
+    refuse(builder, bundle, r"manifest.json: cannot be read \(No such file or directory\). iris-model pack makes")
+
+
+def test_the_program_says_it_in_one_line(bundle: Path, tmp_path: Path) -> None:
+    edit(bundle, name="../../evil")
+    program = [sys.executable, str(ROOT / "tools" / "build-release"), "--python=3.13", "--machine=../x"]
+    for model, complaint in ((bundle, "--machine is '../x'"), (tmp_path / "nowhere", "--machine is '../x'")):
+        done = subprocess.run(
+            [*program, f"--cache={tmp_path}", f"--model={model}"], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"build-release: {complaint}")
+        assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("revision", ["--help", "--output=x", "-1", "HEAD\nx", "../x"])
+def test_a_revision_is_never_an_option(builder: ModuleType, tmp_path: Path, revision: str) -> None:
+    with pytest.raises(builder.BuildError, match="which is no revision"):
+        builder.checkout(tmp_path, revision)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_of_things_built_follows_from_their_content(builder: ModuleType, bundle: Path) -> None:
+    first = pack(builder, bundle)
+    card = bundle / "MODEL_CARD.md"
+    card.write_text(card.read_text() + "More.\n")
+    second = pack(builder, bundle)
+    assert first != second and first.exists() and second.exists()
+    card.unlink()
+    assert pack(builder, bundle) not in {first, second}
+    one = [("a", b"1"), ("b", b"2")]
+    changed = [[("a", b"1"), ("b", b"3")], [("a", b"1"), ("c", b"2")], [("a", b"1")], [("ab", b"12")]]
+    assert len({builder.digest(each) for each in [one, *changed]}) == 5
+
+
+def test_what_the_host_installs_is_known_by_its_hashes(builder: ModuleType) -> None:
+    lines = list(builder.locked_for(ROOT / "requirements" / "app.txt", "3.13", "x86_64"))
+    assert len(lines) > 20
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+( --hash=sha256:[0-9a-f]{64})+", line) for line in lines)
+
+
+def test_an_environment_that_lacks_something_is_named() -> None:
+    """As where somebody runs the playbooks by an Ansible of their own."""
+    program = [sys.executable, "-S", str(ROOT / "tools" / "build-release"), "--help"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"]})
+    assert done.returncode == 1
+    assert re.search(r"has no module \w+\. Use the ansible-playbook of .venv/bin", done.stderr)
+    assert "Traceback" not in done.stderr
