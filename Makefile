@@ -149,6 +149,10 @@ dashboards: tests-venv  ## Make Grafana's dashboards anew
 docs: tests-venv  ## Build docs/ as a site in build/docs; a warning is an error
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky --jobs=auto docs build/docs
 
+.PHONY: docs-reference
+docs-reference: tests-venv  ## Write the tables of variables, in docs/variables.md and the roles' READMEs
+	@$(BIN)/python tools/reference
+
 .PHONY: lock
 lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files
 	@tools/lock
@@ -169,6 +173,7 @@ lint: tests-venv
 	tools/typecheck
 	$(BIN)/yamllint --strict .
 	$(BIN)/ansible-lint --offline -q
+	$(BIN)/python tools/reference --check
 	@$(MAKE) docs
 
 .PHONY: test-unit

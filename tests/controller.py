@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
+from ansible.plugins.loader import action_loader
+from ansible.template import Templar
 
 from tests import ROOT
 
@@ -56,6 +57,8 @@ def render(role: str, path: str, **settings: Any) -> str:
     variables: dict[str, Any] = {}
     for part in ("defaults", "vars"):
         variables |= loader.load_from_file(str(ROOT / "roles" / role / part / "main.yml"), trusted_as_template=True)
-    templar = Templar(loader, variables | settings)
-    text = (ROOT / "roles" / role / "templates" / path).read_text(encoding="utf-8")
-    return str(templar.template(trust_as_template(text), overrides={"trim_blocks": True, "lstrip_blocks": True}))
+    variables |= settings
+    action_loader.add_directory(str(ROOT / "plugins" / "action"))
+    config_tree = action_loader.get("config_tree", class_only=True)
+    files = config_tree.render_tree(ROOT / "roles" / role, Templar(loader, variables), variables, [path])
+    return str(files[f"/{path}"])
