@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,14 @@ from ansible.plugins.loader import action_loader
 from ansible.template import Templar
 
 from tests import ROOT
+from tests.ansible_forks import forks
 
-BIN = Path(sys.executable).parent
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def ansible(
-    program: str, *arguments: str, cwd: Path = ROOT, roles: Path = ROOT / "roles"
-) -> subprocess.CompletedProcess[str]:
+def ansible(program: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run one of Ansible's programs with the project's ansible.cfg."""
-    environment = os.environ | {
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_ROLES_PATH": str(roles),
-        "ANSIBLE_NOCOLOR": "1",
-    }
-    command = [str(BIN / program), *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return forks().run(program, arguments, cwd)
 
 
 def guard(inventory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
