@@ -171,6 +171,7 @@ lint: tests-venv
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	tools/typecheck
+	PYTHONPATH=app/iris_api/src $(BIN)/lint-imports --no-cache app/iris_api/pyproject.toml
 	$(BIN)/yamllint --strict .
 	$(BIN)/ansible-lint --offline -q
 	$(BIN)/python tools/reference --check
@@ -180,7 +181,7 @@ lint: tests-venv
 test-unit: tests-venv
 	@echo "==> Testing the application, the templates and the tools"
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal
-	$(BIN)/pytest --numprocesses=auto --dist=worksteal app/tests
+	$(BIN)/pytest --numprocesses=auto --dist=worksteal app/iris_api/tests
 
 .PHONY: test-vm
 test-vm: tests-venv

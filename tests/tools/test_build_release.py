@@ -34,8 +34,9 @@ def builder() -> ModuleType:
 
 def test_a_revision_is_checked_out_once(builder: ModuleType, tmp_path: Path) -> None:
     folder = builder.checkout(tmp_path, "HEAD")
-    shown = subprocess.run(["git", "show", "HEAD:app/pyproject.toml"], cwd=ROOT, capture_output=True, check=True)
-    assert (folder / "app" / "pyproject.toml").read_bytes() == shown.stdout
+    metadata = "app/iris_api/pyproject.toml"
+    shown = subprocess.run(["git", "show", f"HEAD:{metadata}"], cwd=ROOT, capture_output=True, check=True)
+    assert (folder / metadata).read_bytes() == shown.stdout
     assert (folder / "requirements" / "app.txt").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["sources"]
     assert builder.checkout(tmp_path, "HEAD") == folder

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
 from iris_deploy import Problem
 from iris_deploy.memory import MB, Available, Need, UnknownError, ask_need, memory_max, require
 from iris_deploy.store import Deployment, Store
+
+from tests import ROOT
 
 GB = 1000 * MB
 # The forest of 234 MB that was served by ONNX Runtime under MemoryMax=512M.
@@ -116,10 +117,12 @@ def test_a_host_is_looked_at(tmp_path: Path) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A host with a release, whose python finds the application of this checkout, and a model."""
-    python = tmp_path / "releases" / "r1" / "venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nshift\nPYTHONPATH={ROOT}/app/src exec {sys.executable} "$@"\n')
+    """A host with a release, whose programs are those of this checkout, and a model."""
+    programs = tmp_path / "releases" / "r1" / "venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "iris-api").write_text("import sys\nfrom iris_api.server.command import main\nsys.exit(main())\n")
+    python = programs / "python"
+    python.write_text(f'#!/bin/sh\nshift\nPYTHONPATH={ROOT}/app/iris_api/src exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     shutil.copytree(ROOT / "models" / "iris" / "1.0.0", tmp_path / "models" / "forest-1")
     return Store(tmp_path)
@@ -145,6 +148,16 @@ def test_the_application_says_by_which_engine_it_would_serve_and_what_that_takes
     found = ask(store, environment)
     assert (found.engine, found.by_engine) == (engine, {"onnx": 1330 * MB, "sklearn": 484 * MB})
     assert found.bytes == found.by_engine[engine]
+
+
+def test_release_1_0_0_is_asked_by_the_only_name_that_it_knows(store: Store) -> None:
+    programs = store.home / "releases" / "r1" / "venv" / "bin"
+    (programs / "iris-api").unlink()
+    answer = json.dumps({"engine": "onnx", "by_engine": {"onnx": 120}})
+    (programs / "python").write_text(
+        f"#!/bin/sh\n[ \"$*\" = '-I -m iris_api.engine_choice' ] || exit 1\necho '{answer}'\n"
+    )
+    assert ask(store, "") == Need("onnx", 120 * MB, {"onnx": 120 * MB})
 
 
 def test_what_is_not_known_is_said(store: Store) -> None:

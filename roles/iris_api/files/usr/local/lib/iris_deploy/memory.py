@@ -57,14 +57,18 @@ def ask_need(store: Store, deployment: Deployment, user: str | None = USER) -> N
 
     It reads the model's manifest, which comes from anywhere: not as root.
     """
-    python = store.home / "releases" / deployment.release / "venv" / "bin" / "python"
+    programs = store.home / "releases" / deployment.release / "venv" / "bin"
+    # Release 1.0.0 has no command of its own.
+    question = [str(programs / "iris-api"), "--need"]
+    if not (programs / "iris-api").exists():
+        question = ["-m", "iris_api.engine_choice"]
     lines = (line.split("=", 1) for line in deployment.environment.splitlines() if line.startswith("IRIS_API_"))
     settings = {line[0]: line[-1] for line in lines} | {
         "IRIS_API_MODEL_DIR": str(store.home / "models" / deployment.model)
     }
     try:
         done = subprocess.run(
-            [str(python), "-I", "-m", "iris_api.engine_choice"],
+            [str(programs / "python"), "-I", *question],
             capture_output=True,
             text=True,
             check=False,
