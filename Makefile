@@ -145,6 +145,10 @@ model: tests-venv  ## Train the shipped models anew, in models/
 dashboards: tests-venv  ## Make Grafana's dashboards anew
 	@$(BIN)/python -m tools.dashboards
 
+.PHONY: docs
+docs: tests-venv  ## Build docs/ as a site in build/docs; a warning is an error
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky --jobs=auto docs build/docs
+
 .PHONY: docs-reference
 docs-reference: tests-venv  ## Write the tables of variables, in docs/variables.md and the roles' READMEs
 	@$(BIN)/python tools/reference
@@ -171,6 +175,7 @@ lint: tests-venv
 	$(BIN)/yamllint --strict .
 	$(BIN)/ansible-lint --offline -q
 	$(BIN)/python tools/reference --check
+	@$(MAKE) docs
 
 .PHONY: test-unit
 test-unit: tests-venv
