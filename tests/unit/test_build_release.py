@@ -33,11 +33,38 @@ def builder() -> ModuleType:
 
 def test_a_revision_is_checked_out_once(builder: ModuleType, tmp_path: Path) -> None:
     folder = builder.checkout(tmp_path, "HEAD")
-    shown = subprocess.run(["git", "show", "HEAD:app/pyproject.toml"], cwd=ROOT, capture_output=True, check=True)
-    assert (folder / "app" / "pyproject.toml").read_bytes() == shown.stdout
-    assert (folder / "requirements" / "app.txt").is_file()
+    assert builder.find_package(folder).folder.is_relative_to(folder / "app")
+    lock = subprocess.run(["git", "show", "HEAD:requirements/app.txt"], cwd=ROOT, capture_output=True, check=True)
+    assert (folder / "requirements" / "app.txt").read_bytes() == lock.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["sources"]
     assert builder.checkout(tmp_path, "HEAD") == folder
+
+
+def a_package(folder: Path, name: str = "iris-api", version: str = "1.2.0") -> None:
+    """Write a distribution whose wheel could be built."""
+    (folder / "src" / "module").mkdir(parents=True)
+    (folder / "src" / "module" / "__init__.py").write_text(f'__version__ = "{version}"\n')
+    (folder / "pyproject.toml").write_text(
+        f'[project]\nname = "{name}"\n[tool.hatch.version]\npath = "src/module/__init__.py"\n'
+    )
+
+
+@pytest.mark.parametrize("place", ["app", "app/iris_api", "app/deep/down"])
+def test_the_application_is_found_by_its_own_metadata(builder: ModuleType, tmp_path: Path, place: str) -> None:
+    a_package(tmp_path / place)
+    a_package(tmp_path / "app" / "other", name="other")
+    package = builder.find_package(tmp_path)
+    assert (package.folder, package.version) == (tmp_path / place, "1.2.0")
+    assert [path.name for path in package.sources] == ["pyproject.toml", "__init__.py"]
+
+
+def test_none_and_two_applications_are_refused(builder: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(builder.BuildError, match="holds 0 packages with project.name = 'iris-api'"):
+        builder.find_package(tmp_path)
+    a_package(tmp_path / "app" / "one")
+    a_package(tmp_path / "app" / "two")
+    with pytest.raises(builder.BuildError, match="holds 2 packages"):
+        builder.find_package(tmp_path)
 
 
 def test_what_is_no_revision_is_refused(builder: ModuleType, tmp_path: Path) -> None:
