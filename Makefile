@@ -171,6 +171,7 @@ test-unit: tests-venv
 	@echo "==> Testing the application, the templates and the tools"
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal tests/unit
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal app/tests
+	$(BIN)/pytest app/iris_deploy/tests
 
 .PHONY: test-vm
 test-vm: tests-venv

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -357,6 +358,28 @@ def test_an_id_follows_from_all_that_a_release_is_made_of(builder: ModuleType, t
     ids.append(plan())
     assert len(set(ids)) == len(ids)
     assert not (tmp_path / "cache").exists()
+
+
+def test_the_deployment_program_is_one_file_of_the_same_bytes_every_time(builder: ModuleType, tmp_path: Path) -> None:
+    programs = [builder.plan_program(tmp_path / place) for place in ("here", "there")]
+    for program in programs:
+        program.build()
+    assert programs[0].archive.read_bytes() == programs[1].archive.read_bytes()
+    with zipfile.ZipFile(programs[0].archive) as packed:
+        assert {"__main__.py", "iris_deploy/cli.py"} <= set(packed.namelist())
+        assert all(name.endswith(".py") for name in packed.namelist())
+        assert {entry.date_time for entry in packed.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_the_deployment_program_runs_by_the_python_of_a_host(builder: ModuleType, tmp_path: Path) -> None:
+    program = builder.plan_program(tmp_path)
+    program.build()
+    program.archive.chmod(0o755)
+    # Nothing of this checkout is found where it runs.
+    command = [program.archive, "deploy", "--help"]
+    done = subprocess.run(command, cwd="/", env={}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--dry-run" in done.stdout
 
 
 def test_an_environment_that_lacks_something_is_named() -> None:

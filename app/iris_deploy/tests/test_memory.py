@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
 from iris_deploy import Problem
 from iris_deploy.memory import MB, Available, Need, UnknownError, ask_need, memory_max, require
 from iris_deploy.store import Deployment, Store
 
+ROOT = Path(__file__).parents[3]
 GB = 1000 * MB
 # The forest of 234 MB that was served by ONNX Runtime under MemoryMax=512M.
 FOREST = {
