@@ -9,14 +9,13 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import Problem
+from . import Problem, commands
+from .machine import Machine
 from .store import Deployment, Store
 
 MB = 10**6
 # systemd's K, M, G, T are powers of 1024.
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-USER = "iris-api"
-ASK_SECONDS = 60
 
 
 class UnknownError(Exception):
@@ -52,29 +51,15 @@ class Available:
         return cls(known["MemTotal"], known["MemAvailable"], _held(proc))
 
 
-def ask_need(store: Store, deployment: Deployment, user: str | None = USER) -> Need:
-    """Ask the application of a deployment what an instance of it would take; raise UnknownError where it can't tell.
-
-    It reads the model's manifest, which comes from anywhere: not as root.
-    """
+def ask_need(machine: Machine, store: Store, deployment: Deployment) -> Need:
+    """Ask the application of a deployment what an instance of it would take; raise UnknownError where it can't tell."""
     python = store.home / "releases" / deployment.release / "venv" / "bin" / "python"
     lines = (line.split("=", 1) for line in deployment.environment.splitlines() if line.startswith("IRIS_API_"))
     settings = {line[0]: line[-1] for line in lines} | {
         "IRIS_API_MODEL_DIR": str(store.home / "models" / deployment.model)
     }
     try:
-        done = subprocess.run(
-            [str(python), "-I", "-m", "iris_api.engine_choice"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=ASK_SECONDS,
-            cwd="/",
-            env=settings,
-            user=user,
-            group=user,
-            extra_groups=[] if user else None,
-        )
+        done = machine.run(commands.what_it_takes(python, settings))
     except (OSError, LookupError, subprocess.SubprocessError) as error:
         raise UnknownError(f"{deployment.release} could not be asked what it takes ({error}).") from None
     try:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
 from iris_deploy import Problem
+from iris_deploy.commands import Command
+from iris_deploy.machine import Machine
 from iris_deploy.memory import MB, Available, Need, UnknownError, ask_need, memory_max, require
 from iris_deploy.store import Deployment, Store
 
@@ -114,6 +119,14 @@ def test_a_host_is_looked_at(tmp_path: Path) -> None:
     assert 0 < here.free < here.total
 
 
+class AsMe(Machine):
+    """There need be no user iris-api."""
+
+    def run(self, command: Command) -> subprocess.CompletedProcess[str]:
+        assert command.user == "iris-api"
+        return super().run(dataclasses.replace(command, user=None))
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """A host with a release, whose python finds the application of this checkout, and a model."""
@@ -122,13 +135,13 @@ def store(tmp_path: Path) -> Store:
     python.write_text(f'#!/bin/sh\nshift\nPYTHONPATH={ROOT}/app/src exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     shutil.copytree(ROOT / "models" / "iris" / "1.0.0", tmp_path / "models" / "forest-1")
-    return Store(tmp_path)
+    return Store(tmp_path, AsMe())
 
 
 def ask(store: Store, environment: str, costs: Any = FOREST) -> Need:
     path = store.home / "models" / "forest-1" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3, "costs": costs}))
-    return ask_need(store, Deployment("r1", "forest-1", f"# IRIS_API_ENGINE=x\n{environment}", unit()), user=None)
+    return ask_need(AsMe(), store, Deployment("r1", "forest-1", f"# IRIS_API_ENGINE=x\n{environment}", unit()))
 
 
 @pytest.mark.parametrize(
