@@ -66,7 +66,7 @@ class Played(Machine):
 
     def run(self, command: Command) -> CompletedProcess[str]:
         self.commands.append(command)
-        for words, happens in self.when.items():
+        for words, happens in list(self.when.items()):
             if command.argv[-len(words) :] == words:
                 happens()
         match command.argv:
@@ -146,11 +146,11 @@ class Played(Machine):
             case ("stop", name):
                 self.units[name] = Unit()
             case ("enable", "--now", name):
-                self.link(name).symlink_to(self.paths.unit)
+                self.enable(name)
                 self.start(name)
             case ("enable", *names):
                 for name in names:
-                    self.link(name).symlink_to(self.paths.unit)
+                    self.enable(name)
             case ("disable", "--now", name):
                 self.link(name).unlink(missing_ok=True)
                 self.units[name] = Unit()
@@ -160,6 +160,10 @@ class Played(Machine):
             case _:
                 raise AssertionError(f"systemctl has no {arguments}")
         return self.done()
+
+    def enable(self, name: str) -> None:
+        self.link(name).unlink(missing_ok=True)
+        self.link(name).symlink_to(self.paths.unit)
 
     def link(self, name: str) -> Path:
         self.paths.wants.mkdir(parents=True, exist_ok=True)
@@ -204,7 +208,7 @@ class Site:
 
     def memory(self, total: int, free: int) -> None:
         """Let the host have so many megabytes, and so many of them free."""
-        lines = f"MemTotal: {total * 1000} kB\nMemAvailable: {free * 1000} kB\n"
+        lines = f"MemTotal: {total * 10**6 // 1024} kB\nMemAvailable: {free * 10**6 // 1024} kB\n"
         (self.paths.proc / "meminfo").write_text(lines)
 
     def deployment(self, release: str = "r1", model: str = "m1", **settings: str) -> Deployment:
