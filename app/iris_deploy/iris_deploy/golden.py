@@ -1,22 +1,32 @@
-"""Whether an answer is the one that a golden sample of a manifest promises."""
+"""The golden comparison: whether an answer is the one that a golden sample of a bundle promises.
 
-from __future__ import annotations
+An instance makes it before it says that it is ready, packing before it writes a bundle, and iris-deploy before it lets
+a new deployment serve. iris-deploy carries this very file and runs it by the host's own Python: it takes what JSON
+holds, and needs the standard library alone.
+"""
 
-import math
-
-# Loose enough for any engine: what computed it and how exactly is judged by the application itself when it starts.
-TOLERANCE = 1e-4
+from collections.abc import Mapping
+from typing import Any
 
 
-def agrees(answer: dict[str, object], sample: dict[str, object]) -> bool:
-    """Return whether prediction and probabilities are those of the sample, numbers within the tolerance."""
+def is_golden(sample: Mapping[str, Any], answer: Mapping[str, Any], *, classification: bool, tolerance: float) -> bool:
+    """Tell whether an answer agrees with a golden sample.
 
-    def near(found: object, expected: object) -> bool:
-        if isinstance(found, float) and isinstance(expected, int | float):
-            return math.isclose(found, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
-        return found == expected
+    Args:
+        sample: one of manifest.json's `golden_samples`: `prediction`, and `probabilities`, one a class, or None.
+        answer: what `POST /predict` answers for its `input`: `prediction`, and `prediction_proba` if there are any.
+        classification: whether `prediction` is a class, which must be equal, or else a number.
+        tolerance: how far a number, each probability or what a regressor predicts, may be off: above 1 relative to its
+            size, below absolutely.
+    """
+    shares, expected_shares = answer.get("prediction_proba") or [], sample.get("probabilities") or []
+    if len(shares) != len(expected_shares):
+        return False
+    found, expected = answer.get("prediction"), sample["prediction"]
+    agrees = found == expected if classification else _is_near(found, expected, tolerance)
+    return agrees and all(_is_near(*pair, tolerance) for pair in zip(shares, expected_shares, strict=True))
 
-    found, expected = answer.get("prediction_proba") or [], sample.get("probabilities") or []
-    assert isinstance(found, list) and isinstance(expected, list)
-    together = [(answer.get("prediction"), sample["prediction"]), *zip(found, expected, strict=False)]
-    return len(found) == len(expected) and all(near(*pair) for pair in together)
+
+def _is_near(found: Any, expected: float, tolerance: float) -> bool:
+    # Not a number is near to nothing, and no comparison with NaN is true.
+    return isinstance(found, int | float) and abs(found - expected) <= tolerance * max(1.0, abs(expected))

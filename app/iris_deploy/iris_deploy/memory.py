@@ -74,7 +74,7 @@ def ask_need(machine: Machine, store: Store, deployment: Deployment) -> Need:
 
 
 def require(need: Need, deployment: Deployment, instances: int, available: Available) -> None:
-    """Refuse a deployment whose instances would be ended by the kernel, their own bound's or the host's."""
+    """Raise Problem where the kernel would end instances of a deployment: by their own bound, or by the host's."""
     takes = f"An instance of {deployment.model} takes {_mb(need.bytes)} by {need.engine}"
     limit = memory_max(deployment.unit, available.total)
     others = {engine: size for engine, size in need.by_engine.items() if size < need.bytes}

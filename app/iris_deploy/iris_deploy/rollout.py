@@ -10,11 +10,13 @@ from functools import partial
 
 from . import Failure, commands
 from .commands import CANDIDATE, unit_of
-from .golden import agrees
+from .golden import is_golden
 from .host import Host
 from .store import Deployment
 from .transaction import Deadline, Step, carry_out
 
+# How far an answer may be off. Loose enough for any engine: the application itself judges more strictly when it starts.
+TOLERANCE = 1e-4
 # For an instance that is put back.
 RESTORE_SECONDS = 90
 
@@ -137,9 +139,10 @@ class Rollout:
 
     def _answer_golden_samples(self, address: str) -> None:
         manifest = json.loads((self.host.store.path(self.new) / "model" / "manifest.json").read_text())
+        classification = manifest["task"] == "classification"
         for number, sample in enumerate(manifest["golden_samples"], 1):
             status, answer = self.host.machine.ask(commands.prediction(address, sample["input"]))
-            if status != 200 or not agrees(answer, sample):
+            if status != 200 or not is_golden(sample, answer, classification=classification, tolerance=TOLERANCE):
                 raise Failure(
                     f"golden sample {number}, {sample['input']}, must be answered {sample['prediction']!r}, "
                     f"but the answer was {status or 'none'}: {answer}"

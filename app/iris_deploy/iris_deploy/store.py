@@ -40,7 +40,7 @@ class Deployment:
     """Text of iris-api@.service."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no folder's name: it becomes part of paths that root reads and writes."""
+        """Raise Problem where a name is no folder's: it becomes part of paths that root reads and writes."""
         for part, name in (("release", self.release), ("model", self.model)):
             if not NAME.fullmatch(name):
                 raise Problem(f"The {part} {name!r:.100} is no name of a folder here. Deploy it from the control node.")
@@ -88,7 +88,7 @@ class Store:
         return self.home / "deployments" / deployment.id
 
     def require(self, deployment: Deployment) -> None:
-        """Refuse a deployment whose release or model is not here, whole."""
+        """Raise Problem where the release or the model of a deployment is not here, whole."""
         for kind, name in (("releases", deployment.release), ("models", deployment.model)):
             if not (self.home / kind / name / ".complete").exists():
                 raise Problem(

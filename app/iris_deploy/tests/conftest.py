@@ -216,7 +216,7 @@ class Site:
         for kind, name in (("releases", release), ("models", model)):
             (self.paths.home / kind / name).mkdir(parents=True, exist_ok=True)
             (self.paths.home / kind / name / ".complete").touch()
-        (self.paths.home / "models" / model / "manifest.json").write_text(json.dumps({"golden_samples": SAMPLES}))
+        (self.paths.home / "models" / model / "manifest.json").write_text(json.dumps({"task": "classification", "golden_samples": SAMPLES}))
         return Deployment(release, model, "IRIS_API_BASE_PORT=8001\n", unit_text(**settings))
 
     def call(self, *arguments: str, deployment: Deployment | None = None) -> dict[str, Any]:
