@@ -1,4 +1,4 @@
-"""iris-deploy, which tools/build-release makes one file of. Managed by Fortress: changes made on a host are overwritten."""
+"""iris-deploy, made one file by tools/build-release. Managed by Fortress: changes made on a host are overwritten."""
 
 import sys
 

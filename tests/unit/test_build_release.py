@@ -119,7 +119,7 @@ def test_a_revision_brings_the_bundles_that_came_with_it(builder: ModuleType, tm
 
 
 def test_none_and_two_applications_are_refused(builder: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(builder.BuildError, match="holds 0 packages with project.name = 'iris-api'"):
+    with pytest.raises(builder.BuildError, match="holds 0 packages with project\\.name = 'iris-api'"):
         builder.find_package(tmp_path)
     a_package(tmp_path / "app" / "one")
     a_package(tmp_path / "app" / "two")

@@ -12,9 +12,9 @@ deployment it runs, so that whatever starts it again, a crash or a reboot, start
         history.jsonl       what happened here, a line each
         hold.json           who keeps deployments off, and why
 
-What is run stands in `commands`, as data that tests assert without a host. When it is run stands in `rollout`, as a list
-of steps with the undo of each, which `transaction` takes in turn. `machine` runs it, and tests put another in its place.
-`jobs` has systemd carry a deployment or a rollback out, so that it ends in order whoever is cut off.
+What is run stands in `commands`, as data that tests assert without a host. When it is run stands in `rollout`, as a
+list of steps with the undo of each, which `transaction` takes in turn. `machine` runs it, and tests put another in its
+place. `jobs` has systemd carry a deployment or a rollback out, so that it ends in order whoever is cut off.
 """
 
 

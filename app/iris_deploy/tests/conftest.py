@@ -1,4 +1,4 @@
-"""A host in a folder: its files are real; systemd, the instances and the clock are played, and fail where a test says."""
+"""A host in a folder: its files are real; systemd, the instances and the clock are played, and fail as a test says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-
 from iris_deploy import cli, jobs
 from iris_deploy.commands import Command, Paths, Probe
 from iris_deploy.host import Host
@@ -216,7 +215,8 @@ class Site:
         for kind, name in (("releases", release), ("models", model)):
             (self.paths.home / kind / name).mkdir(parents=True, exist_ok=True)
             (self.paths.home / kind / name / ".complete").touch()
-        (self.paths.home / "models" / model / "manifest.json").write_text(json.dumps({"task": "classification", "golden_samples": SAMPLES}))
+        manifest = {"task": "classification", "golden_samples": SAMPLES}
+        (self.paths.home / "models" / model / "manifest.json").write_text(json.dumps(manifest))
         return Deployment(release, model, "IRIS_API_BASE_PORT=8001\n", unit_text(**settings))
 
     def call(self, *arguments: str, deployment: Deployment | None = None) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import os
 import sys
 
 import pytest
-
 from iris_deploy import cli
 
 from .conftest import Site

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from iris_deploy import commands
 from iris_deploy.commands import Command, Paths, Probe
 

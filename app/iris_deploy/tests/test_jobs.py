@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import re
 
 import pytest
-
 from iris_deploy import Problem, jobs
 from iris_deploy.commands import Command
 from iris_deploy.jobs import Job
@@ -71,7 +71,7 @@ def test_between_two_instances_the_gateway_has_time_to_ask_the_first_again(site:
     site.settings(settle=7)
     site.deploy(site.deployment(model="m2"))
     times = [when for instance, when in site.machine.starts if instance != "candidate"]
-    assert [later - earlier >= 7 for earlier, later in zip(times, times[1:], strict=False)] == [True, True]
+    assert [later - earlier >= 7 for earlier, later in itertools.pairwise(times)] == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_what_failed_is_blamed_for_what_was_new_in_it(site: Site) -> None:
         assert site.deploy(bad)["failed"]
         assert site.events()[-1]["blamed"] == blamed
         assert (site.events()[-1]["deployment"], site.events()[-1]["previous"]) == (bad.id, old.id)
-    with pytest.raises(Problem, match="m-dead is nothing that went through .* It was aborted on"):
+    with pytest.raises(Problem, match=r"m-dead is nothing that went through .* It was aborted on"):
         site.call("rollback", "--to", "m-dead")
 
 

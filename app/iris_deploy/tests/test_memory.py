@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from iris_deploy import Problem
 from iris_deploy.commands import Command
 from iris_deploy.machine import Machine

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-
 from iris_deploy import Problem
 from iris_deploy.history import Event, History, what_differs
 from iris_deploy.machine import Machine
@@ -194,7 +193,7 @@ def test_a_full_disk_keeps_nobody_from_going_on(bench: Bench, capsys: pytest.Cap
     assert "could not be written (No space left on device)" in capsys.readouterr().err
 
 
-@pytest@pytest.mark.parametrize("part", ["release", "model"])
+@pytest.mark.parametrize("part", ["release", "model"])
 @pytest.mark.parametrize(
     "name", ["../../etc", "/etc", "a/b", "..", ".", "", ".draft", "a\nb", "a\0b", "-x", "a b", "x" * 201, "a\n"]
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-
 from iris_deploy import Failure
 from iris_deploy.commands import Paths
 from iris_deploy.transaction import Deadline, Step, carry_out
