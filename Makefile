@@ -143,7 +143,7 @@ model: tests-venv  ## Train the shipped models anew, in models/
 
 .PHONY: dashboards
 dashboards: tests-venv  ## Make Grafana's dashboards anew
-	@$(BIN)/python -m dashboards
+	@$(BIN)/python -m tools.dashboards
 
 .PHONY: lock
 lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files
@@ -169,7 +169,7 @@ lint: tests-venv
 .PHONY: test-unit
 test-unit: tests-venv
 	@echo "==> Testing the application, the templates and the tools"
-	$(BIN)/pytest --numprocesses=auto --dist=worksteal tests/unit
+	$(BIN)/pytest --numprocesses=auto --dist=worksteal
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal app/tests
 	$(BIN)/pytest app/iris_deploy/tests
 
@@ -195,7 +195,7 @@ faults: tests-venv  ## Break things under load and attack, count failed requests
 	@$(LOCALVM) setup
 	@mkdir -p build && rm -f $(FAULTS_RECORD)
 	FORTRESS_FAULTS_RECORD=$(CURDIR)/$(FAULTS_RECORD) $(BIN)/molecule test --scenario-name faults
-	@$(BIN)/python tests/faults/table.py $(FAULTS_RECORD)
+	@$(BIN)/python -m tests.faults.table $(FAULTS_RECORD)
 
 FAULTS_RECORD := build/faults.json
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from ansible.vars.manager import VariableManager
+
+from tests.controller import Run, ansible
 
 UNITS = " ".join(f"--unit='{unit}'" for unit in ("iris-api@*", "nginx", "prometheus*", "grafana-server", "init.scope"))
 CONNECTION = ("ansible_host", "ansible_port", "ansible_user", "ansible_ssh_private_key_file", "ansible_ssh_common_args")
@@ -81,6 +85,42 @@ def resolve(source: str, folder: Path) -> dict[str, Any]:
 def inventory(request: pytest.FixtureRequest) -> str:
     """The inventory as it was given."""
     return str(request.config.fortress_inventory)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Run:
+    """Run tasks as the role `demo` in tmp_path/roles, connection local, with the project's plugins and ansible.cfg."""
+
+    def run(tasks: list[dict[str, object]], *options: str, **variables: object) -> subprocess.CompletedProcess[str]:
+        role = tmp_path / "roles" / "demo"
+        (role / "tasks").mkdir(parents=True, exist_ok=True)
+        (role / "tasks" / "main.yml").write_text(yaml.safe_dump(tasks))
+        play = {
+            "hosts": "localhost",
+            "connection": "local",
+            "gather_facts": False,
+            "vars": {"ansible_python_interpreter": sys.executable, **variables},
+            "roles": ["demo"],
+        }
+        (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+        options = ("-i", "localhost,", "play.yml", *options)
+        return ansible("ansible-playbook", *options, cwd=tmp_path, roles=tmp_path / "roles")
+
+    return run
+
+
+@pytest.fixture
+def preflight(tmp_path: Path) -> Callable[..., str]:
+    """Run the preflight of a role on the control node; return what it said, or nothing if it passed."""
+
+    def run(role: str, **settings: Any) -> str:
+        task = {"ansible.builtin.include_role": {"name": role, "tasks_from": "preflight.yml"}}
+        play = {"hosts": "localhost", "gather_facts": False, "vars": settings, "tasks": [task]}
+        (tmp_path / "play.yml").write_text(json.dumps([play]))
+        done = ansible("ansible-playbook", "-i", "localhost,", "-c", "local", "play.yml", cwd=tmp_path)
+        return " ".join(done.stdout.split()) if done.returncode else ""
+
+    return run
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from gateway import Gateway
+
+from tests.blackbox.gateway import Gateway
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from gateway import Gateway, is_error
+
+from tests.blackbox.gateway import Gateway, is_error
 
 PROTECTED = ["/docs", "/docs/swagger-ui.css", "/openapi.json"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from gateway import Gateway, exchange
+
+from tests.blackbox.gateway import Gateway, exchange
 
 # Differ from one answer to the next.
 PER_REQUEST = {"date", "x-request-id"}

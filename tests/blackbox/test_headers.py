@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from gateway import Gateway
+
+from tests.blackbox.gateway import Gateway
 
 ANSWERS: dict[str, Callable[[Gateway], httpx.Response]] = {
     "200": lambda gateway: gateway.predict(),

@@ -7,7 +7,8 @@ import time
 
 import httpx
 import pytest
-from gateway import IRIS, Gateway, exchange, is_error
+
+from tests.blackbox.gateway import IRIS, Gateway, exchange, is_error
 
 HUNG_UP = (httpx.RemoteProtocolError, httpx.ReadError)
 

@@ -12,7 +12,8 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
-from gateway import BURST, IRIS, RATE, Gateway
+
+from tests.blackbox.gateway import BURST, IRIS, RATE, Gateway
 
 # As many as the gateway lets one connection of HTTP/2 have open.
 FLOOD = 8

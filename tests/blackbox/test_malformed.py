@@ -6,8 +6,9 @@ import json
 
 import httpx
 import pytest
-from gateway import Gateway, exchange
-from malformed import BAD_REQUEST, HTTP_1, HTTP_2, RESET_BY_DEBIAN_12, ask_http2
+
+from tests.blackbox.gateway import Gateway, exchange
+from tests.blackbox.malformed import BAD_REQUEST, HTTP_1, HTTP_2, RESET_BY_DEBIAN_12, ask_http2
 
 
 def assert_error(status: int, headers: dict[str, str], body: bytes, expected: tuple[int, str]) -> None:

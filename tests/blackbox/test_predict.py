@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import httpx
 import pytest
-from gateway import IRIS, Gateway, is_error
+
+from tests.blackbox.gateway import IRIS, Gateway, is_error
 
 JSON = {"Content-Type": "application/json"}
 INSTANCES = 3

@@ -6,12 +6,14 @@ import ipaddress
 import os
 import socket
 import subprocess
-from pathlib import Path
+import sys
 
 import pytest
-from gateway import Gateway
 
-LOCALVM = Path(__file__).resolve().parents[2] / "tools" / "localvm"
+from tests import ROOT
+from tests.blackbox.gateway import Gateway
+
+LOCALVM = ROOT / "tools" / "localvm"
 LOCAL_NETWORK = ipaddress.ip_network("172.30.0.0/24")
 REFUSED, TIMED_OUT = 7, 28
 
@@ -31,8 +33,8 @@ def _only_with_a_local_vm(gateway: Gateway) -> None:
 def stranger(gateway: Gateway, url: str) -> tuple[int, str]:
     """Call from a stranger's address; return curl's exit code and the HTTP status."""
     done = subprocess.run(
-        [LOCALVM, "stranger", "--", "curl", "--silent", "--insecure", "--connect-timeout", "2", "--max-time", "10",
-         "--output", "/dev/null", "--write-out", "%{http_code}", url],
+        [sys.executable, LOCALVM, "stranger", "--", "curl", "--silent", "--insecure", "--connect-timeout", "2",
+         "--max-time", "10", "--output", "/dev/null", "--write-out", "%{http_code}", url],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout.strip()

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from gateway import IRIS, Gateway, is_error
 from tritonclient import http as triton
 from tritonclient.http.auth import BasicAuth
 from tritonclient.utils import InferenceServerException
+
+from tests.blackbox.gateway import IRIS, Gateway, is_error
 
 ROWS = np.array([[6.5, 0.8], [1.4, 0.2], [4.35, 1.35]])
 

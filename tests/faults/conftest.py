@@ -6,26 +6,23 @@ import json
 import os
 import random
 import shlex
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import joblib
 import pytest
-from table import AttackRow, Row
 from testinfra.host import Host
-from traffic import HERE, Traffic
 
-ROOT = HERE.parents[1]
+from tests import ROOT
+from tests.faults.table import AttackRow, Row
+from tests.faults.traffic import Load, Record, Strike, Traffic, wait_until_whole
+
+HERE = Path(__file__).resolve().parent
 # Both take the same inputs and may give them other classes: a client must get the one of the model its answer names.
 MODELS = ("iris", "iris-forest"), "1.0.0"
 DISTINCT = 20_000
 RECORD = "FORTRESS_FAULTS_RECORD"
-
-Load = Callable[..., Traffic]
-Strike = Callable[..., dict[str, Any]]
-Record = Callable[..., None]
 
 
 @pytest.fixture(scope="session")
@@ -75,26 +72,10 @@ def strike(host: Host) -> Strike:
 
 
 @pytest.fixture(autouse=True)
-def healthy(host: Host) -> Iterator[None]:
-    """Begin each test with all units running, and with instances that nginx has forgiven what they did before."""
-    wait_until_whole(host)
-    yield
-
-
-def wait_until_whole(host: Host, seconds: float = 60) -> None:
-    """Wait until every unit of the site runs, and nginx takes every instance for good."""
-    check = (
-        "systemctl is-active --quiet nginx prometheus prometheus-nginx-exporter prometheus-node-exporter"
-        " iris-api@1 iris-api@2 iris-api@3"
-        " && for port in 8001 8002 8003; do"
-        " curl --silent --fail --max-time 1 127.0.0.1:$port/health/ready || exit 1; done"
-        # Longer than the fail_timeout of nginx, counted from the last line of its error log, which is in the journal.
-        ' && test -z "$(journalctl --quiet --unit=nginx --since=-3s)"'
-    )
-    deadline = time.monotonic() + seconds
-    while host.run(check).rc != 0:
-        assert time.monotonic() < deadline, "the site is not whole: " + host.run("systemctl --failed; " + check).stdout
-        time.sleep(0.5)
+def healthy(request: pytest.FixtureRequest) -> None:
+    """Begin each test on a host with all units running, and with instances that nginx has forgiven what they did."""
+    if "host" in request.fixturenames:
+        wait_until_whole(request.getfixturevalue("host"))
 
 
 @pytest.fixture
@@ -121,7 +102,18 @@ def record_attack(request: pytest.FixtureRequest) -> Callable[[AttackRow], None]
 
 
 # As in the tables: first what the load itself does, then what takes the host down, last what needs the limits.
-ORDER = ("control", "instances", "deployments", "gateway", "secrets", "monitoring", "disk", "power", "attack")
+ORDER = (
+    "instruments",
+    "control",
+    "instances",
+    "deployments",
+    "gateway",
+    "secrets",
+    "monitoring",
+    "disk",
+    "power",
+    "attack",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,7 +15,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field
 
-from clients import KINDS, Client, Closings, Failed, Site
+from tests.faults.clients import KINDS, Client, Closings, Failed, Site
 
 RATE = 36.0
 """Requests a second of each kind, where nobody says another rate."""

@@ -15,8 +15,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
-HERE = Path(__file__).resolve().parent
-LOCALVM = HERE.parents[1] / "tools" / "localvm"
+from tests import ROOT
+
+LOCALVM = ROOT / "tools" / "localvm"
 
 RATE = 5.0
 """Requests a second of the polite client, of all its kinds together."""
@@ -106,12 +107,12 @@ def besiege(kind: str | None, model: str, cases: Path, seconds: float) -> tuple[
         "patience": PATIENCE,
     }
     with ExitStack() as both:
-        polite = both.enter_context(Stranger("load.py", POLITE, site | asked))
+        polite = both.enter_context(Stranger("load", POLITE, site | asked))
         polite.hear("warm")
         attacker = None
         if kind is not None:
             attacker = both.enter_context(
-                Stranger("attack.py", ATTACKER, site | {"kind": kind, "model": model, "seconds": seconds})
+                Stranger("attack", ATTACKER, site | {"kind": kind, "model": model, "seconds": seconds})
             )
             attacker.hear("ready")
         time.sleep(WARM_UP)
@@ -132,17 +133,23 @@ class Stranger:
     """A program of this folder that runs under an address of its own; tells what it found as JSON, at its end."""
 
     def __init__(self, program: str, niceness: int, given: dict[str, Any]) -> None:
-        """Take its file, its share of the processor, and what it is given to read."""
+        """Take its name, its share of the processor, and what it is given to read."""
         # Where the kernel shares the processor out by session (autogroup), niceness counts within one alone.
         share = f'echo {niceness} > /proc/self/autogroup 2>/dev/null; exec nice -n {niceness} "$@"'
         self.command = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
-        self.command += [str(LOCALVM), "stranger", "--", "sh", "-c", share, "sh", sys.executable, str(HERE / program)]
+        self.command += [sys.executable, str(LOCALVM), "stranger", "--", "sh", "-c", share, "sh"]
+        self.command += [sys.executable, "-m", f"tests.faults.{program}"]
         self.given = given
 
     def __enter__(self) -> Self:
         """Start it."""
         self.process = subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+            self.command,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         self.say(json.dumps(self.given))
         return self

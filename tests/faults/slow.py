@@ -8,10 +8,11 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-from attack import FEATURES, ROWS
 from iris_api import cli
 from iris_api.model import Model
 from sklearn.neighbors import KNeighborsClassifier
+
+from tests.faults.attack import FEATURES, ROWS
 
 NAME, VERSION = "slow", "1.0.0"
 SECONDS = 5.0

@@ -1,4 +1,4 @@
-"""Writes what the tests measured into docs/faults.md, between its markers: `python tests/faults/table.py RECORD`."""
+"""Writes what the tests measured into docs/faults.md, between its markers: `python -m tests.faults.table RECORD`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from siege import Attack, Polite
-from traffic import Kind
+from tests import ROOT
+from tests.faults.siege import Attack, Polite
+from tests.faults.traffic import Kind
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
+PAGE = ROOT / "docs" / "faults.md"
 BEGIN, END = "<!-- written by make faults -->\n", "<!-- until here -->\n"
 ATTACKS_BEGIN = "<!-- attacks, written by make faults -->\n"
 # What the tests note where nothing was left that could have answered.

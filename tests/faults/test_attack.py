@@ -15,13 +15,14 @@ from pathlib import Path
 
 import joblib
 import pytest
-import slow
-from attack import KINDS
-from siege import RATE, besiege
-from table import AttackRow
 from testinfra.host import Host
 
-from tests.playbooks import ROOT, deploy, play
+from tests import ROOT
+from tests.faults import slow
+from tests.faults.attack import KINDS
+from tests.faults.siege import RATE, besiege
+from tests.faults.table import AttackRow
+from tests.operator import deploy, play
 
 testinfra_hosts = ["ansible://gateway"]
 

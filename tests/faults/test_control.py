@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from conftest import Load, Record
+from tests.faults.traffic import Load, Record
 
 testinfra_hosts = ["ansible://gateway"]
 

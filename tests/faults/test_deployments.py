@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Load, Record
 from testinfra.host import Host
 
-from tests import playbooks
-from tests.playbooks import deploy, history, main_pids, play, ready, rollback
+from tests import operator
+from tests.faults.traffic import Load, Record
+from tests.operator import deploy, history, main_pids, play, ready, rollback
 
 testinfra_hosts = ["ansible://api"]
 
@@ -58,26 +58,26 @@ def test_a_rollback(host: Host, inventory: str, load: Load, record: Record) -> N
 
 
 def app(defect: str) -> Callable[[Path], list[str]]:
-    return lambda folder: playbooks.broken_app(folder, defect)
+    return lambda folder: operator.broken_app(folder, defect)
 
 
 def model(change: Callable[[Path], None]) -> Callable[[Path], list[str]]:
-    return lambda folder: playbooks.broken_model(folder, change)
+    return lambda folder: operator.broken_model(folder, change)
 
 
 @pytest.mark.parametrize(
     ("fault", "broken", "complaint"),
     [
-        ("does not start", app(playbooks.DOES_NOT_START), "iris-api@candidate.service does not start"),
+        ("does not start", app(operator.DOES_NOT_START), "iris-api@candidate.service does not start"),
         (
             "does not start as the second instance",
-            app(playbooks.SECOND_INSTANCE_DOES_NOT_START),
+            app(operator.SECOND_INSTANCE_DOES_NOT_START),
             "iris-api@2.service does not start",
         ),
-        ("starts and hangs", app(playbooks.HANGS), "the last probe of /health/ready: no answer"),
-        ("answers 500", app(playbooks.ANSWERS_500), "the last probe of /health/ready: 500"),
-        ("has a corrupt model", playbooks.damaged_model, "its sha256 is"),
-        ("misses its golden samples", model(playbooks.promise_another_answer), "golden sample 1"),
+        ("starts and hangs", app(operator.HANGS), "the last probe of /health/ready: no answer"),
+        ("answers 500", app(operator.ANSWERS_500), "the last probe of /health/ready: 500"),
+        ("has a corrupt model", operator.damaged_model, "its sha256 is"),
+        ("misses its golden samples", model(operator.promise_another_answer), "golden sample 1"),
     ],
 )
 def test_a_bad_deployment(
@@ -110,7 +110,7 @@ def test_a_bad_deployment(
 def test_a_deployment_that_is_cut_off_and_run_again(host: Host, inventory: str, load: Load, record: Record) -> None:
     quiet = ("-e", "iris_api_log_level=warning")
     with load() as traffic:
-        playbooks.deploy_and_lose_the_control_node(host, inventory, "iris-forest", *quiet)
+        operator.deploy_and_lose_the_control_node(host, inventory, "iris-forest", *quiet)
         done = deploy(inventory, *FOREST, *quiet)
     assert done.returncode == 0, done.stdout
     assert [model for model, _ in served(host)] == ["iris-forest"] * 3

@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import Load, Record
 from testinfra.host import Host
 
-from tests.playbooks import deploy
+from tests.faults.traffic import Load, Record
+from tests.operator import deploy
 
 testinfra_hosts = ["ansible://gateway"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from conftest import Load, Record
 from testinfra.host import Host
 
-from tests.playbooks import play
+from tests.faults.traffic import Load, Record
+from tests.operator import play
 
 testinfra_hosts = ["ansible://gateway"]
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import Load, Record, Strike
 from testinfra.host import Host
+
+from tests.faults.traffic import Load, Record, Strike
 
 testinfra_hosts = ["ansible://gateway"]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Load, Record
 from testinfra.host import Host
+
+from tests.faults.traffic import Load, Record
 
 testinfra_hosts = ["ansible://gateway"]
 

@@ -6,12 +6,15 @@ import contextlib
 import os
 import ssl
 import subprocess
+import sys
 import time
 
 import httpx
 import pytest
-from conftest import ROOT, Load, Record, wait_until_whole
 from testinfra.host import Host
+
+from tests import ROOT
+from tests.faults.traffic import Load, Record, wait_until_whole
 
 testinfra_hosts = ["ansible://gateway"]
 
@@ -23,7 +26,8 @@ UNITS = (
 
 def localvm(command: str, host: Host) -> None:
     sudo = [] if os.geteuid() == 0 else ["sudo"]
-    subprocess.run([*sudo, str(ROOT / "tools/localvm"), command, host.backend.host], check=True, stdout=subprocess.PIPE)
+    program = [*sudo, sys.executable, str(ROOT / "tools" / "localvm")]
+    subprocess.run([*program, command, host.backend.host], check=True, stdout=subprocess.PIPE)
 
 
 def boot(host: Host) -> str:

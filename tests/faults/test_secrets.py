@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Load, Record
 
-from tests.playbooks import play
+from tests.faults.traffic import Load, Record
+from tests.operator import play
 
 testinfra_hosts = ["ansible://gateway"]
 

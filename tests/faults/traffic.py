@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,8 @@ from typing import Any, Self
 
 from testinfra.host import Host
 
-HERE = Path(__file__).resolve().parent
+from tests import ROOT
+
 RATE = 108
 """Requests a second of all kinds together."""
 KINDS = {"new connection": "new", "keep-alive": "keep-alive", "http2": "http2"}
@@ -53,7 +55,11 @@ class Traffic:
     def __enter__(self) -> Self:
         """Start, and return once the clients are warm."""
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "load.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "tests.faults.load"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self.tell(
             json.dumps(
@@ -154,3 +160,25 @@ class Traffic:
         errors = "journalctl --quiet --unit=nginx --lines=20"
         log = self.host.run(f"grep -hE '\"({names})\"' /var/log/nginx/access.log; {errors}")
         return "\n".join([*lines, log.stdout])
+
+
+Load = Callable[..., Traffic]
+"""The fixture `load`, and those of conftest.py beside it."""
+Strike = Callable[..., dict[str, Any]]
+Record = Callable[..., None]
+
+
+def wait_until_whole(host: Host, seconds: float = 60) -> None:
+    """Wait until every unit of the site runs, and nginx takes every instance for good."""
+    check = (
+        "systemctl is-active --quiet nginx prometheus prometheus-nginx-exporter prometheus-node-exporter"
+        " iris-api@1 iris-api@2 iris-api@3"
+        " && for port in 8001 8002 8003; do"
+        " curl --silent --fail --max-time 1 127.0.0.1:$port/health/ready || exit 1; done"
+        # Longer than the fail_timeout of nginx, counted from the last line of its error log, which is in the journal.
+        ' && test -z "$(journalctl --quiet --unit=nginx --since=-3s)"'
+    )
+    deadline = time.monotonic() + seconds
+    while host.run(check).rc != 0:
+        assert time.monotonic() < deadline, "the site is not whole: " + host.run("systemctl --failed; " + check).stdout
+        time.sleep(0.5)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-from pathlib import Path
 
 import pytest
 
+from tests import ROOT
+
 testinfra_hosts = ["ansible://api"]
 
-ROOT = Path(__file__).resolve().parents[2]
 BUDGET = 60
 """Remote executions a host; each costs about half a second."""
 

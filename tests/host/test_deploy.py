@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from tests import playbooks
-from tests.playbooks import ROOT, deploy, history, main_pids, play, ready, rollback
+from tests import ROOT, operator
+from tests.operator import deploy, history, main_pids, play, ready, rollback
 
 testinfra_hosts = ["ansible://api"]
 
@@ -92,8 +92,8 @@ def test_a_named_model_can_be_rolled_back_to(host: Host, inventory: str) -> None
 @pytest.mark.parametrize(
     ("broken", "complaint"),
     [
-        (playbooks.damaged_model, "its sha256 is"),
-        (lambda folder: playbooks.broken_model(folder, playbooks.promise_another_answer), "golden sample 1"),
+        (operator.damaged_model, "its sha256 is"),
+        (lambda folder: operator.broken_model(folder, operator.promise_another_answer), "golden sample 1"),
     ],
     ids=["damaged", "golden samples are off"],
 )
@@ -134,7 +134,7 @@ def test_what_there_is_no_memory_for_is_refused_before_anything_is_touched(
     host: Host, inventory: str, tmp_path: Path, times: int, memory_max: str, complaint: str
 ) -> None:
     pids, before, events = main_pids(host), serving(host), history(host)
-    large = playbooks.broken_model(tmp_path, lambda bundle: playbooks.take_more_memory(bundle, times))
+    large = operator.broken_model(tmp_path, lambda bundle: operator.take_more_memory(bundle, times))
     done = deploy(inventory, *large, "-e", "iris_api_engine=onnx", "-e", f"iris_api_memory_max={memory_max}")
     assert done.returncode != 0
     assert complaint in " ".join(done.stdout.split()), done.stdout
@@ -142,7 +142,7 @@ def test_what_there_is_no_memory_for_is_refused_before_anything_is_touched(
 
 
 def test_the_engine_that_fits_serves_a_large_model(host: Host, inventory: str, tmp_path: Path) -> None:
-    done = deploy(inventory, *playbooks.broken_model(tmp_path, playbooks.take_more_memory))
+    done = deploy(inventory, *operator.broken_model(tmp_path, operator.take_more_memory))
     assert done.returncode == 0, done.stdout
     assert [ready(host, instance)["engine"] for instance in (1, 2, 3)] == ["sklearn"] * 3
     done = deploy(inventory, "-e", "fortress_model_name=diabetes")
@@ -166,7 +166,7 @@ def test_an_application_that_fails_on_its_second_instance_is_taken_back(
     host: Host, inventory: str, tmp_path: Path
 ) -> None:
     pids, before = main_pids(host), serving(host)
-    options = playbooks.broken_app(tmp_path, playbooks.SECOND_INSTANCE_DOES_NOT_START)
+    options = operator.broken_app(tmp_path, operator.SECOND_INSTANCE_DOES_NOT_START)
     done = deploy(inventory, "-e", "fortress_model_name=diabetes", *options)
     assert done.returncode != 0
     assert "iris-api@2.service does not start" in done.stdout
@@ -199,7 +199,7 @@ def test_nothing_is_deployed_while_somebody_holds_it(host: Host, inventory: str)
 
 
 def test_a_deployment_whose_control_node_dies_goes_on_and_can_be_asked_for_again(host: Host, inventory: str) -> None:
-    playbooks.deploy_and_lose_the_control_node(host, inventory, "wine")
+    operator.deploy_and_lose_the_control_node(host, inventory, "wine")
     done = deploy(inventory, "-e", "fortress_model_name=wine")
     assert done.returncode == 0, done.stdout
     assert [ready(host, instance)["model"] for instance in (1, 2, 3)] == ["wine"] * 3

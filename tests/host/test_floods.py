@@ -20,10 +20,12 @@ import httpx
 import pytest
 from testinfra.host import Host
 
+from tests import ROOT
+
 testinfra_hosts = ["ansible://gateway"]
 
 HERE = Path(__file__).resolve().parent
-LOCALVM = HERE.parents[1] / "tools" / "localvm"
+LOCALVM = ROOT / "tools" / "localvm"
 LOCAL_NETWORK = ipaddress.ip_network("172.30.0.0/24")
 # The defaults of the roles base and nginx.
 OPEN, NEW, BURST = 256, 100, 200
@@ -59,7 +61,7 @@ def stranger() -> Iterator[Stranger]:
     def start(number: int, **wanted: Any) -> subprocess.Popen[str]:
         wanted["host"] = os.environ["FORTRESS_HOST"]
         program = [sys.executable, str(HERE / "stranger.py"), json.dumps(wanted)]
-        command = [str(LOCALVM), "stranger", "--address", address_of(number), "--", *program]
+        command = [sys.executable, str(LOCALVM), "stranger", "--address", address_of(number), "--", *program]
         running.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         return running[-1]
 

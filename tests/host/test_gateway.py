@@ -17,12 +17,13 @@ import yaml
 from cryptography import x509
 from testinfra.host import Host
 
-from tests.playbooks import play
+from tests import ROOT
+from tests.blackbox.gateway import IRIS
+from tests.host.nginx import master, workers
+from tests.operator import play
 
 testinfra_hosts = ["ansible://gateway"]
 
-ROOT = Path(__file__).resolve().parents[2]
-IRIS = {"petal_length": 6.5, "petal_width": 0.8}
 EXPOSURE_LIMIT = 2.5
 CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "SETGID": 6, "SETUID": 7, "NET_BIND_SERVICE": 10}
 
@@ -50,14 +51,6 @@ def client() -> Iterator[httpx.Client]:
     login = (os.environ["FORTRESS_USER"], os.environ["FORTRESS_PASSWORD"])
     with httpx.Client(verify=trust, base_url=os.environ["FORTRESS_URL"], auth=login, timeout=30) as client:
         yield client
-
-
-def master(host: Host) -> int:
-    return int(host.run("systemctl show nginx --property=MainPID --value").stdout)
-
-
-def workers(host: Host) -> list[str]:
-    return str(host.run(f"pgrep --parent {master(host)}").stdout).split()
 
 
 def status_of(host: Host, pid: int) -> dict[str, str]:

@@ -12,9 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway import Gateway, exchange
-from malformed import HTTP_1, HTTP_2, ask_http2
 from testinfra.host import Host
+
+from tests.blackbox.gateway import Gateway, exchange
+from tests.blackbox.malformed import HTTP_1, HTTP_2, ask_http2
 
 testinfra_hosts = ["ansible://gateway"]
 

@@ -19,9 +19,10 @@ import pytest
 import yaml
 from testinfra.host import Host
 
+from tests import ROOT
+
 testinfra_hosts = ["ansible://monitoring"]
 
-ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = sorted((ROOT / "roles/grafana/files/etc/grafana/dashboards").glob("*.json"))
 EXPOSURE_LIMIT = 1.5
 UNITS = ["prometheus", "prometheus-nginx-exporter", "prometheus-node-exporter", "grafana-server"]

@@ -17,10 +17,11 @@ from typing import Any
 import httpx
 import pytest
 from cryptography import x509
-from test_gateway import IRIS, master, workers
 from testinfra.host import Host
 
-from tests.playbooks import play
+from tests.blackbox.gateway import IRIS
+from tests.host.nginx import master, workers
+from tests.operator import play
 
 testinfra_hosts = ["ansible://gateway"]
 

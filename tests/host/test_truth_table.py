@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
+from tests import ROOT
+
 testinfra_hosts = ["ansible://gateway"]
 
-ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "roles" / "nginx" / "templates" / "etc" / "nginx" / "fortress.d" / "upstreams.conf"
 AGAIN = ["never asked", "no", "once", "twice"]
 COUNTS = ["no", "yes", "yes, two", "yes, three"]

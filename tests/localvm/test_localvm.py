@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-LOCALVM = Path(__file__).parents[2] / "tools" / "localvm"
+from tests import ROOT
+
+LOCALVM = ROOT / "tools" / "localvm"
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 MACHINES = {"test-trixie": ("trixie", "172.30.0.24"), "test-bookworm": ("bookworm", "172.30.0.25")}
 
@@ -354,7 +356,7 @@ def test_an_interrupted_build_leaves_nothing(trixie: Guest) -> None:
 def test_it_works_where_systemd_is_pid_1(guest: Guest) -> None:
     """A machine in a machine: that host is supervised by systemd, and has its release's versions of everything."""
     options = f"--release {guest.release} --authorized-key key.pub --known-hosts known_hosts"
-    up = f"sudo ./localvm up inner {options} --address"
+    up = f"sudo python3 localvm up inner {options} --address"
 
     def send(folder: Path, *names: str, to: str) -> None:
         with subprocess.Popen(["tar", "-C", str(folder), "-c", *names], stdout=subprocess.PIPE) as tar:
@@ -364,15 +366,15 @@ def test_it_works_where_systemd_is_pid_1(guest: Guest) -> None:
         options = "-i key -o UserKnownHostsFile=known_hosts -o BatchMode=yes -o ConnectTimeout=5"
         return guest.run(f"ssh {options} debian@172.31.0.10 '{command}'", check=False)
 
-    send(LOCALVM.parent, "localvm", "localvm_lib", to="/home/debian")
+    send(LOCALVM.parent, "localvm", to="/home/debian")
     image = json.loads(Path("/var/lib/fortress-localvm", guest.name, "machine.json").read_text())["image"]
     send(Path("/var/cache/fortress-localvm"), image, to="/var/cache/fortress-localvm")
     # An overlay holds no overlay's upper layer.
     guest.run("sudo mkdir /var/lib/fortress-localvm && sudo mount -t tmpfs tmpfs /var/lib/fortress-localvm")
-    guest.run("ssh-keygen -q -t ed25519 -N '' -f key && sudo ./localvm setup")
+    guest.run("ssh-keygen -q -t ed25519 -N '' -f key && sudo python3 localvm setup")
     assert "172.30.0.0/24 is routed over host0" in guest.run(f"{up} 172.30.0.10 2>&1", check=False)
 
-    guest.run("sudo sed -i s/172.30.0.0/172.31.0.0/ localvm_lib/network.py")
+    guest.run("sudo sed -i s/172.30.0.0/172.31.0.0/ localvm/network.py")
     guest.run("sudo nft 'table ip wall { chain forward { type filter hook forward priority 0; policy drop; }; }'")
     done = guest.run(f"{up} 172.31.0.10 2>&1")
     assert "inner is up at 172.31.0.10" in done
@@ -383,12 +385,12 @@ def test_it_works_where_systemd_is_pid_1(guest: Guest) -> None:
     inner("sudo touch /kept; sudo reboot")
     eventually(lambda: inner(BOOT_ID) not in ("", booted))
     for off in ("stop", "cut"):
-        guest.run(f"sudo ./localvm {off} inner")
+        guest.run(f"sudo python3 localvm {off} inner")
         assert guest.run("systemctl is-active fortress-vm-inner", check=False) == "inactive"
-        guest.run("sudo ./localvm start inner")
+        guest.run("sudo python3 localvm start inner")
     assert inner("ls /kept") == "/kept"
-    assert guest.run("sudo ./localvm prune") == ""
-    guest.run("sudo ./localvm down inner")
-    assert guest.run("sudo ./localvm prune") == f"/var/cache/fortress-localvm/{image} is deleted"
+    assert guest.run("sudo python3 localvm prune") == ""
+    guest.run("sudo python3 localvm down inner")
+    assert guest.run("sudo python3 localvm prune") == f"/var/cache/fortress-localvm/{image} is deleted"
     places = "/sys/class/net/fortress0 /run/fortress-localvm /var/lib/fortress-localvm/*"
     assert guest.run(f"ls -d {places}; systemctl list-units --quiet 'fortress*'", check=False) == ""

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gateway import IRIS, Gateway
-from site_under_test import Instance, Site
+
+from tests.blackbox.gateway import IRIS, Gateway
+from tests.robust.site_under_test import Instance, Site
 
 ENGINES = os.environ.get("ROBUST_ENGINES", "onnx,sklearn").split(",")
 

@@ -6,13 +6,12 @@ import json
 import subprocess
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import pytest
 import testinfra
 from testinfra.host import Host
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests import ROOT
 
 # Name, process id, status; the status of an instance that serves names its engine and address.
 STATES = "systemctl show 'iris-api@*' --state=active --property=Id,MainPID,StatusText"

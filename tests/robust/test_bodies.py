@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from site_under_test import Instance, Site
 from strategies import EXAMPLES, any_binary_body_of_infer, any_body_of_infer, any_body_of_predict
+
+from tests.robust.site_under_test import Instance, Site
 
 JSON = {"Content-Type": "application/json"}
 INFER = "/v2/models/iris/infer"

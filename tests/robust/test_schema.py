@@ -10,7 +10,9 @@ from pathlib import Path
 
 import httpx
 
-RULES = Path(__file__).resolve().parents[2] / "app" / "tests" / "schemathesis.toml"
+from tests import ROOT
+
+RULES = ROOT / "app" / "tests" / "schemathesis.toml"
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 # Not in the arguments, where everybody on the machine could read the password.
 ACCESS = """

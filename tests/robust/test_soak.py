@@ -14,12 +14,11 @@ import time
 from pathlib import Path
 from statistics import linear_regression
 
-from gateway import Gateway
-from site_under_test import Instance, Site
-
 from benchmarks import load
 from benchmarks.inputs import Case, make_cases, named
 from benchmarks.stacks import NUMBERS, PREDICT
+from tests.blackbox.gateway import Gateway
+from tests.robust.site_under_test import Instance, Site
 
 SECONDS = int(os.environ.get("SOAK_SECONDS", "60"))
 CONNECTIONS = 16

@@ -1,0 +1,99 @@
+"""An inventory of one's own: its settings win, its secrets are no hosts, its mistakes are named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import ROOT
+from tests.controller import ansible, guard, variable
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ROOT / "inventory" / "example", tmp_path / "prod"))
+
+
+def test_the_example_passes_the_guard_as_it_is(inventory: Path) -> None:
+    done = guard(inventory)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_setting_in_the_inventory_wins_over_the_projects(inventory: Path) -> None:
+    assert variable(inventory, "fortress_domain") == "iris.example.com"
+    assert variable(inventory, "fortress_api_instances") == "3"
+    (inventory / "group_vars" / "all.yml").write_text("fortress_api_instances: 5\n")
+    assert variable(inventory, "fortress_api_instances") == "5"
+    assert variable(inventory, "iris_api_instances") == "5"
+
+
+def test_the_gateway_and_the_instances_have_the_same_limits(inventory: Path) -> None:
+    """And the gateway waits longer than an instance's own deadline: whoever is silent for so long stands still."""
+    (inventory / "group_vars" / "all.yml").write_text(
+        "fortress_request_deadline: 9\nfortress_max_body_bytes: 5000\nfortress_max_rows: 70\nfortress_max_values: 800\n"
+    )
+    wired = {
+        "iris_api_request_deadline": 9,
+        "nginx_upstream_timeout": "10s",
+        "iris_api_max_body_bytes": 5000,
+        "nginx_client_max_body_size": 5000,
+        "iris_api_max_rows": 70,
+        "iris_api_max_values": 800,
+    }
+    assert {name: variable(inventory, name) for name in wired} == {name: str(value) for name, value in wired.items()}
+
+
+def test_secrets_are_no_hosts(inventory: Path) -> None:
+    (inventory / "secrets" / "users").mkdir(parents=True)
+    (inventory / "secrets" / "users" / "iris").write_text("swordfish\n")
+    done = ansible("ansible-inventory", "-i", str(inventory), "--list")
+    assert done.returncode == 0
+    assert "iris" in done.stdout
+    assert "swordfish" not in done.stdout + done.stderr
+
+
+def test_an_unknown_setting_is_told_the_nearest_name(inventory: Path) -> None:
+    done = guard(inventory, "-e", "fortress_domian=x")
+    assert done.returncode != 0
+    assert "Did you mean fortress_domain?" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("fortress_domain: Iris", "is no DNS name"),
+        ("fortress_api_instances: 0", "a whole number from 1 to 64"),
+        ("fortress_users: []", "Name at least one user"),
+        ("fortress_request_deadline: 0", "a whole number of seconds from 1 to 60"),
+        ("fortress_request_deadline: 4s", "a whole number of seconds from 1 to 60"),
+        ("fortress_max_body_bytes: 60k", "a whole number of bytes from 1024 to 16777216"),
+        ("fortress_max_rows: 0", "a whole number from 1 to 100000"),
+        ("fortress_max_values: 0", "a whole number from 1 to 10000000"),
+    ],
+)
+def test_a_setting_that_can_not_work_is_refused(inventory: Path, setting: str, complaint: str) -> None:
+    (inventory / "group_vars" / "all.yml").write_text(f"{setting}\n")
+    done = guard(inventory)
+    assert done.returncode != 0
+    assert complaint in " ".join((done.stdout + done.stderr).split())
+
+
+def test_a_group_without_a_host_is_named(inventory: Path) -> None:
+    hosts = yaml.safe_load((inventory / "hosts.yml").read_text())
+    del hosts["all"]["children"]["monitoring"]
+    (inventory / "hosts.yml").write_text(yaml.safe_dump(hosts))
+    done = guard(inventory)
+    assert done.returncode != 0
+    assert 'no host in the group "monitoring"' in " ".join((done.stdout + done.stderr).split())
+
+
+def test_another_host_listens_and_trusts_where_there_are_two(inventory: Path) -> None:
+    hosts = yaml.safe_load((inventory / "hosts.yml").read_text())
+    hosts["all"]["hosts"]["second"] = {"ansible_host": "192.0.2.11"}
+    hosts["all"]["children"]["api"]["hosts"]["second"] = None
+    (inventory / "hosts.yml").write_text(yaml.safe_dump(hosts))
+    assert "192.0.2.11" in variable(inventory, "iris_api_bind_address")
+    assert "192.0.2.10" in variable(inventory, "base_trusted_networks")

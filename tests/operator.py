@@ -1,0 +1,157 @@
+"""What an operator does: runs the project's playbooks, with models and applications that are broken on purpose too."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from testinfra.host import Host
+
+from tests import ROOT
+
+PLAYBOOK = str(ROOT / ".venv" / "bin" / "ansible-playbook")
+
+# Put in front of the last line of create_app(): after the golden samples were answered, before the first request.
+# (No import of asyncio: it would make the name local to create_app(), which then would not start at all.)
+HANGS = """
+    async def hang(scope, receive, send):
+        await (asyncio.sleep(3600) if scope["type"] == "http" else app(scope, receive, send))
+
+    return hang
+"""
+ANSWERS_500 = """
+    async def fail(scope, receive, send):
+        if scope["type"] == "http":
+            raise RuntimeError("broken on purpose")
+        await app(scope, receive, send)
+
+    return fail
+"""
+DOES_NOT_START = """
+    raise RuntimeError("broken on purpose")
+"""
+SECOND_INSTANCE_DOES_NOT_START = """
+    if settings.instance == 2:
+        raise RuntimeError("broken on purpose")
+"""
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for Ansible: whoever runs the tests (Molecule does) may have set how it talks."""
+    return os.environ | {
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_FORCE_COLOR": "0",
+    }
+
+
+def play(inventory: str, playbook: str, *options: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of the project to its end, with extra variables; stdout has all that it said."""
+    return subprocess.run(
+        [PLAYBOOK, "-i", str(Path(inventory).absolute()), playbook, *options, "--extra-vars", json.dumps(variables)],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def deploy(inventory: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run `make deploy`'s playbook."""
+    return play(inventory, "playbooks/deploy.yml", *options)
+
+
+def deploy_and_lose_the_control_node(host: Host, inventory: str, model: str, *options: str) -> None:
+    """Deploy a model, and kill all of the control node's part in it as soon as the first instance has the model."""
+    command = [PLAYBOOK, "-i", inventory, "playbooks/deploy.yml", "-e", f"fortress_model_name={model}", *options]
+    killed = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        for _ in range(600):
+            if ready(host, 1).get("model") == model:
+                break
+            time.sleep(0.2)
+        assert ready(host, 3)["model"] != model, "it was over before it was cut off"
+    finally:
+        # Ansible's ssh master is in a session of its own and stays; what ran over it is cut off.
+        subprocess.run(["pkill", "--signal", "KILL", "--session", str(killed.pid)], check=False)
+        killed.wait()
+    assert killed.returncode == -signal.SIGKILL
+
+
+def rollback(inventory: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run `make rollback`'s playbook."""
+    return play(inventory, "playbooks/rollback.yml", *options)
+
+
+def broken_app(folder: Path, defect: str) -> list[str]:
+    """Copy the application with a defect in it; return the options that deploy the copy."""
+    for name in ("app", "tools", "requirements"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / ".cache").symlink_to(ROOT / ".cache")
+    main = folder / "app" / "src" / "iris_api" / "main.py"
+    before, last = main.read_text().rsplit("    return app\n", 1)
+    main.write_text(f"{before}{defect}    return app\n{last}")
+    return ["-e", f"iris_api_release_builder={folder / 'tools' / 'build-release'}"]
+
+
+def broken_model(folder: Path, change: Callable[[Path], object]) -> list[str]:
+    """Copy the models with a defect in the default one; return the options that deploy the copy."""
+    models = Path(shutil.copytree(ROOT / "models", folder / "models"))
+    change(models / "iris" / "1.0.0")
+    return ["-e", f"iris_api_models_dir={models}"]
+
+
+def damaged_model(folder: Path) -> list[str]:
+    """Damage the default model on its way: behind the builder's back, which would refuse it."""
+    options = broken_app(folder, "")
+    builder = folder / "tools" / "build-release"
+    whole = "def write_archive(archive: Path, members: dict[str, bytes]) -> None:\n"
+    text = builder.read_text()
+    assert whole in text
+    damage = "    members = {name: content + b'x' * name.startswith('model.') for name, content in members.items()}\n"
+    doc = text.index('"""\n', text.index(whole)) + 4
+    builder.write_text(text[:doc] + damage + text[doc:])
+    # What is in the cache already would not be packed again.
+    return [*options, *broken_model(folder, lambda bundle: (bundle / "MODEL_CARD.md").write_text("damaged"))]
+
+
+def take_more_memory(bundle: Path, times: int = 1) -> None:
+    """Let the manifest say that the model takes 1.3 GB by ONNX Runtime, 454 MB by scikit-learn, or so many times it."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    costs = {
+        engine: {"call_us": 9, "row_us": 1, "memory_mb": size * times}
+        for engine, size in (("onnx", 1300), ("sklearn", 454))
+    }
+    (bundle / "manifest.json").write_text(json.dumps(manifest | {"format": 3, "costs": costs}))
+
+
+def promise_another_answer(bundle: Path) -> None:
+    """Let the golden samples promise what the model does not answer."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["golden_samples"][0]["probabilities"] = [0.2, 0.3, 0.5]
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def ready(host: Host, instance: int) -> dict[str, Any]:
+    """Return what an instance says of itself; nothing where it is not ready."""
+    text = host.run(f"curl --silent --max-time 2 http://127.0.0.1:{8000 + instance}/health/ready").stdout
+    return dict(json.loads(text)) if text.startswith("{") else {}
+
+
+def history(host: Host) -> list[dict[str, Any]]:
+    """Return the host's history, the oldest event first."""
+    return [json.loads(line) for line in host.file("/opt/iris-api/history.jsonl").content_string.splitlines()]
+
+
+def main_pids(host: Host) -> list[str]:
+    """Return the process ids of the three instances."""
+    return [host.run(f"systemctl show iris-api@{n} -p MainPID --value").stdout.strip() for n in (1, 2, 3)]

@@ -1,0 +1,111 @@
+"""config_tree: the whole tree is put in place, validated first, or none of it."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.controller import Run
+
+OWNER = {"owner": pwd.getpwuid(os.getuid()).pw_name, "group": grp.getgrgid(os.getgid()).gr_name}
+
+
+def task(**arguments: Any) -> list[dict[str, object]]:
+    return [{"name": "Write the tree", "config_tree": {**OWNER, **arguments}}]
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A folder on the 'host', and in the role's folders the same path with one template and one verbatim file."""
+    target = tmp_path / "host" / "etc"
+    for folder, name, text in (
+        ("templates", "greeting.conf.j2", "hello {{ name }}\n{% if true %}\nyes\n{% endif %}\n"),
+        ("files", "board.json", '{"legend": "{{ instance }}"}\n'),
+    ):
+        source = tmp_path / "roles" / "demo" / folder / target.relative_to("/") / name
+        source.parent.mkdir(parents=True)
+        source.write_text(text)
+    return target
+
+
+def test_templates_are_rendered_and_files_copied_to_the_path_they_mirror(play: Run, target: Path) -> None:
+    done = play(task(), name="{{ 'wor' ~ 'ld' }}")
+    assert done.returncode == 0, done.stdout
+    assert (target / "greeting.conf").read_text() == "hello world\nyes\n"
+    assert (target / "board.json").read_text() == '{"legend": "{{ instance }}"}\n'
+    assert (target / "board.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_second_run_changes_nothing(play: Run, target: Path) -> None:
+    assert "changed=1" in play(task(), name="a").stdout
+    assert "changed=0" in play(task(), name="a").stdout
+    assert "changed=0" in play(task(), "--check", name="a").stdout
+
+
+def test_check_mode_shows_the_difference_and_writes_nothing(play: Run, target: Path) -> None:
+    done = play(task(), "--check", "--diff", name="world")
+    assert "+hello world" in done.stdout
+    assert "changed=1" in done.stdout
+    assert not target.exists()
+
+
+def test_an_invalid_tree_changes_nothing_and_says_why(play: Run, target: Path) -> None:
+    assert play(task(), name="old").returncode == 0
+    check = f"grep -q new {{staged}}{target}/greeting.conf"
+    done = play(task(validate=["true", check], contents={f"{target}/extra": "x"}), name="broken")
+    assert done.returncode != 0
+    assert "nothing was changed" in done.stdout + done.stderr
+    assert (target / "greeting.conf").read_text() == "hello old\nyes\n"
+    assert not (target / "extra").exists()
+    assert play(task(validate=["true", check]), name="new").returncode == 0
+    assert (target / "greeting.conf").read_text() == "hello new\nyes\n"
+
+
+def test_what_was_replaced_is_put_back_when_writing_fails_half_way(play: Run, target: Path) -> None:
+    assert play(task(), name="old").returncode == 0
+    (target / "z").mkdir()  # a directory stands where a file should go: writing it fails after the others were written
+    (target / "z" / "keep").touch()
+    done = play(task(contents={f"{target}/z": "file\n", f"{target}/new": "x"}, path=["."]), name="new")
+    assert done.returncode != 0
+    assert (target / "greeting.conf").read_text() == "hello old\nyes\n"
+    assert not (target / "new").exists()
+    assert (target / "z" / "keep").exists()
+
+
+def test_mode_and_secrecy_are_set_by_path(play: Run, target: Path) -> None:
+    secret = task(
+        contents={f"{target}/secret": "swordfish\n"},
+        attributes={f"{target}/sec*": {"mode": "0600", "secret": True}},
+    )
+    done = play(secret, "--diff", name="a")
+    assert (target / "secret").stat().st_mode & 0o777 == 0o600
+    assert "swordfish" not in done.stdout
+    (target / "secret").chmod(0o644)
+    assert "changed=1" in play(secret, name="a").stdout
+    assert (target / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_absent_files_are_removed_in_the_same_step(play: Run, target: Path) -> None:
+    target.mkdir(parents=True)
+    (target / "old.conf").touch()
+    assert "changed=1" in play(task(absent=[f"{target}/old.conf"]), name="a").stdout
+    assert not (target / "old.conf").exists()
+    assert "changed=0" in play(task(absent=[f"{target}/old.conf"]), name="a").stdout
+
+
+def test_an_unknown_owner_is_named(play: Run, target: Path) -> None:
+    done = play(task(owner="nobody-here"), name="a")
+    assert done.returncode != 0
+    assert "nobody-here" in done.stdout + done.stderr
+    assert play(task(owner="nobody-here"), "--check", name="a").returncode == 0  # a package may bring the user
+
+
+def test_an_undefined_variable_names_the_template(play: Run, target: Path) -> None:
+    done = play(task())
+    assert done.returncode != 0
+    assert "greeting.conf" in done.stdout + done.stderr

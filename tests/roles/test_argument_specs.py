@@ -1,0 +1,76 @@
+"""Every role: meta/argument_specs.yml is the source of truth, defaults/main.yml agrees with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests import ROOT
+
+ROLES = sorted(path.parent.parent for path in (ROOT / "roles").glob("*/tasks/main.yml"))
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text()) if path.exists() else {}
+
+
+def options(role: Path) -> dict[str, dict[str, Any]]:
+    spec = load(role / "meta" / "argument_specs.yml")["argument_specs"]["main"]
+    assert spec["short_description"]
+    return spec.get("options") or {}
+
+
+def test_there_are_roles() -> None:
+    assert len(ROLES) >= 8
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_defaults_agree_with_the_specs_in_names_and_values(role: Path) -> None:
+    specified = {name: option["default"] for name, option in options(role).items() if "default" in option}
+    assert (load(role / "defaults" / "main.yml") or {}) == specified
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_each_option_is_typed_described_and_carries_the_roles_prefix(role: Path) -> None:
+    for name, option in options(role).items():
+        assert name.startswith(f"{role.name}_"), name
+        assert option.get("type"), name
+        assert option.get("description"), name
+        assert "default" in option or option.get("required"), f"{name}: neither a default nor required"
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_variables_that_are_not_public_begin_with_an_underscore(role: Path) -> None:
+    for name in load(role / "vars" / "main.yml") or {}:
+        assert name.startswith(f"_{role.name}_"), name
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_every_role_has_the_same_anatomy(role: Path) -> None:
+    contents = load(role / "tasks" / "main.yml")
+    phases = [next(iter(task.get("ansible.builtin.import_tasks", "").split(".")), "") for task in contents]
+    known = ["preflight", "install", "configure", "service"]
+    assert [phase for phase in phases if phase in known] == [phase for phase in known if phase in phases]
+    assert phases[0] == "preflight"
+    first = load(role / "tasks" / "preflight.yml")[0]
+    assert "known_variables" in first, "preflight.yml begins with known_variables"
+
+
+def test_the_wiring_names_only_what_roles_know() -> None:
+    wiring = load(ROOT / "group_vars" / "all" / "wiring.yml")
+    known = {name for role in ROLES for name in options(role)}
+    public = {name for name in wiring if not name.startswith("_fortress_")}
+    assert public <= known, public - known
+
+
+def test_no_role_reads_what_is_shared_or_anothers() -> None:
+    for role in ROLES:
+        for path in role.rglob("*"):
+            if path.is_file() and path.parent.name != "dashboards":
+                for number, line in enumerate(path.read_text().splitlines(), 1):
+                    names = set(line.replace("fortress_no_log", "").split("fortress_")[1:])
+                    jinja = "{{" in line or "{%" in line
+                    assert not (names and jinja), f"{path.relative_to(ROOT)}:{number}: {line.strip()}"

@@ -1,0 +1,672 @@
+"""What the gateway's role writes, rendered by Ansible's own engine without a host and read as nginx reads it."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import crossplane
+import pytest
+from ansible.errors import AnsibleError
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import action_loader, filter_loader
+from ansible.template import Templar, trust_as_template
+from gixy.core.config import Config
+from gixy.core.manager import Manager
+
+from tests import ROOT
+
+ROLE = ROOT / "roles" / "nginx"
+NGINX = "etc/nginx/nginx.conf"
+RELEASES = ["12", "13"]
+NEEDED: dict[str, Any] = {
+    "nginx_basic_auth_users": [{"name": "iris", "password": "kT9xWq2LmZ7vRb4NsY8cDp"}],
+    "nginx_basic_auth_salt": "a-secret-of-this-site",
+}
+# Another value for every public variable.
+CHANGED: dict[str, Any] = {
+    "nginx_server_name": "api.example.com",
+    "nginx_server_addresses": ["192.0.2.7", "2001:db8::7"],
+    "nginx_listen_addresses": ["192.0.2.7", "[2001:db8::7]"],
+    "nginx_trusted_networks": ["10.20.0.0/16", "2001:db8::/32"],
+    "nginx_certificate_file": "/etc/ssl/other.pem",
+    "nginx_private_key_file": "/etc/ssl/other.key",
+    "nginx_upstreams": ["10.20.0.5:9001", "10.20.0.6:9001"],
+    "nginx_upstream_timeout": "7s",
+    "nginx_grafana_upstream": "10.20.0.9:3001",
+    "nginx_basic_auth_users": [{"name": "rosa", "password": "Plenty-of-9-Zebras"}],
+    "nginx_basic_auth_salt": "the-secret-of-another-site",
+    "nginx_basic_auth_scheme": "sha512_crypt",
+    "nginx_basic_auth_allow_weak_passwords": True,
+    "nginx_rate_limit_enabled": False,
+    "nginx_rate_limit": "30r/m",
+    "nginx_rate_limit_burst": 9,
+    "nginx_rate_limit_status": 429,
+    "nginx_client_max_body_size": "1m",
+    "nginx_client_timeout": "33s",
+    "nginx_keepalive_timeout": "44s",
+    "nginx_hsts_max_age": 300,
+    "nginx_log_file_size_mb": 10,
+    "nginx_log_files": 3,
+    "nginx_extra_config": "location = /robots.txt {\n    return 204;\n}",
+}
+
+Directive = dict[str, Any]
+Render = Callable[..., Path]
+
+
+def variables(release: str, settings: dict[str, Any]) -> dict[str, Any]:
+    loader = DataLoader()
+    known: dict[str, Any] = {"ansible_facts": {"distribution": "Debian", "distribution_major_version": release}}
+    for part in ("defaults", "vars"):
+        known |= loader.load_from_file(str(ROLE / part / "main.yml"), trusted_as_template=True)
+    return known | settings
+
+
+def evaluate(expression: str, release: str = "13", **settings: Any) -> Any:
+    filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
+    return Templar(DataLoader(), variables(release, settings)).template(trust_as_template(f"{{{{ {expression} }}}}"))
+
+
+@pytest.fixture
+def render(tmp_path: Path) -> Render:
+    """Write the role's whole tree below a folder, exactly as config_tree renders it."""
+
+    def render(release: str = "13", **settings: Any) -> Path:
+        action_loader.add_directory(str(ROOT / "plugins" / "action"))
+        config_tree = action_loader.get("config_tree", class_only=True)
+        known = variables(release, settings)
+        templar = Templar(DataLoader(), known)
+        task = SimpleNamespace(async_val=0, args={})
+        action = config_tree(task, None, None, templar._loader, templar, None)
+        for path, text in action._collect(ROLE, ["."], [], known).items():
+            target = tmp_path / path.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+        return tmp_path
+
+    return render
+
+
+def parse(tree: Path) -> list[Directive]:
+    """Read nginx.conf with everything it includes."""
+    payload = crossplane.parse(str(tree / NGINX), combine=True)
+    assert payload["status"] == "ok", payload["errors"]
+    return list(payload["config"][0]["parsed"])
+
+
+def walk(block: list[Directive]) -> Iterator[Directive]:
+    for directive in block:
+        yield directive
+        yield from walk(directive.get("block", []))
+
+
+def find(block: list[Directive], name: str) -> list[list[str]]:
+    """Return the arguments of every directive of a name, however deep."""
+    return [directive["args"] for directive in walk(block) if directive["directive"] == name]
+
+
+def own(block: list[Directive], name: str) -> list[list[str]]:
+    """Return the arguments of the directives of a name that stand in this very block."""
+    return [directive["args"] for directive in block if directive["directive"] == name]
+
+
+def blocks(parsed: list[Directive], name: str) -> list[Directive]:
+    return [directive for directive in walk(parsed) if directive["directive"] == name]
+
+
+def server(parsed: list[Directive], listens: str) -> list[Directive]:
+    """Return the block of our server on a port: the one that answers when no name is given."""
+    found = [
+        block["block"]
+        for block in blocks(parsed, "server")
+        if "block" in block
+        and any(args[0].endswith(listens) and "default_server" in args for args in own(block["block"], "listen"))
+    ]
+    assert len(found) == 1
+    return list(found[0])
+
+
+def strangers(parsed: list[Directive]) -> list[Directive]:
+    """Return the block of the server that every foreign name lands on."""
+    [found] = [
+        block["block"] for block in blocks(parsed, "server") if own(block.get("block", []), "ssl_reject_handshake")
+    ]
+    return list(found)
+
+
+def locations(parsed: list[Directive]) -> dict[str, list[Directive]]:
+    """Return the locations of the https server by what they match."""
+    return {" ".join(block["args"]): block["block"] for block in blocks(server(parsed, ":443"), "location")}
+
+
+def maps(parsed: list[Directive], target: str) -> dict[str, str]:
+    [found] = [block for block in blocks(parsed, "map") if block["args"][1] == target]
+    return {entry["directive"]: entry["args"][0] for entry in found["block"] if entry["args"]}
+
+
+def test_every_public_variable_is_changed_in_these_tests() -> None:
+    specified = DataLoader().load_from_file(str(ROLE / "meta" / "argument_specs.yml"))
+    assert set(CHANGED) == set(specified["argument_specs"]["main"]["options"])
+
+
+@pytest.mark.parametrize("name", [name for name in CHANGED if "basic_auth" not in name])
+def test_a_changed_variable_changes_the_configuration(render: Render, name: str) -> None:
+    def text() -> str:
+        return "\n".join(path.read_text() for path in sorted(tree.rglob("*")) if path.is_file())
+
+    tree = render()
+    before = text()
+    render(**{name: CHANGED[name]})
+    assert text() != before
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("settings", [{}, CHANGED], ids=["defaults", "all-changed"])
+def test_gixy_finds_nothing(render: Render, release: str, settings: dict[str, Any]) -> None:
+    tree = render(release, **settings)
+    with Manager(config=Config(severity="LOW", allow_includes=True)) as manager, (tree / NGINX).open("rb") as stream:
+        manager.audit(str(tree / NGINX), stream, is_stdin=False)
+        issues = [(type(plugin).__name__, plugin.issues) for plugin in manager.results if plugin.issues]
+    assert issues == []
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_tree_needs_nothing_but_itself_the_certificate_and_debians_folders(render: Render, release: str) -> None:
+    """Relative includes are what makes it possible to check the whole tree before it goes live."""
+    tree = render(release)
+    for args in find(parse(tree), "include"):
+        assert not args[0].startswith("/")
+    assert "include" not in {name for path in tree.rglob("mime.types") for name in path.read_text().split()}
+    assert [path.name for path in tree.rglob("sites-*")] == []
+
+
+def test_http2_is_switched_on_in_each_releases_words_and_for_tls_alone(render: Render) -> None:
+    old = parse(render("12"))
+    assert {args[0]: "http2" in args for args in find(old, "listen")} == {"0.0.0.0:80": False, "0.0.0.0:443": True}
+    assert find(old, "http2") == []
+    new = parse(render("13"))
+    assert not any("http2" in args for args in find(new, "listen"))
+    for block in (server(new, ":443"), strangers(new)):
+        assert own(block, "http2") == [["on"]]
+    assert own(server(new, ":80"), "http2") == []
+
+
+def test_tls_is_mozillas_intermediate_as_far_as_openssl_goes(render: Render) -> None:
+    for release, curves in (
+        ("12", "X25519:prime256v1:secp384r1"),
+        ("13", "?X25519MLKEM768:X25519:prime256v1:secp384r1"),
+    ):
+        parsed = parse(render(release))
+        assert find(parsed, "ssl_protocols") == [["TLSv1.2", "TLSv1.3"]]
+        assert find(parsed, "ssl_ecdh_curve") == [[curves]]
+        [[ciphers]] = find(parsed, "ssl_ciphers")
+        assert all(
+            re.fullmatch(r"ECDHE-(ECDSA|RSA)-(AES(128|256)-GCM-SHA\d+|CHACHA20-POLY1305)", c)
+            for c in ciphers.split(":")
+        )
+        assert len(ciphers.split(":")) == 6
+
+
+def test_predict_is_matched_exactly_and_nothing_else_reaches_the_api(render: Render) -> None:
+    found = locations(parse(render()))
+    assert set(found) == {
+        "@again",
+        "@bad_gateway",
+        "@gateway_timeout",
+        "@error",
+        "@refused",
+        "@previous_password",
+        "= /_error",
+        "= /predict",
+        "= /health",
+        "~ ^/v2/health/(live|ready)$",
+        "~ ^/v2(/.*)?$",
+        r"~ ^/(docs(/.*)?|openapi\.json)$",
+        "^~ /grafana/",
+        "/",
+    }
+    proxied = {name: own(block, "proxy_pass") for name, block in found.items() if own(block, "proxy_pass")}
+    assert proxied.pop("^~ /grafana/") == [["http://grafana"]]
+    assert all(target == [["http://iris_api"]] for target in proxied.values())
+    assert len(proxied) == 7
+
+
+def test_a_password_is_asked_for_wherever_the_api_does_work(render: Render) -> None:
+    found = locations(parse(render()))
+    asking = {name for name, block in found.items() if own(block, "auth_basic")}
+    again = "@previous_password"
+    assert asking == {"= /predict", "~ ^/v2(/.*)?$", r"~ ^/(docs(/.*)?|openapi\.json)$", again}
+    for name in asking:
+        assert own(found[name], "auth_basic_user_file") == [
+            ["fortress-previous.htpasswd" if name == again else "fortress.htpasswd"]
+        ]
+
+
+def test_who_fails_at_the_current_password_is_asked_for_the_previous_one_and_for_nothing_else(render: Render) -> None:
+    parsed = parse(render())
+    found = locations(parsed)
+    [http] = blocks(parsed, "http")
+    for name, block in found.items():
+        if own(block, "auth_basic_user_file") == [["fortress.htpasswd"]]:
+            pages = own(block, "error_page")
+            assert pages[0] == ["401", "=", "@refused"], name
+            assert ["502", "504", "=", "$fortress_no_answer"] in pages, name
+            for page in own(http["block"], "error_page"):
+                assert page in [*pages, ["502", "504", "@error"]], f"{name} has lost some"
+    assert {"return", "proxy_pass"}.isdisjoint(directive["directive"] for directive in found["@refused"])
+    assert own(found["@refused"], "root") == [["/dev/null"]]
+    assert own(found["@refused"], "try_files")[0][-1] == "@previous_password"
+    assert not {"satisfy", "allow"} & {entry["directive"] for entry in found["@previous_password"]}
+    assert "@refused" not in [page[-1] for page in own(found["@previous_password"], "error_page")]
+
+
+@pytest.mark.parametrize("settings", [{}, CHANGED], ids=["defaults", "all-changed"])
+def test_nothing_that_is_protected_answers_by_return(render: Render, settings: dict[str, Any]) -> None:
+    """A location answered by return runs neither the limit nor the password nor allow and deny."""
+    guards = {"limit_req", "auth_basic", "allow", "deny"}
+    for block in blocks(parse(render(**settings)), "location"):
+        names = {directive["directive"] for directive in block["block"]}
+        assert not (guards & names and {"return", "rewrite"} & names), block["args"]
+
+
+@pytest.mark.parametrize("settings", [{}, CHANGED], ids=["defaults", "all-changed"])
+def test_headers_are_added_in_one_place_so_that_none_is_lost(render: Render, settings: dict[str, Any]) -> None:
+    parsed = parse(render(**settings))
+    [http] = blocks(parsed, "http")
+    assert len(own(http["block"], "add_header")) == len(find(parsed, "add_header")) == 8
+    assert all(args[-1] == "always" for args in find(parsed, "add_header"))
+
+
+def test_the_limit_is_10_a_second_and_a_burst_of_5_for_each_address(render: Render) -> None:
+    parsed = parse(render())
+    assert ["$fortress_client", "zone=predict:10m", "rate=10r/s"] in find(parsed, "limit_req_zone")
+    assert find(parsed, "limit_req_status") == [["503"]]
+    found = locations(parsed)
+    for name in ("= /predict", "~ ^/v2(/.*)?$"):
+        assert own(found[name], "limit_req") == [["zone=predict", "burst=5", "nodelay"]]
+    for name, block in found.items():
+        # Whoever nginx sends to these was counted where the request came in.
+        if own(block, "proxy_pass") == [["http://iris_api"]] and name not in ("@previous_password", "@again"):
+            assert own(block, "limit_req"), f"{name} reaches the API without a limit"
+
+
+def test_no_request_is_answered_without_being_counted(render: Render) -> None:
+    """Whatever a client can ask for by itself passes a limit, and so nothing of it is answered by return."""
+    parsed = parse(render())
+    for block in blocks(parsed, "server"):
+        if "block" not in block:
+            continue
+        assert own(block["block"], "return") == []
+        for location in blocks(block["block"], "location"):
+            name, names = " ".join(location["args"]), {directive["directive"] for directive in location["block"]}
+            if name.startswith("@") or "internal" in names:
+                continue
+            assert "limit_req" in names, name
+            assert "return" not in names, name
+
+
+def test_a_client_by_ipv6_is_a_network_of_64_bits(render: Render) -> None:
+    parsed = parse(render())
+    assert {args[0] for args in find(parsed, "limit_req_zone")} == {"$fortress_client", "$fortress_untrusted_client"}
+    [block] = [block for block in blocks(parsed, "map") if block["args"][1] == "$fortress_client"]
+    assert block["args"][0] == "$binary_remote_addr"
+    rules = maps(parsed, "$fortress_client")
+    assert rules.pop("default") == "$binary_remote_addr"
+    [(pattern, network)] = rules.items()
+    match = re.search(pattern[1:].replace("?<", "?P<").encode(), ipaddress.ip_address("2001:db8:a:b:1:2:3:4").packed)
+    assert match and match[network[1:]] == ipaddress.ip_address("2001:db8:a:b::").packed[:8]
+    assert not re.search(pattern[1:].replace("?<", "?P<").encode(), ipaddress.ip_address("192.0.2.10").packed)
+
+
+@pytest.mark.parametrize(
+    ("limit", "fits", "too_large"),
+    [
+        ("60k", [0, 9, 60000, 61440, "0061440"], [61441, 61450, 61500, 62000, 70000, 100000, 99999999999, "0061441"]),
+        ("999", [999, 99], [1000, 10000]),
+        ("1m", [1048576, 1000000, 999999], [1048577, 1048580, 1048600, 1049000, 1050000, 1100000, 2000000, 10485760]),
+        (61440, [61440], [61441]),
+    ],
+)
+def test_a_body_that_announces_itself_as_too_large_is_refused_before_nginx_logs_it(
+    render: Render, limit: object, fits: list[object], too_large: list[object]
+) -> None:
+    parsed = parse(render(nginx_client_max_body_size=limit))
+    [pattern] = [rule[1:] for rule, result in maps(parsed, "$fortress_too_large").items() if result == "1"]
+    assert not [length for length in ["", *fits] if re.search(pattern, f"/predict:{length}")]
+    assert [length for length in too_large if re.search(pattern, f"/predict:{length}")] == too_large
+    [condition] = [block for block in server(parsed, ":443") if block["directive"] == "if"]
+    assert (condition["args"], own(condition["block"], "return")) == (["$fortress_too_large"], [["413"]])
+
+
+@pytest.mark.parametrize("off", [False, "false", "no"])
+def test_one_variable_switches_the_limit_off(render: Render, off: object) -> None:
+    """What is no way to an instance stays limited: no load test needs it, and each request is a line in the log."""
+    limits = find(parse(render(nginx_rate_limit_enabled=off)), "limit_req")
+    assert {args[0] for args in limits} == {"zone=elsewhere", "zone=untrusted"}
+
+
+@pytest.mark.parametrize(
+    ("rate", "seconds"), [("10r/s", 1), ("1r/s", 1), ("60r/m", 1), ("30r/m", 2), ("7r/m", 9), ("1r/m", 60)]
+)
+def test_retry_after_names_the_seconds_until_the_next_request_may_pass(rate: str, seconds: int) -> None:
+    assert evaluate("_nginx_retry_after", nginx_rate_limit=rate) == seconds
+
+
+def test_nothing_that_an_instance_answers_is_asked_again_or_counted_against_it(render: Render) -> None:
+    parsed = parse(render())
+    [http] = blocks(parsed, "http")
+    assert own(http["block"], "proxy_next_upstream_tries") == [["2"]]
+    assert find(parsed, "proxy_intercept_errors") == []
+    for name, block in locations(parsed).items():
+        if own(block, "proxy_pass") == [["http://iris_api"]]:
+            assert own(block, "proxy_next_upstream") == [["timeout", "non_idempotent"]]
+            assert own(block, "proxy_next_upstream_tries") == ([["1"]] if name == "@again" else [])
+            assert own(block, "proxy_http_version") == [["1.1"]]
+            assert ["Connection", ""] in own(block, "proxy_set_header")
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent", "status", "decision"),
+    [
+        # Nobody has seen the request, or one instance has.
+        ("127.0.0.1:8001", "0", "502", "@again"),
+        ("127.0.0.1:8001", "412", "502", "@again"),
+        ("127.0.0.1:8001, 127.0.0.1:8002", "0, 0", "504, 504", "@again"),
+        ("127.0.0.1:8001, 127.0.0.1:8002", "412, 0", "504, 502", "@again"),
+        ("127.0.0.1:8001 : 127.0.0.1:8002 : 127.0.0.1:8001", "0 : 0 : 412", "502 : 502 : 502", "@again"),
+        ("[::1]:8001, [::1]:8002", "0, 0", "504, 504", "@again"),
+        ("127.0.0.1:8001 : 127.0.0.1:8001", "412 : 412", "502 : 502", "@again"),
+        ("[::1]:8001 : [::1]:8001", "412 : 412", "502 : 502", "@again"),
+        ("127.0.0.1:8001 : 127.0.0.1:8001 : 127.0.0.1:8001", "412 : 0 : 412", "502 : 502 : 502", "@again"),
+        # Two have: a third one would be at risk.
+        ("127.0.0.1:8001, 127.0.0.1:8002", "412, 412", "504, 502", "@bad_gateway"),
+        ("127.0.0.1:8001, 127.0.0.1:8002", "412, 412", "504, 504", "@gateway_timeout"),
+        ("127.0.0.1:8001, 127.0.0.1:8002 : 127.0.0.1:8003", "0, 412 : 412", "504, 502 : 502", "@bad_gateway"),
+        ("127.0.0.1:8001 : 127.0.0.1:8001 : 127.0.0.1:8002", "12 : 12 : 12", "502 : 502 : 502", "@bad_gateway"),
+        # One has, again and again: it may have been killed by it each time, or be frozen.
+        ("127.0.0.1:8001 : 127.0.0.1:8001 : 127.0.0.1:8001", "12 : 12 : 12", "502 : 502 : 502", "@bad_gateway"),
+        ("127.0.0.1:8001 : 127.0.0.1:8001", "412 : 412", "504 : 504", "@gateway_timeout"),
+        # Nobody is left.
+        ("iris_api", "0", "502", "@bad_gateway"),
+        ("127.0.0.1:8001, 127.0.0.1:8002 : iris_api", "0, 0 : 0", "504, 504 : 502", "@bad_gateway"),
+        # There is an end to it.
+        (" : ".join(["127.0.0.1:8001"] * 6), " : ".join("0" * 6), " : ".join(["502"] * 6), "@again"),
+        (" : ".join(["127.0.0.1:8001"] * 7), " : ".join("0" * 7), " : ".join(["502"] * 7), "@bad_gateway"),
+    ],
+)
+def test_a_request_goes_on_until_two_instances_have_seen_it(
+    render: Render, asked: str, sent: str, status: str, decision: str
+) -> None:
+    parsed = parse(render())
+    known = {"$upstream_addr": asked, "$upstream_bytes_sent": sent, "$upstream_status": status}
+
+    def decide(variable: str) -> str:
+        rules = maps(parsed, variable)
+        [block] = [block for block in blocks(parsed, "map") if block["args"][1] == variable]
+        # Otherwise the first decision would be kept for the whole request.
+        assert "volatile" in {directive["directive"] for directive in block["block"]}
+        key = re.sub(r"\$\w+", lambda name: known[name[0]], block["args"][0])
+        hits = [result for rule, result in rules.items() if rule[0] == "~" and re.search(rule[1:], key)]
+        result = (hits or [rules["default"]])[0]
+        return decide(result) if result.startswith("$") else result
+
+    assert decide("$fortress_no_answer") == decision
+
+
+def test_the_truth_table_of_the_documentation_is_the_one_of_the_configuration() -> None:
+    def table(file: Path) -> list[list[str]]:
+        lines = [line.lstrip("# ") for line in file.read_text().splitlines()]
+        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+        start = next(index for index, row in enumerate(rows) if row[:2] == ["Cause", "Who answers"])
+        return [row for row in rows[start:] if len(row) == len(rows[start]) and set(row[0]) != {"-"}]
+
+    decided = table(ROLE / "templates/etc/nginx/fortress.d/upstreams.conf")
+    assert len(decided) > 20
+    assert table(ROOT / "docs" / "faults.md") == decided
+
+
+def test_instances_take_turns_over_connections_that_stay_open(render: Render) -> None:
+    [upstream] = [block["block"] for block in blocks(parse(render()), "upstream") if block["args"] == ["iris_api"]]
+    assert [args[0] for args in own(upstream, "server")] == ["127.0.0.1:8001", "127.0.0.1:8002", "127.0.0.1:8003"]
+    assert all(args[1:] == ["max_fails=3", "fail_timeout=2s"] for args in own(upstream, "server"))
+    assert own(upstream, "zone")  # one round robin for all workers
+    assert own(upstream, "keepalive") == [["32"]]
+    [[timeout]] = own(upstream, "keepalive_timeout")
+    assert int(timeout.removesuffix("s")) < 75  # an instance hangs up after 75 s, nginx must before
+    assert {directive["directive"] for directive in upstream} & {"ip_hash", "least_conn", "hash", "random"} == set()
+
+
+def test_the_password_ends_at_the_gateway(render: Render) -> None:
+    """Grafana would take it for a login of its own; the API has no use for it."""
+    for name, block in locations(parse(render())).items():
+        if own(block, "proxy_pass"):
+            assert ["Authorization", ""] in own(block, "proxy_set_header"), name
+
+
+def test_no_header_of_the_client_is_believed(render: Render) -> None:
+    for name, block in locations(parse(render())).items():
+        if own(block, "proxy_pass"):
+            headers = dict(own(block, "proxy_set_header"))
+            assert headers["Host"] == headers["X-Forwarded-Host"] == "$host", name
+            assert headers["X-Forwarded-For"] == "$remote_addr", name
+            assert headers["X-Forwarded-Proto"] == "$scheme", name
+
+
+def test_a_request_id_is_the_clients_only_if_it_is_harmless(render: Render) -> None:
+    choice = maps(parse(render()), "$fortress_request_id")
+    pattern = choice["default"] == "$request_id" and next(key for key in choice if key.startswith("~"))
+    assert pattern and re.fullmatch(pattern[1:].strip("^$"), "order-17.b_A")
+    for bad in ("", "a b", 'a"b', "a\nb", "x" * 129, "<script>"):
+        assert not re.fullmatch(pattern[1:].strip("^$"), bad)
+
+
+def test_strangers_names_get_no_certificate_and_no_answer(render: Render) -> None:
+    stranger = strangers(parse(render()))
+    assert own(stranger, "server_name") == [["~."]]
+    found = {" ".join(block["args"]): block["block"] for block in blocks(stranger, "location")}
+    assert own(found["/"], "try_files") == [["/none", "@error"]]
+    # Not even an error is told to them.
+    assert [own(found[name], "return") for name in ("@error", "= /_error")] == [[["444"]]] * 2
+    assert own(stranger, "ssl_reject_handshake") == [["on"]]
+    assert not any("default_server" in args for args in own(stranger, "listen"))
+    assert own(stranger, "ssl_certificate") == []
+
+
+def test_plain_http_is_sent_to_a_name_of_ours_and_keeps_its_method(render: Render) -> None:
+    parsed = parse(render(nginx_server_addresses=["192.0.2.7", "2001:db8::7"]))
+    plain = {" ".join(block["args"]): block["block"] for block in blocks(server(parsed, ":80"), "location")}
+    assert own(plain["/"], "try_files") == [["/none", "@https"]]
+    assert own(plain["@https"], "return") == [["308", "https://$fortress_https_host$request_uri"]]
+    assert maps(parsed, "$fortress_https_host") == {
+        "default": "iris.fortress.test",
+        "192.0.2.7": "192.0.2.7",
+        "[2001:db8::7]": "[2001:db8::7]",
+    }
+    [names] = own(server(parsed, ":443"), "server_name")
+    assert names == ["iris.fortress.test", "192.0.2.7", "[2001:db8::7]"]
+
+
+def test_only_trusted_networks_see_the_status_page_and_grafana(render: Render) -> None:
+    parsed = parse(render(nginx_trusted_networks=["10.20.0.0/16"]))
+    status = next(
+        block["block"] for block in blocks(server(parsed, ":80"), "location") if block["args"] == ["=", "/nginx_status"]
+    )
+    for block in (status, locations(parsed)["^~ /grafana/"]):
+        rules = [(d["directive"], d["args"][0]) for d in block if d["directive"] in ("allow", "deny")]
+        assert rules == [("allow", "127.0.0.0/8"), ("allow", "::1"), ("allow", "10.20.0.0/16"), ("deny", "all")]
+
+
+def test_without_grafana_there_is_no_way_to_it(render: Render) -> None:
+    parsed = parse(render(nginx_grafana_upstream=""))
+    assert "^~ /grafana/" not in locations(parsed)
+    assert [block["args"] for block in blocks(parsed, "upstream")] == [["iris_api"]]
+
+
+def test_every_error_of_nginx_is_json_in_one_shape(render: Render) -> None:
+    parsed = parse(render())
+    answered = {int(code) for args in find(parsed, "error_page") for code in args if code.isdigit()}
+    assert answered >= {400, 401, 403, 404, 405, 408, 413, 414, 429, 494, 497, 500, 502, 503, 504}
+    codes = maps(parsed, "$fortress_error_code")
+    sentences = maps(parsed, "$fortress_error")
+    assert set(codes.values()) - {"error"} == set(sentences) - {"default"}
+    [body] = maps(parsed, "$fortress_error_body").values()
+    for code, sentence in sentences.items():
+        filled = (
+            body.replace("$fortress_error_code", code)
+            .replace("$fortress_request_id", "r1")
+            .replace("$fortress_error", sentence)
+        )
+        assert set(json.loads(filled)) == {"error", "code", "request_id"}
+    for block in (server(parsed, ":80"), server(parsed, ":443")):
+        assert {"@error", "= /_error"} <= {" ".join(location["args"]) for location in blocks(block, "location")}
+
+
+def test_errors_that_may_come_before_the_path_go_to_a_path(render: Render) -> None:
+    """A named location can't take a request whose path is not known yet: nginx would answer 500."""
+    target = {code: args[-1] for args in find(parse(render()), "error_page") for code in args if code.isdigit()}
+    assert {target[code] for code in ("400", "414", "494", "497", "501", "505")} == {"/_error"}
+
+
+def test_each_line_of_the_access_log_is_json(render: Render) -> None:
+    [[name, escape, *parts]] = find(parse(render()), "log_format")
+    assert (name, escape) == ("fortress", "escape=json")
+    entry = json.loads(re.sub(r"\$\w+", "1", "".join(parts)))
+    assert set(entry) >= {
+        "time", "msec", "remote_addr", "user", "method", "path", "status", "bytes", "request_time", "request_id",
+        "upstream_addr", "upstream_status", "upstream_response_time", "http_version", "ssl_protocol",
+    }  # fmt: skip
+    assert all(isinstance(entry[number], int) for number in ("msec", "status", "bytes", "request_time"))
+
+
+def test_no_text_of_a_client_is_longer_in_the_log_than_its_bound(render: Render) -> None:
+    """With every byte written as six, and upstream fields of ten attempts, a line stays below 4096 bytes."""
+    parsed = parse(render())
+    [[_, _, *parts]] = find(parsed, "log_format")
+    length = 0
+    for part in re.split(r"(\$\w+)", "".join(parts)):
+        if not part.startswith("$logged_"):
+            assert part not in {"$remote_user", "$request_uri", "$host", "$http_user_agent", "$request_method"}, part
+            length += len(part)
+            continue
+        rules = maps(parsed, part)
+        [source] = [block["args"][0] for block in blocks(parsed, "map") if block["args"][1] == part]
+        assert rules.pop("default") == source
+        [(pattern, shortened)] = rules.items()
+        [bound] = map(int, re.findall(r"[{]0,(\d+)[}]", pattern))
+        assert shortened == "$1..."
+        cut = re.compile(pattern[1:].encode())  # over bytes, as nginx does it
+        assert not cut.search(b"x" * bound)
+        for text, kept in (
+            (b"x\n" * bound, (b"x\n" * bound)[:bound]),
+            (b"x" * (bound - 1) + "é".encode(), b"x" * (bound - 1)),
+            (b"x" * (bound - 3) + "😀!".encode(), b"x" * (bound - 3)),
+            (b"x" * (bound - 2) + "é!".encode(), b"x" * (bound - 2) + "é".encode()),
+        ):
+            match = cut.search(text)
+            assert match and match[1] == kept, (part, text)
+        length += 6 * bound if part in ("$logged_user", "$logged_agent") else 2 * bound
+    # The rest: a request id of the client, numbers, and what nginx says about the instances it asked.
+    assert length + 128 + 200 + 10 * 4 * 25 < 4096
+
+
+@pytest.mark.parametrize(
+    ("limit", "upstream", "number", "logged"),
+    [
+        ("PASSED", "", 17, True),
+        ("DELAYED", "", 17, True),
+        # Without a limit, where a load is measured.
+        ("", "127.0.0.1:8001", 17, True),
+        ("REJECTED", "", 1, True),
+        ("REJECTED", "", 5, True),
+        ("REJECTED", "", 6, False),
+        ("", "", 17, False),
+        ("", "", 99, False),
+        ("REJECTED", "", 700, True),
+        ("REJECTED", "", 1000, True),
+    ],
+)
+def test_of_what_was_refused_uncounted_some_is_logged(
+    render: Render, limit: str, upstream: str, number: int, logged: bool
+) -> None:
+    parsed = parse(render())
+
+    def decide(variable: str, value: str) -> str:
+        rules = maps(parsed, variable)
+        hits = [result for rule, result in rules.items() if rule[0] == "~" and re.search(rule[1:], value)]
+        return str((hits or [rules["default"]])[0])
+
+    counted = decide("$fortress_counted", f"{limit}:{upstream}")
+    assert decide("$fortress_log_it", f"{counted}:{number}") == str(int(logged))
+    assert find(parsed, "access_log")[0] == ["/var/log/nginx/access.log", "fortress", "if=$fortress_log_it"]
+
+
+def test_the_kernel_bounds_a_log_and_a_timer_puts_it_aside_at_half_of_that(render: Render) -> None:
+    tree = render(nginx_log_file_size_mb=10, nginx_log_files=3)
+    unit = (tree / "etc/systemd/system/nginx.service.d/fortress.conf").read_text().splitlines()
+    assert {"LimitFSIZE=10M", "Wants=nginx-logrotate.timer"} <= set(unit)
+    # The error log is in the journal, from which it must not push out what others have written.
+    assert {"LogRateLimitIntervalSec=30s", "LogRateLimitBurst=300"} <= set(unit)
+    # Otherwise the kernel would end who reaches it.
+    assert [line for line in unit if line.startswith("ExecStart=")] == [
+        "ExecStart=",
+        "ExecStart=/usr/bin/env --ignore-signal=XFSZ /usr/sbin/nginx -g 'daemon on; master_process on;'",
+    ]
+    rotation = (tree / "etc/logrotate.d/nginx").read_text().split("\n")
+    assert {"    size 5120k", "    rotate 2"} <= set(rotation)
+
+
+def test_nginx_has_connections_for_many_addresses_that_have_all_they_may(render: Render) -> None:
+    parsed = parse(render())
+    [[connections]], [[files]] = find(parsed, "worker_connections"), find(parsed, "worker_rlimit_nofile")
+    base = DataLoader().load_from_file(str(ROOT / "roles" / "base" / "defaults" / "main.yml"))
+    assert int(connections) >= 19 * base["base_connections_per_address"]
+    assert int(files) >= 2 * int(connections)
+
+
+def test_what_a_client_chooses_is_logged_as_far_as_it_is_utf_8(render: Render) -> None:
+    parsed = parse(render())
+    [[_, _, *parts]] = find(parsed, "log_format")
+    patterns = set()
+    for name, variable, _ in evaluate("_nginx_log_texts"):
+        assert f"$logged_{name}" in "".join(parts)
+        assert f"${variable}" not in "".join(parts)
+        _, whole, beginning = maps(parsed, f"$utf8_{name}").items()
+        assert (whole[1], beginning[1]) == (f"${variable}", "$1...")
+        patterns.add((whole[0][1:], beginning[0][1:]))
+    [(whole, beginning)] = patterns
+    # nginx matches bytes, and writes the end of the text as \z.
+    valid, prefix = re.compile(whole.replace(r"\z", r"\Z").encode()), re.compile(beginning.encode())
+    edges = bytes.fromhex("00 7f 80 8f 90 9f a0 bf c0 c1 c2 df e0 e1 ec ed ee ef f0 f1 f3 f4 f5 ff")
+    for length in range(4):
+        for start in map(bytes, itertools.product(edges, repeat=length)):
+            for text in (start, start + b"\x80", start + b"\xbf"):
+                try:
+                    text.decode()
+                    assert valid.search(text), text
+                except UnicodeDecodeError as error:
+                    assert not valid.search(text), text
+                    found = prefix.match(text)
+                    assert found, text
+                    assert found[1] == text[: error.start]
+
+
+def test_a_users_own_directives_stand_in_the_https_server(render: Render) -> None:
+    found = locations(parse(render(nginx_extra_config=CHANGED["nginx_extra_config"])))
+    assert own(found["= /robots.txt"], "return") == [["204"]]
+
+
+def test_weak_passwords_stop_the_run_before_anything_is_written() -> None:
+    with pytest.raises(AnsibleError, match="nginx_basic_auth_allow_weak_passwords"):
+        evaluate("_nginx_htpasswd", **NEEDED | {"nginx_basic_auth_users": [{"name": "admin", "password": "admin"}]})
+    assert evaluate("_nginx_htpasswd", **NEEDED).startswith("iris:{SSHA}")
+    assert evaluate("_nginx_htpasswd", **CHANGED).startswith("rosa:$6$")
+    weak = [{"name": "iris", "password": "kT9xWq2LmZ7vRb4NsY8cDp", "previous_password": "iris"}]
+    with pytest.raises(AnsibleError, match="nginx_basic_auth_allow_weak_passwords"):
+        evaluate("_nginx_previous_htpasswd", **NEEDED | {"nginx_basic_auth_users": weak})

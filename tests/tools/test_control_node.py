@@ -1,0 +1,92 @@
+"""tools/control-node: a changed lock is installed, and iris-model is a command afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+
+
+def wheel(folder: Path, version: str) -> str:
+    """Write a package that holds nothing but its version; return its line of a lock."""
+    path = folder / f"tiny-{version}-py3-none-any.whl"
+    about = f"tiny-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("tiny.py", f"VERSION = {version!r}\n")
+        file.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n")
+        file.writestr(
+            f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        file.writestr(f"{about}/RECORD", "")
+    return f"{path} --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with the program, a lock and an application whose command tells what it sees."""
+    folder = tmp_path / "a checkout"
+    for name in ("tools", "requirements", "app/src/iris_api"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(ROOT / "tools" / "control-node", folder / "tools")
+    (folder / "app/src/iris_api/__init__.py").touch()
+    (folder / "app/src/iris_api/cli.py").write_text(
+        "import sys, tiny\nprint(tiny.VERSION, *sys.argv[1:])\nsys.exit(3)\n"
+    )
+    return folder
+
+
+def set_up(checkout: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, str(checkout / "tools" / "control-node"), "control"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_changed_lock_is_installed_and_the_command_runs_by_it(checkout: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text("VERSION = 'of the folder one happens to be in'")
+    lock = checkout / "requirements" / "control.txt"
+    for version in ("1.0", "2.0"):
+        lock.write_text(wheel(tmp_path, version))
+        assert "Installing the Python packages of requirements/control.txt" in set_up(checkout)
+        done = subprocess.run(
+            [checkout / ".venv/bin/iris-model", "a b"], capture_output=True, text=True, check=False, cwd=tmp_path
+        )
+        assert (done.stdout, done.returncode) == (f"{version} a b\n", 3), done.stderr
+    assert set_up(checkout) == ""
+    (checkout / "app/src/iris_api/cli.py").write_text("print('changed')\n")
+    assert subprocess.run([checkout / ".venv/bin/iris-model"], capture_output=True, check=True).stdout == b"changed\n"
+
+
+def test_a_package_that_is_not_what_the_lock_says_is_not_installed(checkout: Path, tmp_path: Path) -> None:
+    (checkout / "requirements" / "control.txt").write_text(wheel(tmp_path, "1.0")[:-5] + "0000\n")
+    done = subprocess.run(
+        [sys.executable, str(checkout / "tools" / "control-node"), "control"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "control-node: pip could not install the packages" in done.stderr
+    assert not list((checkout / ".venv").glob(".control-*"))
+
+
+def test_an_environment_of_another_place_is_not_touched(checkout: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    subprocess.run([sys.executable, "-m", "venv", str(elsewhere)], check=True)
+    (checkout / ".venv").symlink_to(elsewhere)
+    (checkout / "requirements" / "control.txt").write_text(wheel(tmp_path, "1.0"))
+    set_up(checkout)
+    assert not (checkout / ".venv").is_symlink()
+    assert not list(elsewhere.rglob("tiny.py"))
+    assert (elsewhere / "bin" / "python").exists()
