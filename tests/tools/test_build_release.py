@@ -357,6 +357,9 @@ def test_an_id_follows_from_all_that_a_release_is_made_of(builder: ModuleType, t
     ids.append(plan())
     (tmp_path / "app" / "pyproject.toml").open("a").write('[project.scripts]\niris-api = "x:y"\n')
     ids.append(plan())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builder, "LAUNCHER_TEXT", "#!/bin/sh\nexec something else\n")
+        ids.append(plan())
     assert len(set(ids)) == len(ids)
     assert not (tmp_path / "cache").exists()
 

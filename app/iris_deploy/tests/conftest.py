@@ -104,6 +104,8 @@ class Played(Machine):
             assert probe.body is None
             return 200, {"deployment": unit.deployment}
         assert path == "predict"
+        if "refuses" in behaviour:
+            return 503, "overloaded"
         sample = next(each for each in SAMPLES if each["input"] == probe.body)
         answer = {"prediction": sample["prediction"], "prediction_proba": sample["probabilities"]}
         return 200, answer | ({"prediction": 7} if "wrong" in behaviour else {})

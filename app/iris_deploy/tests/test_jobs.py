@@ -7,7 +7,7 @@ import itertools
 import re
 
 import pytest
-from iris_deploy import Problem, jobs
+from iris_deploy import Failure, Problem, jobs
 from iris_deploy.commands import Command
 from iris_deploy.jobs import Job
 from iris_deploy.store import Deployment
@@ -78,6 +78,7 @@ def test_between_two_instances_the_gateway_has_time_to_ask_the_first_again(site:
     ("release", "model", "complaint"),
     [
         ("r1", "m-wrong", "golden sample 1, {'x': 1.0}, must be answered 0, but the answer was 200: {'prediction': 7"),
+        ("r-refuses", "m1", "golden sample 1, {'x': 1.0}, must be answered 0, but the answer was 503: overloaded"),
         ("r1", "m-dead", "iris-api@candidate.service does not start: Model refused"),
         ("r-hangs", "m1", "the last probe of /health/ready: no answer: timed out"),
         ("r-breaks", "m1", "the last probe of /health/ready: 500: Internal Server Error"),
@@ -390,6 +391,19 @@ def test_a_unit_that_somebody_changed_is_put_right(site: Site) -> None:
     assert site.deploy(same)["changed"]
     assert site.paths.unit.read_text() == same.unit
     assert site.started == []
+
+
+def test_a_unit_that_systemd_does_not_take_is_put_back(site: Site) -> None:
+    same = site.deployed()
+    site.paths.unit.write_text("as it was")
+
+    def fails_once() -> None:
+        site.machine.when.clear()
+        raise Failure("no memory for that")
+
+    site.machine.when[("daemon-reload",)] = fails_once
+    assert "no memory for that" in site.deploy(same)["message"]
+    assert site.paths.unit.read_text() == "as it was"
 
 
 def test_a_dry_run_only_says_what_would_happen(site: Site) -> None:
