@@ -145,6 +145,10 @@ model: tests-venv  ## Train the shipped models anew, in models/
 dashboards: tests-venv  ## Make Grafana's dashboards anew
 	@$(BIN)/python -m tools.dashboards
 
+.PHONY: docs-reference
+docs-reference: tests-venv  ## Write the tables of variables, in docs/variables.md and the roles' READMEs
+	@$(BIN)/python tools/reference
+
 .PHONY: lock
 lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files
 	@tools/lock
@@ -163,14 +167,16 @@ lint: tests-venv
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	tools/typecheck
+	PYTHONPATH=app/iris_api/src $(BIN)/lint-imports --no-cache app/iris_api/pyproject.toml
 	$(BIN)/yamllint --strict .
 	$(BIN)/ansible-lint --offline -q
+	$(BIN)/python tools/reference --check
 
 .PHONY: test-unit
 test-unit: tests-venv
 	@echo "==> Testing the application, the templates and the tools"
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal
-	$(BIN)/pytest --numprocesses=auto --dist=worksteal app/tests
+	$(BIN)/pytest --numprocesses=auto --dist=worksteal app/iris_api/tests
 	$(BIN)/pytest app/iris_deploy/tests
 
 .PHONY: test-vm

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
@@ -82,12 +83,23 @@ def extract(revision: str, folder: Path) -> None:
     subprocess.run(["tar", "--extract", f"--directory={folder}"], input=content, check=True)
 
 
+def find_source(tree: Path) -> Path:
+    """Return the folder with the package of the distribution iris-api in a tree; revisions differ in where it is."""
+    for file in sorted((tree / "app").rglob("pyproject.toml")):
+        about = tomllib.loads(file.read_text(encoding="utf-8"))
+        if about.get("project", {}).get("name") == "iris-api":
+            module: str = about["tool"]["hatch"]["version"]["path"]
+            return (file.parent / module).parents[1]
+    raise FileNotFoundError(f"{tree / 'app'}: no pyproject.toml below it is of the distribution iris-api")
+
+
 def stacks_of(when: str, tree: Path, engine: str) -> list[Stack]:
     """Return the stacks of a tree: each of its two APIs."""
+    source = find_source(tree)
 
     def servers(setup: Setup) -> list[Server]:
         own = Setup(setup.python, tree / setup.bundle.relative_to(ROOT), setup.folder, setup.ports)
-        return gunicorn(own, engine, source=tree / "app" / "src")
+        return gunicorn(own, engine, source=source)
 
     v2 = rf'"data":%s*{NUMBERS}'
     return [

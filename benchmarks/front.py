@@ -10,12 +10,11 @@ from datetime import UTC, datetime, timedelta
 from getpass import getuser
 from ipaddress import IPv4Address
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import action_loader, filter_loader
-from ansible.template import Templar
+from ansible.template import Templar, trust_as_template
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -101,9 +100,8 @@ def _render_role(upstreams: list[str], certificate: Path, key: Path) -> dict[str
     filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
     templar = Templar(loader, known)
     config_tree = action_loader.get("config_tree", class_only=True)
-    action = config_tree(SimpleNamespace(async_val=0, args={}), None, None, loader, templar, None)
-    files: dict[str, str] = action._collect(role, ["etc/nginx"], [], known)
-    files["/etc/nginx/fortress.htpasswd"] = str(action._render(role, "{{ _nginx_htpasswd }}", known))
+    files: dict[str, str] = config_tree.render_tree(role, templar, known, ["etc/nginx"])
+    files["/etc/nginx/fortress.htpasswd"] = str(templar.template(trust_as_template("{{ _nginx_htpasswd }}")))
     return files
 
 

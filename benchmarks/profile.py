@@ -22,14 +22,14 @@ from benchmarks.stacks import STACKS, Server, Setup, Stack
 # functions that has a name here: what json or numpy take is the part's that called them.
 PARTS = {
     "the event loop: read, write, wait": "the event loop",  # as servers/profiled.py calls it
-    "HTTP: head in, head out, keep-alive": r"uvicorn\.protocols|iris_api\.protocol|benchmarks|limit:",
-    "id, headers, way to the endpoint": r"iris_api\.(middleware|main|errors)",
-    "body to rows: JSON, validation": r"iris_api\.(rows|inference:(RowCodec\.read|header))",
-    "batching: queue, futures": r"iris_api\.batching",
-    "the engine's call": r"iris_api\.(onnx_engine|sklearn_engine)",
-    "numbers to predictions": r"iris_api\.model",
-    "metrics": r"iris_api\.metrics",
-    "predictions to JSON": r"iris_api\.inference",
+    "HTTP: head in, head out, keep-alive": r"uvicorn\.protocols|iris_api\.server\.protocol|benchmarks|limit:",
+    "id, headers, way to the endpoint": r"iris_api\.(http|server\.app)",
+    "body to rows: JSON, validation": r"iris_api\.predict\.(rows|limits|codec:RowCodec\.read|reply:header)",
+    "batching: queue, futures": r"iris_api\.predict\.batching",
+    "the engine's call": r"iris_api\.engines\.(onnx|sklearn)",
+    "numbers to predictions": r"iris_api\.engines\.model",
+    "metrics": r"iris_api\.predict\.metrics",
+    "predictions to JSON": r"iris_api\.predict\.(endpoint|codec|reply)",
 }
 OTHER = "anything else"
 BEGIN = "<!-- written by python -m benchmarks.profile --docs -->\n"
@@ -78,7 +78,7 @@ def profile(stack: Stack, connections: int, seconds: int) -> tuple[Turn, Counter
 
 
 def _profiled(server: Server, folder: str) -> Server:
-    command = ["python:profiled" if word == "python:iris_api.gunicorn_conf" else word for word in server.command]
+    command = ["python:profiled" if word == "python:iris_api.server.gunicorn_conf" else word for word in server.command]
     return replace(server, command=command, settings={**server.settings, "PROFILE": folder})
 
 

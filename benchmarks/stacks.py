@@ -12,6 +12,7 @@ from benchmarks import ROOT
 from benchmarks.inputs import Case, named
 
 SERVERS = Path(__file__).parent / "servers"
+APPLICATION = ROOT / "app" / "iris_api" / "src"
 INSTANCES = 3
 """How many instances, replicas or workers every stack gets."""
 
@@ -76,11 +77,11 @@ class Stack:
     peer: bool = False
 
 
-def gunicorn(setup: Setup, engine: str, *arguments: str, source: Path = ROOT / "app" / "src") -> list[Server]:
+def gunicorn(setup: Setup, engine: str, *arguments: str, source: Path = APPLICATION) -> list[Server]:
     """Start instances as the unit iris-api@ does, of the application in a folder."""
     return [
         Server(
-            [setup.program("gunicorn"), "--config", "python:iris_api.gunicorn_conf", *arguments],
+            [setup.program("gunicorn"), "--config", "python:iris_api.server.gunicorn_conf", *arguments],
             port,
             {
                 "PYTHONPATH": f"{source}:{SERVERS}",

@@ -6,21 +6,25 @@ Tests on a host reach it as Ansible does; on a failure they print what an operat
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import testinfra
 import yaml
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from ansible.vars.manager import VariableManager
+from testinfra.host import Host
 
 from tests.controller import Run, ansible
 
@@ -104,7 +108,7 @@ def play(tmp_path: Path) -> Run:
         }
         (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
         options = ("-i", "localhost,", "play.yml", *options)
-        return ansible("ansible-playbook", *options, cwd=tmp_path, roles=tmp_path / "roles")
+        return ansible("ansible-playbook", *options, cwd=tmp_path)
 
     return run
 
@@ -123,19 +127,43 @@ def preflight(tmp_path: Path) -> Callable[..., str]:
     return run
 
 
+STARTED = pytest.StashKey[float]()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    """Add the failed units and the last lines of our units' journal to the report of a failed test."""
+    """Add to the report of a failed test what the hosts' journals have of our units since it began."""
     report = yield
-    host = getattr(item, "funcargs", {}).get("host")
-    if report.when == "call" and report.failed and host is not None:
-        for title, command in (
-            ("failed units", "systemctl --failed --no-legend --plain"),
-            ("journal, last lines", f"journalctl --no-pager --lines=60 --output=short-iso {UNITS}"),
-        ):
-            try:
-                text = host.run(command).stdout
-            except RuntimeError as error:
-                text = f"the host could not be reached: {error}"
-            report.sections.append((f"{host.backend.hostname}: {title}", text))
+    began = item.stash.setdefault(STARTED, call.start)
+    if report.failed and report.when != "teardown":
+        seconds = math.ceil(time.time() - began) + 1
+        report.sections += [section for host in hosts_of(item) for section in journal(host, seconds)]
     return report
+
+
+def hosts_of(item: pytest.Item) -> list[Host]:
+    """Return the host of a test that runs on one; all of them for one that looks at the site from outside."""
+    if host := getattr(item, "funcargs", {}).get("host"):
+        return [host]
+    if not hasattr(item.config, "fortress_inventory"):
+        return []
+    options = item.config.option
+    return list(testinfra.get_hosts(["ansible://all"], ansible_inventory=options.ansible_inventory, sudo=options.sudo))
+
+
+def journal(host: Host, seconds: int) -> list[tuple[str, str]]:
+    """Return as sections of a report which units have failed, and what our units logged in the last seconds."""
+    sections = []
+    for title, command in (
+        ("failed units", "systemctl --failed --no-legend --plain"),
+        (
+            f"journal of the last {seconds} s",
+            f"journalctl --no-pager --since=-{seconds}s --lines=80 -o short-iso {UNITS}",
+        ),
+    ):
+        try:
+            text = host.run(command).stdout
+        except RuntimeError as error:
+            text = f"the host could not be reached: {error}"
+        sections.append((f"{host.backend.hostname}: {title}", text))
+    return sections

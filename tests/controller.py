@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
+from ansible.plugins.loader import action_loader
+from ansible.template import Templar
 
 from tests import ROOT
+from tests.ansible_forks import forks
 
-BIN = Path(sys.executable).parent
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def ansible(
-    program: str, *arguments: str, cwd: Path = ROOT, roles: Path = ROOT / "roles"
-) -> subprocess.CompletedProcess[str]:
+def ansible(program: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run one of Ansible's programs with the project's ansible.cfg."""
-    environment = os.environ | {
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_ROLES_PATH": str(roles),
-        "ANSIBLE_NOCOLOR": "1",
-    }
-    command = [str(BIN / program), *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return forks().run(program, arguments, cwd)
 
 
 def guard(inventory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -56,6 +48,8 @@ def render(role: str, path: str, **settings: Any) -> str:
     variables: dict[str, Any] = {}
     for part in ("defaults", "vars"):
         variables |= loader.load_from_file(str(ROOT / "roles" / role / part / "main.yml"), trusted_as_template=True)
-    templar = Templar(loader, variables | settings)
-    text = (ROOT / "roles" / role / "templates" / path).read_text(encoding="utf-8")
-    return str(templar.template(trust_as_template(text), overrides={"trim_blocks": True, "lstrip_blocks": True}))
+    variables |= settings
+    action_loader.add_directory(str(ROOT / "plugins" / "action"))
+    config_tree = action_loader.get("config_tree", class_only=True)
+    files = config_tree.render_tree(ROOT / "roles" / role, Templar(loader, variables), variables, [path])
+    return str(files[f"/{path}"])

@@ -97,7 +97,7 @@ def broken_app(folder: Path, defect: str) -> list[str]:
     for name in ("app", "tools", "requirements"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".cache").symlink_to(ROOT / ".cache")
-    main = folder / "app" / "src" / "iris_api" / "main.py"
+    main = folder / "app" / "iris_api" / "src" / "iris_api" / "server" / "app.py"
     before, last = main.read_text().rsplit("    return app\n", 1)
     main.write_text(f"{before}{defect}    return app\n{last}")
     return ["-e", f"iris_api_release_builder={folder / 'tools' / 'build-release'}"]

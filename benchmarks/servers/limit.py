@@ -30,7 +30,7 @@ async def app(
 
 
 class _Direct:
-    """The same without ASGI, as our own server lets an application answer: see iris_api.protocol."""
+    """The same without ASGI, as our own server lets an application answer: see iris_api.server.protocol."""
 
     direct: _Direct
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from iris_api.gunicorn_conf import *  # noqa: F403  # it is this configuration, and a bit more
+from iris_api.server.gunicorn_conf import *  # noqa: F403  # it is this configuration, and a bit more
 
 RESUME = dis.opmap["RESUME"]
 LOOP = "the event loop"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -21,49 +22,78 @@ class ActionModule(ActionBase):
         """Collect the files and run the module of the same name on the host."""
         super().run(tmp, task_vars)
         args = dict(self._task.args)
-        paths = _as_list(args.pop("path", None)) or ["."]
+        paths = _as_list(args.pop("path", None))
         exclude = _as_list(args.pop("exclude", None))
-        contents: dict[str, str] = dict(args.pop("contents", None) or {})
-
+        contents: dict[str, str] | None = args.pop("contents", None)
         role = getattr(self._task, "_role", None)
-        if role is None:
-            if not contents:
-                raise AnsibleActionFail("config_tree: outside a role there is no templates/ folder; give `contents`.")
+
+        if contents is not None:
+            if paths or exclude:
+                raise AnsibleActionFail(
+                    "config_tree: `contents` stands instead of the role's folders, so `path` and `exclude` mean nothing"
+                    " beside it. Write both in two tasks."
+                )
+        elif role is None:
+            raise AnsibleActionFail("config_tree: outside a role there is no templates/ folder; give `contents`.")
         else:
-            contents = self._collect(Path(role._role_path), paths, exclude, task_vars or {}) | contents
+            contents = self.render_tree(Path(role._role_path), self._templar, task_vars or {}, paths or ["."], exclude)
         if not contents:
-            raise AnsibleActionFail(f"config_tree: nothing below {paths} in the role's templates/ or files/ folder.")
+            where = f"below {paths or ['.']} in the role's templates/ or files/ folder"
+            raise AnsibleActionFail(
+                f"config_tree: there is no file {'in `contents`' if 'contents' in self._task.args else where}."
+            )
 
         args["files"] = [{"path": path, "content": text} for path, text in sorted(contents.items())]
         return self._execute_module(module_name="config_tree", module_args=args, task_vars=task_vars)
 
-    def _collect(
-        self, role_path: Path, paths: list[str], exclude: list[str], task_vars: dict[str, Any]
+    @staticmethod
+    def render_tree(
+        role: Path, templar: Any, variables: dict[str, Any], paths: Sequence[str] = (".",), exclude: Sequence[str] = ()
     ) -> dict[str, str]:
-        """Map each absolute target path to its text: files/ verbatim, templates/ rendered."""
+        """Render what a role would write, without a host.
+
+        Args:
+            role: The role's folder.
+            templar: Ansible's engine; its loader and its trust in templates are used.
+            variables: What templates may refer to.
+            paths: Sub-trees or files below the role's files/ and templates/ folders.
+            exclude: Shell patterns of relative paths to leave out.
+
+        Returns:
+            Absolute path on the host to text: files/ verbatim, templates/ rendered.
+
+        Raises:
+            AnsibleActionFail: A template can't be rendered; the message names its file.
+        """
         contents: dict[str, str] = {}
         for folder, is_template in (("files", False), ("templates", True)):
-            base = role_path / folder
+            base = role / folder
             for source in _sources(base, paths):
                 relative = source.relative_to(base).as_posix()
                 if any(fnmatch(relative, pattern) for pattern in exclude):
                     continue
                 text = source.read_text(encoding="utf-8")
                 if is_template:
-                    text = self._render(source, text, task_vars)
+                    text = _render(source, text, templar, variables, [source.parent, shared_templates(role)])
                     relative = relative.removesuffix(TEMPLATE_SUFFIX)
                 contents[f"/{relative}"] = text
         return contents
 
-    def _render(self, source: Path, text: str, task_vars: dict[str, Any]) -> str:
-        templar = self._templar.copy_with_new_env(searchpath=[str(source.parent)], available_variables=task_vars)
-        try:
-            return str(templar.template(trust_as_template(text), escape_backslashes=False, overrides=JINJA_OPTIONS))
-        except AnsibleError as error:
-            raise AnsibleActionFail(f"config_tree: {source}: {error}") from error
+
+def shared_templates(role: Path) -> Path:
+    """Return the folder of what templates of several roles include: templates/ beside the folder of the roles."""
+    return role.parent.parent / "templates"
 
 
-def _sources(base: Path, paths: list[str]) -> list[Path]:
+def _render(source: Path, text: str, templar: Any, variables: dict[str, Any], includes: list[Path]) -> str:
+    engine = templar.copy_with_new_env(searchpath=[str(path) for path in includes], available_variables=variables)
+    try:
+        return str(engine.template(trust_as_template(text), escape_backslashes=False, overrides=JINJA_OPTIONS))
+    except AnsibleError as error:
+        raise AnsibleActionFail(f"config_tree: {source}: {error}") from error
+
+
+def _sources(base: Path, paths: Sequence[str]) -> list[Path]:
     found: set[Path] = set()
     for path in paths:
         start = base / path

@@ -19,18 +19,23 @@ module: config_tree
 short_description: Put a tree of configuration files into place in one step
 description:
   - Renders the templates/ folder of the role it runs in and copies its files/ folder; a file's place below the folder is its path on the host.
+    A template may include what several roles share, from the folder templates/ beside that of the roles.
   - The whole tree is staged and validated before a single file changes; when a command of O(validate) fails, nothing has changed.
-  - Each file is replaced atomically. If writing fails half way (a full disk), what was replaced is put back.
+  - Each file is replaced atomically, in the order of the paths. When one can't be (a full disk), all of them get back the content, mode and
+    owner they had, and what was removed comes back. Folders that were made stay.
   - When a systemd unit changed, systemd re-reads its units.
+  - It removes nothing but what O(absent) names. A file that a role no longer writes, or writes under another name, stays on the hosts that
+    have it, and a daemon that reads by pattern (conf.d/*.conf) goes on reading it. Whoever renames or drops a template names its old path in
+    O(absent), for as long as hosts of that release may be around.
 options:
   path:
-    description: Only these sub-trees or files, relative to the role's folders.
+    description: Only these sub-trees or files, relative to the role's folders. All of them, unless O(contents) is given.
     type: raw
   exclude:
     description: Leave these out; shell patterns, relative paths.
     type: raw
   contents:
-    description: Further files, absolute path to text.
+    description: Files to write instead of the role's folders, absolute path to text. For what a variable holds, a secret say.
     type: dict
   files:
     description: Set by the action plugin from the options above, the rendered files.
@@ -49,14 +54,16 @@ options:
     type: str
     default: "0644"
   attributes:
-    description: Exceptions by absolute path or shell pattern; keys owner, group, mode, secret (no diff is shown).
+    description:
+      - Exceptions by absolute path or shell pattern. Keys are C(owner), C(group), C(mode) and C(secret), no other.
+      - Where several patterns match a path, each adds to those before it. C(secret) keeps the text out of C(--diff); the task needs C(no_log) too.
     type: dict
   absent:
-    description: Files to remove in the same step.
+    description: Files to remove in the same step, after the others are written.
     type: list
     elements: str
   validate:
-    description: Command or commands that check the staged tree; C({staged}) stands for its root.
+    description: Command or commands that check the staged tree; C({staged}) stands for its root. They run only when something changes.
     type: raw
 author: Fortress
 """
@@ -65,7 +72,16 @@ EXAMPLES = r"""
 - name: Configure Prometheus
   config_tree:
     validate: promtool check config {staged}/etc/prometheus/prometheus.yml
+    absent: [/etc/prometheus/rules/a-name-of-release-1.yml]
   notify: Reload Prometheus
+
+- name: Write a secret
+  config_tree:
+    contents:
+      /etc/demo/token: "{{ demo_token }}\n"
+    attributes:
+      /etc/demo/token: {group: demo, mode: "0640", secret: true}
+  no_log: true
 """
 
 RETURN = r"""
@@ -76,6 +92,7 @@ changed_paths:
 """
 
 UNIT_DIRECTORY = "/etc/systemd/system/"
+ATTRIBUTES = {"owner", "group", "mode", "secret"}
 
 
 def main() -> None:
@@ -93,10 +110,15 @@ def main() -> None:
         supports_check_mode=True,
     )
     wanted = [File(module, entry["path"], entry["content"]) for entry in module.params["files"]]
-    changed = [file for file in wanted if file.differs()]
     stale = [path for path in module.params["absent"] if os.path.lexists(path)]
+    try:
+        changed = [file for file in wanted if file.differs()]
+        diff = [file.diff() for file in changed]
+    except OSError as error:
+        # A folder stands where a file should, or a file where a folder should.
+        module.fail_json(msg=f"config_tree: {error}. Nothing was changed.")
     changed_paths = [file.path for file in changed] + stale
-    diff = [file.diff() for file in changed] + [{"before_header": path, "after_header": "(removed)"} for path in stale]
+    diff += [{"before_header": path, "after_header": "(removed)"} for path in stale]
 
     if changed_paths:
         validate(module, wanted)
@@ -108,22 +130,28 @@ def main() -> None:
 
 
 class File:
-    """One file as it should be, and how it differs from what is there."""
+    """One file as it should be: the task's defaults, then whatever `attributes` say of its path."""
 
     def __init__(self, module: AnsibleModule, path: str, content: str) -> None:
-        """Take the defaults from the task, then whatever `attributes` say of this path."""
         if not os.path.isabs(path):
             module.fail_json(msg=f"config_tree: {path!r} is not an absolute path.")
-        own: dict[str, Any] = {key: module.params[key] for key in ("owner", "group", "mode")}
+        wanted: dict[str, Any] = {key: module.params[key] for key in ("owner", "group", "mode")}
         for pattern, exception in module.params["attributes"].items():
+            if unknown := set(exception) - ATTRIBUTES:
+                module.fail_json(
+                    msg=(
+                        f"config_tree: `attributes` of {pattern} names {', '.join(sorted(unknown))}; "
+                        f"known are {', '.join(sorted(ATTRIBUTES))}."
+                    )
+                )
             if fnmatch.fnmatch(path, pattern):
-                own.update(exception)
+                wanted.update(exception)
         self.path = path
         self.content = content.encode("utf-8")
-        self.secret = bool(own.get("secret", False))
-        self.mode = int(str(own["mode"]), 8)
-        self.uid = _id(module, pwd.getpwnam, own["owner"], path)
-        self.gid = _id(module, grp.getgrnam, own["group"], path)
+        self.secret = bool(wanted.get("secret", False))
+        self.mode = int(str(wanted["mode"]), 8)
+        self.uid = _id(module, pwd.getpwnam, wanted["owner"], path)
+        self.gid = _id(module, grp.getgrnam, wanted["group"], path)
 
     def current(self) -> bytes | None:
         """Return what is there now, None where nothing is."""
@@ -134,7 +162,7 @@ class File:
             return None
 
     def differs(self) -> bool:
-        """Tell whether content, mode or ownership is not as it should be."""
+        """Return whether content, mode or ownership is not as it should be."""
         if os.path.islink(self.path) or self.current() != self.content:
             return True
         status = os.stat(self.path)

@@ -283,8 +283,10 @@ def test_the_page_says_what_even_the_limit_reaches() -> None:
 
 
 def test_a_sample_belongs_to_the_part_that_called_what_was_running() -> None:
-    engine = ("numpy:array", "iris_api.onnx_engine:OnnxEngine.__call__", "iris_api.batching:Batcher._answer_batch")
-    samples = Counter({("the event loop",): 20, engine: 50, ("json.decoder:decode", "iris_api.rows:decode"): 20})
+    batcher = "iris_api.predict.batching:Batcher._answer_batch"
+    engine = ("numpy:array", "iris_api.engines.onnx:OnnxEngine.__call__", batcher)
+    rows = ("json.decoder:decode", "iris_api.predict.rows:decode")
+    samples = Counter({("the event loop",): 20, engine: 50, rows: 20})
     samples["logging:info", "gunicorn.arbiter:run"] = 10
     column = profile.by_part(samples, 200)
     assert list(column.values()) == [40, 100, 40, 20]

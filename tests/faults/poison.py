@@ -3,12 +3,12 @@
 import os
 import signal
 
-from iris_api import main
+from iris_api.server import app as server
 
 
 def create_app():
     """Return the application with a weak spot."""
-    app = main.create_app()
+    app = server.create_app()
 
     async def poisoned(scope, receive, send):
         for name, value in scope.get("headers", ()):

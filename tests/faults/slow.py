@@ -8,8 +8,8 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-from iris_api import cli
-from iris_api.model import Model
+from iris_api.engines.model import Model
+from iris_api.packing import cli
 from sklearn.neighbors import KNeighborsClassifier
 
 from tests.faults.attack import FEATURES, ROWS

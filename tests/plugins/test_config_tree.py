@@ -27,10 +27,24 @@ def target(tmp_path: Path) -> Path:
         ("templates", "greeting.conf.j2", "hello {{ name }}\n{% if true %}\nyes\n{% endif %}\n"),
         ("files", "board.json", '{"legend": "{{ instance }}"}\n'),
     ):
-        source = tmp_path / "roles" / "demo" / folder / target.relative_to("/") / name
-        source.parent.mkdir(parents=True)
-        source.write_text(text)
+        source(tmp_path, folder, target / name).write_text(text)
     return target
+
+
+def source(tmp_path: Path, folder: str, path: Path) -> Path:
+    """Return where the role has the file that becomes `path` on the host."""
+    file = tmp_path / "roles" / "demo" / folder / path.relative_to("/")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
+def test_a_template_may_include_what_roles_share(play: Run, target: Path, tmp_path: Path) -> None:
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "shared.conf").write_text("shared by {{ name }}\nas it is\n")
+    source(tmp_path, "templates", target / "unit.conf").write_text('first\n{% include "shared.conf" +%}\nlast\n')
+    done = play(task(), name="roles")
+    assert done.returncode == 0, done.stdout
+    assert (target / "unit.conf").read_text() == "first\nshared by roles\nas it is\nlast\n"
 
 
 def test_templates_are_rendered_and_files_copied_to_the_path_they_mirror(play: Run, target: Path) -> None:
@@ -54,10 +68,11 @@ def test_check_mode_shows_the_difference_and_writes_nothing(play: Run, target: P
     assert not target.exists()
 
 
-def test_an_invalid_tree_changes_nothing_and_says_why(play: Run, target: Path) -> None:
+def test_an_invalid_tree_changes_nothing_and_says_why(play: Run, target: Path, tmp_path: Path) -> None:
     assert play(task(), name="old").returncode == 0
+    source(tmp_path, "files", target / "extra").write_text("x")
     check = f"grep -q new {{staged}}{target}/greeting.conf"
-    done = play(task(validate=["true", check], contents={f"{target}/extra": "x"}), name="broken")
+    done = play(task(validate=["true", check]), name="broken")
     assert done.returncode != 0
     assert "nothing was changed" in done.stdout + done.stderr
     assert (target / "greeting.conf").read_text() == "hello old\nyes\n"
@@ -67,14 +82,42 @@ def test_an_invalid_tree_changes_nothing_and_says_why(play: Run, target: Path) -
 
 
 def test_what_was_replaced_is_put_back_when_writing_fails_half_way(play: Run, target: Path) -> None:
-    assert play(task(), name="old").returncode == 0
-    (target / "z").mkdir()  # a directory stands where a file should go: writing it fails after the others were written
-    (target / "z" / "keep").touch()
-    done = play(task(contents={f"{target}/z": "file\n", f"{target}/new": "x"}, path=["."]), name="new")
+    before = {f"{target}/a": "old\n", f"{target}/b": "old\n"}
+    assert play(task(contents=before, mode="0640")).returncode == 0
+    # Files are written in the order of their paths. This one can't be: its folder is a link to nowhere.
+    (target / "z").symlink_to(target / "nowhere")
+    after = dict.fromkeys((f"{target}/a", f"{target}/new", f"{target}/z/file"), "new\n")
+    done = play(task(contents=after, mode="0600", absent=[f"{target}/b"]))
     assert done.returncode != 0
-    assert (target / "greeting.conf").read_text() == "hello old\nyes\n"
-    assert not (target / "new").exists()
-    assert (target / "z" / "keep").exists()
+    assert "The previous files were put back" in " ".join((done.stdout + done.stderr).split())
+    assert (target / "a").read_text() == "old\n"
+    assert (target / "a").stat().st_mode & 0o777 == 0o640
+    assert (target / "b").read_text() == "old\n"
+    assert sorted(path.name for path in target.iterdir()) == ["a", "b", "z"]
+
+
+def test_a_folder_where_a_file_should_be_stops_it_before_anything_changes(play: Run, target: Path) -> None:
+    (target / "z" / "keep").mkdir(parents=True)
+    done = play(task(contents={f"{target}/a": "new\n", f"{target}/z": "new\n"}))
+    assert done.returncode != 0
+    assert "Nothing was changed" in " ".join((done.stdout + done.stderr).split())
+    assert sorted(path.name for path in target.iterdir()) == ["z"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"contents": {"/x": "x"}, "path": "etc"}, "`contents` stands instead of the role's folders"),
+        ({"contents": {}}, "there is no file in `contents`"),
+        ({"path": "var"}, "there is no file below ['var']"),
+        ({"attributes": {"/x": {"mod": "0600"}}}, "`attributes` of /x names mod; known are group, mode, owner, secret"),
+    ],
+)
+def test_what_means_nothing_is_an_error(play: Run, target: Path, arguments: dict[str, Any], complaint: str) -> None:
+    done = play(task(**arguments), name="a")
+    assert done.returncode != 0
+    assert complaint in " ".join((done.stdout + done.stderr).split())
+    assert not target.exists()
 
 
 def test_mode_and_secrecy_are_set_by_path(play: Run, target: Path) -> None:

@@ -1,6 +1,6 @@
 """Whatever is sent through the gateway, the answer is right or says what is wrong with it, and comes at once.
 
-The bodies are those that app/tests/test_fuzz.py gives to the API in its process, FUZZ_EXAMPLES of each kind.
+The bodies are those that app/iris_api/tests/test_fuzz.py gives to the API in its process, FUZZ_EXAMPLES of each kind.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from strategies import EXAMPLES, any_binary_body_of_infer, any_body_of_infer, any_body_of_predict
 
+from app.iris_api.tests.strategies import EXAMPLES, any_binary_body_of_infer, any_body_of_infer, any_body_of_predict
 from tests.robust.site_under_test import Instance, Site
 
 JSON = {"Content-Type": "application/json"}

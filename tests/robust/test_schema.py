@@ -12,7 +12,7 @@ import httpx
 
 from tests import ROOT
 
-RULES = ROOT / "app" / "tests" / "schemathesis.toml"
+RULES = ROOT / "app" / "iris_api" / "tests" / "schemathesis.toml"
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 # Not in the arguments, where everybody on the machine could read the password.
 ACCESS = """

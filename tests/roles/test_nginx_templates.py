@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import crossplane
@@ -82,10 +81,7 @@ def render(tmp_path: Path) -> Render:
         action_loader.add_directory(str(ROOT / "plugins" / "action"))
         config_tree = action_loader.get("config_tree", class_only=True)
         known = variables(release, settings)
-        templar = Templar(DataLoader(), known)
-        task = SimpleNamespace(async_val=0, args={})
-        action = config_tree(task, None, None, templar._loader, templar, None)
-        for path, text in action._collect(ROLE, ["."], [], known).items():
+        for path, text in config_tree.render_tree(ROLE, Templar(DataLoader(), known), known).items():
             target = tmp_path / path.lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
@@ -133,8 +129,8 @@ def server(parsed: list[Directive], listens: str) -> list[Directive]:
     return list(found[0])
 
 
-def strangers(parsed: list[Directive]) -> list[Directive]:
-    """Return the block of the server that every foreign name lands on."""
+def catch_all(parsed: list[Directive]) -> list[Directive]:
+    """Return the block of the server for every foreign name."""
     [found] = [
         block["block"] for block in blocks(parsed, "server") if own(block.get("block", []), "ssl_reject_handshake")
     ]
@@ -193,7 +189,7 @@ def test_http2_is_switched_on_in_each_releases_words_and_for_tls_alone(render: R
     assert find(old, "http2") == []
     new = parse(render("13"))
     assert not any("http2" in args for args in find(new, "listen"))
-    for block in (server(new, ":443"), strangers(new)):
+    for block in (server(new, ":443"), catch_all(new)):
         assert own(block, "http2") == [["on"]]
     assert own(server(new, ":80"), "http2") == []
 
@@ -217,11 +213,11 @@ def test_tls_is_mozillas_intermediate_as_far_as_openssl_goes(render: Render) -> 
 def test_predict_is_matched_exactly_and_nothing_else_reaches_the_api(render: Render) -> None:
     found = locations(parse(render()))
     assert set(found) == {
-        "@again",
+        "@retry",
         "@bad_gateway",
         "@gateway_timeout",
         "@error",
-        "@refused",
+        "@drop_challenge",
         "@previous_password",
         "= /_error",
         "= /predict",
@@ -241,11 +237,11 @@ def test_predict_is_matched_exactly_and_nothing_else_reaches_the_api(render: Ren
 def test_a_password_is_asked_for_wherever_the_api_does_work(render: Render) -> None:
     found = locations(parse(render()))
     asking = {name for name, block in found.items() if own(block, "auth_basic")}
-    again = "@previous_password"
-    assert asking == {"= /predict", "~ ^/v2(/.*)?$", r"~ ^/(docs(/.*)?|openapi\.json)$", again}
+    previous = "@previous_password"
+    assert asking == {"= /predict", "~ ^/v2(/.*)?$", r"~ ^/(docs(/.*)?|openapi\.json)$", previous}
     for name in asking:
         assert own(found[name], "auth_basic_user_file") == [
-            ["fortress-previous.htpasswd" if name == again else "fortress.htpasswd"]
+            ["fortress-previous.htpasswd" if name == previous else "fortress.htpasswd"]
         ]
 
 
@@ -256,15 +252,15 @@ def test_who_fails_at_the_current_password_is_asked_for_the_previous_one_and_for
     for name, block in found.items():
         if own(block, "auth_basic_user_file") == [["fortress.htpasswd"]]:
             pages = own(block, "error_page")
-            assert pages[0] == ["401", "=", "@refused"], name
-            assert ["502", "504", "=", "$fortress_no_answer"] in pages, name
+            assert pages[0] == ["401", "=", "@drop_challenge"], name
+            assert ["502", "504", "=", "$fortress_after_failure"] in pages, name
             for page in own(http["block"], "error_page"):
                 assert page in [*pages, ["502", "504", "@error"]], f"{name} has lost some"
-    assert {"return", "proxy_pass"}.isdisjoint(directive["directive"] for directive in found["@refused"])
-    assert own(found["@refused"], "root") == [["/dev/null"]]
-    assert own(found["@refused"], "try_files")[0][-1] == "@previous_password"
+    assert {"return", "proxy_pass"}.isdisjoint(directive["directive"] for directive in found["@drop_challenge"])
+    assert own(found["@drop_challenge"], "root") == [["/dev/null"]]
+    assert own(found["@drop_challenge"], "try_files")[0][-1] == "@previous_password"
     assert not {"satisfy", "allow"} & {entry["directive"] for entry in found["@previous_password"]}
-    assert "@refused" not in [page[-1] for page in own(found["@previous_password"], "error_page")]
+    assert "@drop_challenge" not in [page[-1] for page in own(found["@previous_password"], "error_page")]
 
 
 @pytest.mark.parametrize("settings", [{}, CHANGED], ids=["defaults", "all-changed"])
@@ -293,7 +289,7 @@ def test_the_limit_is_10_a_second_and_a_burst_of_5_for_each_address(render: Rend
         assert own(found[name], "limit_req") == [["zone=predict", "burst=5", "nodelay"]]
     for name, block in found.items():
         # Whoever nginx sends to these was counted where the request came in.
-        if own(block, "proxy_pass") == [["http://iris_api"]] and name not in ("@previous_password", "@again"):
+        if own(block, "proxy_pass") == [["http://iris_api"]] and name not in ("@previous_password", "@retry"):
             assert own(block, "limit_req"), f"{name} reaches the API without a limit"
 
 
@@ -349,7 +345,7 @@ def test_a_body_that_announces_itself_as_too_large_is_refused_before_nginx_logs_
 def test_one_variable_switches_the_limit_off(render: Render, off: object) -> None:
     """What is no way to an instance stays limited: no load test needs it, and each request is a line in the log."""
     limits = find(parse(render(nginx_rate_limit_enabled=off)), "limit_req")
-    assert {args[0] for args in limits} == {"zone=elsewhere", "zone=untrusted"}
+    assert {args[0] for args in limits} == {"zone=unmatched", "zone=untrusted"}
 
 
 @pytest.mark.parametrize(
@@ -367,7 +363,7 @@ def test_nothing_that_an_instance_answers_is_asked_again_or_counted_against_it(r
     for name, block in locations(parsed).items():
         if own(block, "proxy_pass") == [["http://iris_api"]]:
             assert own(block, "proxy_next_upstream") == [["timeout", "non_idempotent"]]
-            assert own(block, "proxy_next_upstream_tries") == ([["1"]] if name == "@again" else [])
+            assert own(block, "proxy_next_upstream_tries") == ([["1"]] if name == "@retry" else [])
             assert own(block, "proxy_http_version") == [["1.1"]]
             assert ["Connection", ""] in own(block, "proxy_set_header")
 
@@ -376,15 +372,15 @@ def test_nothing_that_an_instance_answers_is_asked_again_or_counted_against_it(r
     ("asked", "sent", "status", "decision"),
     [
         # Nobody has seen the request, or one instance has.
-        ("127.0.0.1:8001", "0", "502", "@again"),
-        ("127.0.0.1:8001", "412", "502", "@again"),
-        ("127.0.0.1:8001, 127.0.0.1:8002", "0, 0", "504, 504", "@again"),
-        ("127.0.0.1:8001, 127.0.0.1:8002", "412, 0", "504, 502", "@again"),
-        ("127.0.0.1:8001 : 127.0.0.1:8002 : 127.0.0.1:8001", "0 : 0 : 412", "502 : 502 : 502", "@again"),
-        ("[::1]:8001, [::1]:8002", "0, 0", "504, 504", "@again"),
-        ("127.0.0.1:8001 : 127.0.0.1:8001", "412 : 412", "502 : 502", "@again"),
-        ("[::1]:8001 : [::1]:8001", "412 : 412", "502 : 502", "@again"),
-        ("127.0.0.1:8001 : 127.0.0.1:8001 : 127.0.0.1:8001", "412 : 0 : 412", "502 : 502 : 502", "@again"),
+        ("127.0.0.1:8001", "0", "502", "@retry"),
+        ("127.0.0.1:8001", "412", "502", "@retry"),
+        ("127.0.0.1:8001, 127.0.0.1:8002", "0, 0", "504, 504", "@retry"),
+        ("127.0.0.1:8001, 127.0.0.1:8002", "412, 0", "504, 502", "@retry"),
+        ("127.0.0.1:8001 : 127.0.0.1:8002 : 127.0.0.1:8001", "0 : 0 : 412", "502 : 502 : 502", "@retry"),
+        ("[::1]:8001, [::1]:8002", "0, 0", "504, 504", "@retry"),
+        ("127.0.0.1:8001 : 127.0.0.1:8001", "412 : 412", "502 : 502", "@retry"),
+        ("[::1]:8001 : [::1]:8001", "412 : 412", "502 : 502", "@retry"),
+        ("127.0.0.1:8001 : 127.0.0.1:8001 : 127.0.0.1:8001", "412 : 0 : 412", "502 : 502 : 502", "@retry"),
         # Two have: a third one would be at risk.
         ("127.0.0.1:8001, 127.0.0.1:8002", "412, 412", "504, 502", "@bad_gateway"),
         ("127.0.0.1:8001, 127.0.0.1:8002", "412, 412", "504, 504", "@gateway_timeout"),
@@ -397,7 +393,7 @@ def test_nothing_that_an_instance_answers_is_asked_again_or_counted_against_it(r
         ("iris_api", "0", "502", "@bad_gateway"),
         ("127.0.0.1:8001, 127.0.0.1:8002 : iris_api", "0, 0 : 0", "504, 504 : 502", "@bad_gateway"),
         # There is an end to it.
-        (" : ".join(["127.0.0.1:8001"] * 6), " : ".join("0" * 6), " : ".join(["502"] * 6), "@again"),
+        (" : ".join(["127.0.0.1:8001"] * 6), " : ".join("0" * 6), " : ".join(["502"] * 6), "@retry"),
         (" : ".join(["127.0.0.1:8001"] * 7), " : ".join("0" * 7), " : ".join(["502"] * 7), "@bad_gateway"),
     ],
 )
@@ -417,7 +413,7 @@ def test_a_request_goes_on_until_two_instances_have_seen_it(
         result = (hits or [rules["default"]])[0]
         return decide(result) if result.startswith("$") else result
 
-    assert decide("$fortress_no_answer") == decision
+    assert decide("$fortress_after_failure") == decision
 
 
 def test_the_truth_table_of_the_documentation_is_the_one_of_the_configuration() -> None:
@@ -467,16 +463,16 @@ def test_a_request_id_is_the_clients_only_if_it_is_harmless(render: Render) -> N
         assert not re.fullmatch(pattern[1:].strip("^$"), bad)
 
 
-def test_strangers_names_get_no_certificate_and_no_answer(render: Render) -> None:
-    stranger = strangers(parse(render()))
-    assert own(stranger, "server_name") == [["~."]]
-    found = {" ".join(block["args"]): block["block"] for block in blocks(stranger, "location")}
+def test_foreign_names_get_no_certificate_and_no_response(render: Render) -> None:
+    foreign = catch_all(parse(render()))
+    assert own(foreign, "server_name") == [["~."]]
+    found = {" ".join(block["args"]): block["block"] for block in blocks(foreign, "location")}
     assert own(found["/"], "try_files") == [["/none", "@error"]]
-    # Not even an error is told to them.
+    # No error page either.
     assert [own(found[name], "return") for name in ("@error", "= /_error")] == [[["444"]]] * 2
-    assert own(stranger, "ssl_reject_handshake") == [["on"]]
-    assert not any("default_server" in args for args in own(stranger, "listen"))
-    assert own(stranger, "ssl_certificate") == []
+    assert own(foreign, "ssl_reject_handshake") == [["on"]]
+    assert not any("default_server" in args for args in own(foreign, "listen"))
+    assert own(foreign, "ssl_certificate") == []
 
 
 def test_plain_http_is_sent_to_a_name_of_ours_and_keeps_its_method(render: Render) -> None:
@@ -670,3 +666,21 @@ def test_weak_passwords_stop_the_run_before_anything_is_written() -> None:
     weak = [{"name": "iris", "password": "kT9xWq2LmZ7vRb4NsY8cDp", "previous_password": "iris"}]
     with pytest.raises(AnsibleError, match="nginx_basic_auth_allow_weak_passwords"):
         evaluate("_nginx_previous_htpasswd", **NEEDED | {"nginx_basic_auth_users": weak})
+
+
+@pytest.mark.parametrize(
+    ("known", "running"),
+    [
+        ({"__nginx_service": {"changed": False}}, True),
+        # Started by this run, with the configuration that this run wrote.
+        ({"__nginx_service": {"changed": True}}, False),
+        # Not installed by check mode.
+        ({"__nginx_service": {"changed": False, "skipped": True}}, False),
+        # The run has not come to the service.
+        ({"ansible_facts": {"packages": {"nginx": []}}}, True),
+        ({"ansible_facts": {"packages": {}}}, False),
+        ({"ansible_facts": {}}, False),
+    ],
+)
+def test_nginx_is_reloaded_only_where_it_ran_before(known: dict[str, Any], running: bool) -> None:
+    assert evaluate("_nginx_was_running", **known) is running

@@ -371,6 +371,8 @@ def test_the_deployment_program_is_one_file_of_the_same_bytes_every_time(builder
     assert programs[0].archive.read_bytes() == programs[1].archive.read_bytes()
     with zipfile.ZipFile(programs[0].archive) as packed:
         assert {"__main__.py", "iris_deploy/cli.py"} <= set(packed.namelist())
+        golden = ROOT / "app" / "iris_api" / "src" / "iris_api" / "bundle" / "golden.py"
+        assert packed.read("iris_api/bundle/golden.py") == golden.read_bytes()
         assert all(name.endswith(".py") for name in packed.namelist())
         assert {entry.date_time for entry in packed.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 

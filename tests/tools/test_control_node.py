@@ -1,4 +1,4 @@
-"""tools/control-node: a changed lock is installed, and iris-model is a command afterwards."""
+"""tools/control-node: a changed lock is installed, and iris-model and iris-api are commands afterwards."""
 
 from __future__ import annotations
 
@@ -28,17 +28,23 @@ def wheel(folder: Path, version: str) -> str:
     return f"{path} --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
 
 
+COMMANDS = {"iris-model": "packing/cli.py", "iris-api": "server/command.py"}
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout with the program, a lock and an application whose command tells what it sees."""
+    """A checkout with the program, a lock and an application whose commands tell what they see."""
     folder = tmp_path / "a checkout"
-    for name in ("tools", "requirements", "app/src/iris_api"):
+    for name in ("tools", "requirements"):
         (folder / name).mkdir(parents=True)
     shutil.copy(ROOT / "tools" / "control-node", folder / "tools")
-    (folder / "app/src/iris_api/__init__.py").touch()
-    (folder / "app/src/iris_api/cli.py").write_text(
-        "import sys, tiny\nprint(tiny.VERSION, *sys.argv[1:])\nsys.exit(3)\n"
-    )
+    package = folder / "app/iris_api/src/iris_api"
+    for command, module in COMMANDS.items():
+        (package / module).parent.mkdir(parents=True)
+        (package / module).write_text(
+            f"import sys, tiny\nprint('{command}', tiny.VERSION, *sys.argv[1:])\nsys.exit(3)\n"
+        )
+    (package / "__init__.py").touch()
     return folder
 
 
@@ -53,18 +59,19 @@ def set_up(checkout: Path) -> str:
     return done.stdout
 
 
-def test_a_changed_lock_is_installed_and_the_command_runs_by_it(checkout: Path, tmp_path: Path) -> None:
+def test_a_changed_lock_is_installed_and_the_commands_run_by_it(checkout: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text("VERSION = 'of the folder one happens to be in'")
     lock = checkout / "requirements" / "control.txt"
     for version in ("1.0", "2.0"):
         lock.write_text(wheel(tmp_path, version))
         assert "Installing the Python packages of requirements/control.txt" in set_up(checkout)
-        done = subprocess.run(
-            [checkout / ".venv/bin/iris-model", "a b"], capture_output=True, text=True, check=False, cwd=tmp_path
-        )
-        assert (done.stdout, done.returncode) == (f"{version} a b\n", 3), done.stderr
+        for command in COMMANDS:
+            done = subprocess.run(
+                [checkout / ".venv/bin" / command, "a b"], capture_output=True, text=True, check=False, cwd=tmp_path
+            )
+            assert (done.stdout, done.returncode) == (f"{command} {version} a b\n", 3), done.stderr
     assert set_up(checkout) == ""
-    (checkout / "app/src/iris_api/cli.py").write_text("print('changed')\n")
+    (checkout / "app/iris_api/src/iris_api/packing/cli.py").write_text("print('changed')\n")
     assert subprocess.run([checkout / ".venv/bin/iris-model"], capture_output=True, check=True).stdout == b"changed\n"
 
 

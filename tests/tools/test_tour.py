@@ -22,8 +22,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from iris_api.main import build_app
-from iris_api.model import Model
+from iris_api.engines.model import Model
+from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
 from tests import ROOT

@@ -175,14 +175,12 @@ def sync(path: Path) -> Command:
     return Command(("sync", "--file-system", str(path)))
 
 
-def what_it_takes(python: Path, environment: Mapping[str, str]) -> Command:
-    """Ask an application by which engine an instance would serve, and the memory that takes, as a line of JSON.
+def what_it_takes(release: Path, environment: Mapping[str, str]) -> Command:
+    """Ask a release by which engine an instance would serve, and the memory that takes, as a line of JSON.
 
     It reads the model's manifest, which comes from anywhere: not as root, and with no environment but its own.
     """
-    return Command(
-        (str(python), "-I", "-m", "iris_api.engine_choice"), environment=environment, user=USER, timeout=ASK_SECONDS
-    )
+    return Command((str(release / "bin" / "iris-api"), "--need"), environment, USER, ASK_SECONDS)
 
 
 def readiness(address: str) -> Probe:

@@ -53,13 +53,13 @@ class Available:
 
 def ask_need(machine: Machine, store: Store, deployment: Deployment) -> Need:
     """Ask the application of a deployment what an instance of it would take; raise UnknownError where it can't tell."""
-    python = store.home / "releases" / deployment.release / "venv" / "bin" / "python"
+    release = store.home / "releases" / deployment.release
     lines = (line.split("=", 1) for line in deployment.environment.splitlines() if line.startswith("IRIS_API_"))
     settings = {line[0]: line[-1] for line in lines} | {
         "IRIS_API_MODEL_DIR": str(store.home / "models" / deployment.model)
     }
     try:
-        done = machine.run(commands.what_it_takes(python, settings))
+        done = machine.run(commands.what_it_takes(release, settings))
     except (OSError, LookupError, subprocess.SubprocessError) as error:
         raise UnknownError(f"{deployment.release} could not be asked what it takes ({error}).") from None
     try:

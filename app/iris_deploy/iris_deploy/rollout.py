@@ -8,9 +8,10 @@ import socket
 import time
 from functools import partial
 
+from iris_api.bundle.golden import is_golden
+
 from . import Failure, commands
 from .commands import CANDIDATE, unit_of
-from .golden import is_golden
 from .host import Host
 from .store import Deployment
 from .transaction import Deadline, Step, carry_out

@@ -79,7 +79,7 @@ class Played(Machine):
             case ("sync", "--file-system", path):
                 assert Path(path).is_dir()
                 return self.done()
-            case (_, "-I", "-m", "iris_api.engine_choice"):
+            case (_, "--need"):
                 if self.takes is None:
                     raise FileNotFoundError("no such application")
                 engine = min(self.takes, key=lambda name: self.takes[name] if self.takes else 0)

@@ -44,8 +44,8 @@ def test_a_command(command: Command, line: str) -> None:
 
 
 def test_a_bundle_from_anywhere_is_not_read_as_root() -> None:
-    asked = commands.what_it_takes(Path("/opt/iris-api/releases/r/venv/bin/python"), {"IRIS_API_ENGINE": "auto"})
-    assert asked.argv[:2] == ("/opt/iris-api/releases/r/venv/bin/python", "-I")
+    asked = commands.what_it_takes(Path("/opt/iris-api/releases/r"), {"IRIS_API_ENGINE": "auto"})
+    assert asked.argv == ("/opt/iris-api/releases/r/bin/iris-api", "--need")
     assert asked.user == "iris-api"
     assert asked.environment == {"IRIS_API_ENGINE": "auto"}
     assert asked.timeout == 60

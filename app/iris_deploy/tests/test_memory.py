@@ -128,11 +128,12 @@ class AsMe(Machine):
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A host with a release, whose python finds the application of this checkout, and a model."""
-    python = tmp_path / "releases" / "r1" / "venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nshift\nPYTHONPATH={ROOT}/app/src exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
+    """A host with a release, whose program is that of this checkout, and a model."""
+    program = tmp_path / "releases" / "r1" / "bin" / "iris-api"
+    program.parent.mkdir(parents=True)
+    source = ROOT / "app" / "iris_api" / "src"
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={source} exec {sys.executable} -m iris_api.server.command "$@"\n')
+    program.chmod(0o755)
     shutil.copytree(ROOT / "models" / "iris" / "1.0.0", tmp_path / "models" / "forest-1")
     return Store(tmp_path, AsMe())
 
@@ -164,9 +165,7 @@ def test_what_is_not_known_is_said(store: Store) -> None:
         ask(store, "", None)
     with pytest.raises(UnknownError, match=r"does not tell what it takes, but: IRIS_API_MAX_ROWS='0'"):
         ask(store, "IRIS_API_MAX_ROWS=0\n")
-    (store.home / "releases" / "r1" / "venv" / "bin" / "python").write_text(
-        "#!/bin/sh\necho No module named x >&2\nexit 1\n"
-    )
+    (store.home / "releases" / "r1" / "bin" / "iris-api").write_text("#!/bin/sh\necho No module named x >&2\nexit 1\n")
     with pytest.raises(UnknownError, match="does not tell what it takes, but: No module named x"):
         ask(store, "")
     shutil.rmtree(store.home / "releases")

@@ -1,0 +1,96 @@
+"""Inference by ONNX Runtime: of a model that was proven, when it was packed, to answer as its estimator does.
+
+Nothing here imports scikit-learn: that is what makes an instance small and quick to start.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from iris_api.bundle.files import BundleError, read_file
+from iris_api.bundle.manifest import Manifest
+from iris_api.engines.model import Answers
+
+INPUT = "input"
+DTYPES: dict[str, type[np.floating[Any]]] = {"double": np.float64, "float": np.float32}
+
+
+class OnnxEngine:
+    """Answers rows by a session of ONNX Runtime.
+
+    Args:
+        content: a model in the format of ONNX.
+        precision: type of its input, a key of DTYPES.
+        outputs: names of its outputs: what the estimator's `predict` answers, then the probabilities if there are any.
+        tolerance: how far answers to golden samples may be off.
+    """
+
+    name = "onnx"
+    # A call takes some 10 us, less than another turn of the event loop.
+    turns = 1
+
+    def __init__(self, content: bytes, precision: str, outputs: Sequence[str], tolerance: float) -> None:
+        options = onnxruntime.SessionOptions()
+        # A few rows are no work for threads, and the host has an instance for every processor.
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        # Errors are raised; that they are written to standard error too, in colours, would break a log of JSON.
+        options.log_severity_level = 4
+        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self._dtype = DTYPES[precision]
+        self._outputs = list(outputs)
+        self.tolerance = tolerance
+
+    @classmethod
+    def load(cls, directory: Path, manifest: Manifest) -> Self:
+        """Load the converted model of a bundle; raise BundleError if it cannot be used."""
+        onnx = manifest.onnx
+        assert onnx
+        # It is never opened here, but a bundle with a damaged file is damaged.
+        read_file(directory, manifest.artifact, manifest.sha256)
+        content = read_file(directory, onnx.artifact, onnx.sha256)
+        tolerance = max(manifest.golden_tolerance, onnx.proof.tolerance)
+        try:
+            engine = cls(content, onnx.precision, onnx.outputs, tolerance)
+            engine([[sample.input[name] for name in manifest.feature_names] for sample in manifest.golden_samples])
+        except Exception as error:
+            # ONNX Runtime has exceptions of its own; none of them is more than a model that cannot be served.
+            raise BundleError(
+                f"{directory / onnx.artifact}: cannot be used "
+                f"({type(error).__name__}: {' '.join(str(error).split())}). "
+                "Pack the model again with the libraries installed here."
+            ) from error
+        return engine
+
+    def __call__(self, rows: Sequence[Sequence[float]]) -> Answers:
+        """Return the answers to a table of rows x features."""
+        values, probabilities = self.run(np.array(rows, dtype=self._dtype))
+        return Answers(values.tolist(), None if probabilities is None else probabilities.tolist())
+
+    def run(self, rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Return what `predict` answers to a table, rows x features, and the probabilities, rows x classes, or None."""
+        values, *probabilities = self._session.run(self._outputs, {INPUT: rows.astype(self._dtype, copy=False)})
+        # A regressor's answers come as a column.
+        if values.ndim == 2 and values.shape[1] == 1:
+            values = values[:, 0]
+        return values, probabilities[0] if probabilities else None
+
+
+def why_unproven(manifest: Manifest) -> str | None:
+    """Return why a bundle must not be served by ONNX Runtime here, or None if it may."""
+    if manifest.onnx is None:
+        return manifest.no_onnx_reason
+    if manifest.format == 2:
+        return (
+            "its proof is of format 2, which did not compare the classes that the model itself answers, nor what it "
+            "refuses: pack it again with iris-model pack"
+        )
+    proof = manifest.onnx.proof
+    if proof.artifact_sha256 != manifest.sha256:
+        return "its proof is of another artifact"
+    if proof.onnxruntime != onnxruntime.__version__:
+        return f"it was proven with onnxruntime {proof.onnxruntime}, but {onnxruntime.__version__} is installed"
+    return None

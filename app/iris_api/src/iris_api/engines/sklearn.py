@@ -1,0 +1,143 @@
+"""Inference by scikit-learn: any estimator, from joblib or skops."""
+
+import importlib.metadata
+import io
+import json
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Self
+
+import joblib
+import numpy as np
+import sklearn
+from sklearn.base import is_classifier, is_regressor
+from sklearn.exceptions import InconsistentVersionWarning
+
+from iris_api.bundle.files import BundleError, read_file
+from iris_api.bundle.manifest import MANIFEST, Manifest
+from iris_api.engines.model import Answers
+from iris_api.engines.reviewed import decider, is_finite_throughout
+
+# Whoever sends a value that is refused is answered so; as warnings, such a value and an unknown category would fill the
+# log. So would rows without names: they come in the order of the manifest, which was compared with the names when the
+# bundle was loaded.
+warnings.filterwarnings("ignore", category=RuntimeWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
+
+
+class SklearnEngine:
+    """Answers rows by the estimator itself."""
+
+    name = "sklearn"
+    # A call takes some 200 us, of a forest more: to save one is worth some turns more to wait for others, of which each
+    # takes a few us.
+    turns = 4
+
+    def __init__(self, manifest: Manifest, estimator: Any) -> None:
+        self.estimator = estimator
+        self.tolerance = manifest.golden_tolerance
+        self._decide = decider(estimator, manifest.probabilities)
+        self._unchecked = is_finite_throughout(estimator, manifest)
+
+    @classmethod
+    def load(cls, directory: Path, manifest: Manifest, skops_trusted: Sequence[str]) -> Self:
+        """Load the artifact of a bundle; raise BundleError if it is not what the manifest promises."""
+        content = read_file(directory, manifest.artifact, manifest.sha256)
+        _check_library(directory, manifest)
+        path = directory / manifest.artifact
+        estimator = open_artifact(path, content, skops_trusted)
+        _check_shape(path, manifest, estimator)
+        return cls(manifest, estimator)
+
+    def __call__(self, rows: Sequence[Sequence[float]]) -> Answers:
+        """Return the estimator's answers to a table of rows x features; raise what it raises."""
+        table = np.array(rows, dtype=np.float64)
+        # To check again what is known to be finite takes a tenth of a prediction's time.
+        with sklearn.config_context(assume_finite=True) if self._unchecked else nullcontext():
+            values, probabilities = self._decide(table)
+        return Answers(values.tolist(), None if probabilities is None else probabilities.tolist())
+
+
+def open_artifact(path: Path, content: bytes, skops_trusted: Sequence[str]) -> Any:
+    """Return the estimator of an artifact's bytes; raise BundleError if it cannot be loaded.
+
+    Opening a pickle runs code: the bytes must have been compared with the hash of a manifest that is trusted.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", InconsistentVersionWarning)
+            if path.suffix == ".skops":
+                return _open_skops(path, content, skops_trusted)
+            return joblib.load(io.BytesIO(content))
+    except BundleError:
+        raise
+    except Exception as error:
+        # Unpickling may raise anything at all; none of it is more than a bundle that cannot be served.
+        raise BundleError(
+            f"{path}: cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())}). "
+            "Train it again with the libraries installed here."
+        ) from error
+
+
+def _open_skops(path: Path, content: bytes, trusted: Sequence[str]) -> Any:
+    from skops import io as skops_io
+
+    unknown = sorted(set(skops_io.get_untrusted_types(data=content)) - set(trusted))
+    if unknown:
+        raise BundleError(
+            f"{path}: it holds {', '.join(unknown)}, which is not allowed here. If these types are known to be "
+            f"harmless, allow them: IRIS_API_SKOPS_TRUSTED={','.join([*trusted, *unknown])}"
+        )
+    return skops_io.loads(content, trusted=sorted(set(trusted)))
+
+
+def _check_library(directory: Path, manifest: Manifest) -> None:
+    trained, installed = manifest.libraries.get("scikit-learn"), importlib.metadata.version("scikit-learn")
+    if trained != installed:
+        raise BundleError(
+            f"{directory / MANIFEST}: the model was trained with scikit-learn {trained}, but {installed} is installed. "
+            "Train it again or install that version."
+        )
+
+
+def _check_shape(path: Path, manifest: Manifest, estimator: Any) -> None:
+    expected = {
+        "task": manifest.task,
+        "features": manifest.feature_names if hasattr(estimator, "feature_names_in_") else len(manifest.features),
+        "classes": [each.value for each in manifest.classes or []],
+        "probabilities": manifest.probabilities,
+    }
+    found = {
+        "task": task_of(estimator),
+        "features": features_of(estimator),
+        "classes": np.asarray(getattr(estimator, "classes_", [])).tolist() if manifest.classes else [],
+        "probabilities": manifest.probabilities and hasattr(estimator, "predict_proba"),
+    }
+    # As JSON, for which 1, 1.0 and true are not the same.
+    if json.dumps(found) != json.dumps(expected):
+        raise BundleError(
+            f"{path}: {MANIFEST} promises {json.dumps(expected)}, but the artifact has {json.dumps(found)}. "
+            "Manifest and artifact do not belong together: make the bundle anew."
+        )
+
+
+def task_of(estimator: Any) -> str | None:
+    """Return `classification` or `regression`, or None for what is neither."""
+    try:
+        if is_classifier(estimator):
+            return "classification"
+        return "regression" if is_regressor(estimator) else None
+    except AttributeError:
+        # It is no estimator at all.
+        return None
+
+
+def features_of(estimator: Any) -> list[str] | int | None:
+    """Return the names of an estimator's features if it knows them, else their number."""
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is not None:
+        return [str(name) for name in names]
+    number = getattr(estimator, "n_features_in_", None)
+    return None if number is None else int(number)

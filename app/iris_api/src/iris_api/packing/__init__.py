@@ -1,0 +1,1 @@
+"""Makes, checks and shows bundles: `iris-model`. Nothing that serves imports it."""

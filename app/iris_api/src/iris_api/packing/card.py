@@ -1,0 +1,108 @@
+"""The model card: what a person wants to know of a bundle, as Markdown made from its manifest."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from iris_api.bundle.manifest import Manifest, printable
+
+CARD = "MODEL_CARD.md"
+
+
+def model_card(manifest: Manifest) -> str:
+    """Return the text of the card, in Markdown."""
+    parts = [
+        f"# {manifest.name} {manifest.version}\n\n{manifest.description}",
+        _facts(manifest),
+        "## Input\n\nA value beyond what is accepted is refused; one beyond the training data gets a guess.\n\n"
+        + _table(
+            ("Feature", "Description", "Unit", "Training data", "Accepted"),
+            (
+                (
+                    _code(feature.name),
+                    _text(feature.description),
+                    _text(feature.unit),
+                    f"{feature.training_minimum:g} to {feature.training_maximum:g}",
+                    f"{feature.minimum:g} to {feature.maximum:g}",
+                )
+                for feature in manifest.features
+            ),
+        ),
+        "## Output\n\n" + _output(manifest),
+        "## Quality\n\n" + _table(("Metric", "Value"), ((_words(k), f"{v:g}") for k, v in manifest.metrics.items())),
+        "## Training\n\n" + _table(("", ""), ((_text(_words(k)), _text(v)) for k, v in manifest.training.items())),
+        "## Example\n\n" + _example(manifest),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _facts(manifest: Manifest) -> str:
+    libraries = ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())
+    return _table(
+        ("", ""),
+        [
+            ("Task", manifest.task),
+            ("Artifact", f"`{manifest.artifact}`, sha256 `{manifest.sha256}`"),
+            ("Made with", libraries),
+            ("ONNX", _onnx(manifest)),
+            *(
+                (
+                    f"Served by {engine}",
+                    f"{cost.call_us:.0f} us a call, {cost.row_us:.1f} us a further row, {cost.memory_mb:.0f} MB",
+                )
+                for engine, cost in (manifest.costs or {}).items()
+            ),
+        ],
+    )
+
+
+def _onnx(manifest: Manifest) -> str:
+    if manifest.onnx is None:
+        return f"none: {manifest.no_onnx_reason}"
+    proof = manifest.onnx.proof
+    same = "same classes, probabilities" if manifest.probabilities else "same classes" if manifest.classes else "values"
+    return (
+        f"`{manifest.onnx.artifact}`, proven on {sum(proof.points.values())} rows with onnxruntime "
+        f"{proof.onnxruntime}: {same} within {proof.largest_difference:.0e}"
+    )
+
+
+def _output(manifest: Manifest) -> str:
+    target = manifest.target
+    unit = f", in {target.unit}" if target.unit else ""
+    text = f"{_code(target.name)}: {_text(target.description)}{_text(unit)}."
+    if manifest.classes is None:
+        return text
+    rows = ((_code(str(each.value)), _text(each.name), f"{each.share:.1%}") for each in manifest.classes)
+    probabilities = "" if manifest.probabilities else " The answer has no probabilities."
+    return f"{text}{probabilities}\n\n" + _table(("Prediction", "Name", "Share of the training data"), rows)
+
+
+def _example(manifest: Manifest) -> str:
+    sample = manifest.golden_samples[0]
+    answer = _text(repr(sample.prediction))
+    if manifest.classes:
+        answer += f" ({_text(manifest.class_name(sample.prediction))})"
+    given = ", ".join(f"{_text(name)} {value:g}" for name, value in sample.input.items())
+    return f"{given}: {answer}."
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    # A cell ends at the next |, even within code, and a row with its line.
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _code(text: str) -> str:
+    """Return a text as code, whatever is in it: the quotes are more backticks than it has in a row."""
+    quotes = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if len(quotes) > 1 or text != text.strip() else ""
+    return f"{quotes}{space}{printable(text)}{space}{quotes}"
+
+
+def _text(value: object) -> str:
+    """Return a text so that Markdown shows it as it is."""
+    return re.sub(r"([\\`*_\[\]<>])", r"\\\1", printable(str(value)))
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").capitalize()

@@ -1,0 +1,76 @@
+"""A prediction, from a request's headers and body to the answer's: the one way to the model.
+
+`Endpoint.submit` can be read from top to bottom. Two callers take it, with the same bytes in and out: `http.asgi` for
+FastAPI's routes, and `http.middleware`, without FastAPI, for a request that has arrived as a whole.
+"""
+
+from collections.abc import Callable
+
+from iris_api.engines.model import Prediction, RefusedError, Row
+from iris_api.predict.batching import Batcher, Cancel, Predictions
+from iris_api.predict.codec import Codec, Write
+from iris_api.predict.errors import ApiError, Detail, invalid
+from iris_api.predict.limits import Limits
+from iris_api.predict.metrics import Metrics
+from iris_api.predict.reply import Answer, Headers
+
+
+class Endpoint:
+    """Answers the requests of one API."""
+
+    def __init__(self, codec: Codec, batcher: Batcher, metrics: Metrics, limits: Limits) -> None:
+        self.limits = limits
+        self._codec = codec
+        self._batcher = batcher
+        self._metrics = metrics
+
+    def submit(self, headers: Headers, body: bytes, done: Callable[[Answer | Exception], None]) -> Cancel | None:
+        """Have `done` called once, now or in a later turn of the loop, with the answer or with an error to answer with.
+
+        What is returned gives the request up, if it will take a while.
+        """
+
+        def finish(predictions: Predictions | Exception) -> None:
+            done(self._answer(rows, write, predictions))
+
+        try:
+            self.limits.check_body(len(body))
+            rows, write = self._codec.read(headers, body)
+            return self._batcher.submit(rows, finish)
+        except Exception as error:
+            done(self._refusal(error))
+            return None
+
+    def _answer(self, rows: list[Row], write: Write, predictions: Predictions | Exception) -> Answer | Exception:
+        try:
+            if isinstance(predictions, RefusedError):
+                raise _no_answer(predictions, len(rows))
+            if isinstance(predictions, Exception):
+                raise predictions
+            return write(self._counted(rows, predictions))
+        except Exception as error:
+            return self._refusal(error)
+
+    def _counted(self, rows: list[Row], predictions: Predictions) -> list[Prediction]:
+        """Count the predictions and return them, or raise ApiError if the model does not have all of them."""
+        counted = []
+        for row, prediction in zip(rows, predictions, strict=True):
+            if prediction is None:
+                raise invalid("no_answer", "The model has no finite answer for these values.")
+            self._metrics.count_row(row, prediction)
+            counted.append(prediction)
+        return counted
+
+    def _refusal(self, error: Exception) -> Exception:
+        """Count an error that is the request's, and put it in the terms of the API; return any other as it is."""
+        if not isinstance(error, ApiError):
+            return error
+        self._metrics.count_rejection(error.code)
+        return self._codec.refusal(error)
+
+
+def _no_answer(error: RefusedError, rows: int) -> ApiError:
+    """Return the error for a value that is a possible one, but not for this model."""
+    places = [*([str(error.row)] if rows > 1 else []), *([error.field] if error.field else [])]
+    detail = Detail(field=".".join(places) or "body", reason=f"The model refuses it: {error.reason}")
+    return invalid("no_answer", "The model has no answer for these values.", detail)

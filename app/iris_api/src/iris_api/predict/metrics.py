@@ -1,0 +1,252 @@
+"""What Prometheus reads from /metrics; every label has few values, none of them chosen by a client.
+
+The numbers are plain integers and floats of the event loop's thread, put into Prometheus' form only when they are
+read: a row of thirteen features would cost more in locks than in inference.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from iris_api.bundle.manifest import Manifest, Reference, printable
+from iris_api.engines.model import Prediction, Row
+from iris_api.settings import Settings
+
+# A prediction takes some 0.4 ms, one in a queue some 10; a second is the time after which a client has long given up.
+LATENCY_BUCKETS = (
+    0.0002,
+    0.0004,
+    0.0006,
+    0.001,
+    0.002,
+    0.004,
+    0.008,
+    0.016,
+    0.032,
+    0.064,
+    0.128,
+    0.25,
+    0.5,
+    1.0,
+    2.0,
+    4.0,
+)
+INFERENCE_BUCKETS = (0.00001, 0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1.0)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+CONFIDENCE_BUCKETS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+# Why a request got no prediction, by the `code` of its error. Whatever is not among them counts as other.
+REASONS = (
+    "unsupported_media_type",
+    "body_too_large",
+    "too_many_rows",
+    "too_many_values",
+    "too_much_work",
+    "invalid_json",
+    "invalid_input",
+    "no_answer",
+    "overloaded",
+    "deadline_exceeded",
+    "other",
+)
+
+
+class Histogram:
+    """Counts numbers by buckets, whose upper edges ascend."""
+
+    def __init__(self, buckets: Sequence[float]) -> None:
+        self._buckets = buckets
+        self._counts = [0] * (len(buckets) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one number."""
+        self._counts[bisect_left(self._buckets, value)] += 1
+        self._sum += value
+
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str] = ()) -> HistogramMetricFamily:
+        """Add the counts to a metric and return it."""
+        edges = [*map(str, map(float, self._buckets)), "+Inf"]
+        cumulated = map(float, accumulate(self._counts))
+        family.add_metric(labels, list(zip(edges, cumulated, strict=True)), self._sum)
+        return family
+
+
+class Metrics(Collector):
+    """The metrics of one instance, in a registry of their own."""
+
+    def __init__(self, settings: Settings, manifest: Manifest, engine: str) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        self._manifest = manifest
+        self._infos = {
+            "iris_api_model": (
+                "The model that answers.",
+                {"name": manifest.name, "version": manifest.version, "sha256": manifest.sha256, "engine": engine},
+            ),
+            "iris_api_release": (
+                "The release that runs.",
+                {"release": settings.release, "instance_name": settings.name},
+            ),
+        }
+        self.queues: Callable[[], dict[str, int]] = lambda: {"short": 0, "long": 0}
+        """Tells how many rows wait in each lane, `short` and `long`."""
+        self.replacements: Callable[[], int] = lambda: 0
+        """Tells how many workers of this instance have replaced themselves."""
+        self.reset()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.registry.register(self)
+
+    def reset(self) -> None:
+        """Start from zero, with every series that an alert or a ratio may ask for already there."""
+        features, classes = self._manifest.features, self._manifest.classes or []
+        self._requests = Counter({("/predict", status): 0 for status in (200, 422, 500)})
+        self._rejected = Counter(dict.fromkeys(REASONS, 0))
+        self._latency = {"/predict": Histogram(LATENCY_BUCKETS)}
+        self.queue_wait = Histogram(INFERENCE_BUCKETS)
+        self.inference = Histogram(INFERENCE_BUCKETS)
+        self.batch_rows = Histogram(BATCH_BUCKETS)
+        self._confidence = Histogram(CONFIDENCE_BUCKETS)
+        self._classes = [0] * len(classes)
+        target = self._manifest.target.reference
+        self._target_edges = target.edges if target else []
+        self._target_bins = [0] * len(target.shares) if target else []
+        self._out_of_range = [0] * len(features)
+        self._feature_bins = [[0] * len(feature.reference.shares) for feature in features]
+        self._per_feature = [
+            (number, feature.training_minimum, feature.training_maximum, feature.reference.edges, bins)
+            for number, (feature, bins) in enumerate(zip(features, self._feature_bins, strict=True))
+        ]
+
+    def count_request(self, path: str, status: int, seconds: float) -> None:
+        """Count an answer: the path of its route, its status, and the seconds that it took."""
+        self._requests[path, status] += 1
+        if (latency := self._latency.get(path)) is None:
+            latency = self._latency[path] = Histogram(LATENCY_BUCKETS)
+        latency.observe(seconds)
+
+    def count_rejection(self, reason: str) -> None:
+        """Count a request that got no prediction, by the `code` of its error."""
+        self._rejected[reason if reason in self._rejected else "other"] += 1
+
+    def count_row(self, row: Row, prediction: Prediction) -> None:
+        """Count a row's values and its prediction."""
+        for value, (number, least, greatest, edges, bins) in zip(row, self._per_feature, strict=True):
+            bins[bisect_left(edges, value)] += 1
+            if not least <= value <= greatest:
+                self._out_of_range[number] += 1
+        if prediction.number is None:
+            self._target_bins[bisect_left(self._target_edges, float(prediction.value))] += 1
+            return
+        self._classes[prediction.number] += 1
+        if prediction.probabilities is not None:
+            self._confidence.observe(prediction.probabilities[prediction.number])
+
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics in Prometheus' form."""
+        for name, (text, labels) in self._infos.items():
+            yield InfoMetricFamily(name, text, labels)
+        requests = CounterMetricFamily("iris_api_requests", "Requests answered.", labels=["path", "status"])
+        for (path, status), count in self._requests.items():
+            requests.add_metric([path, str(status)], count)
+        yield requests
+        latency = HistogramMetricFamily(
+            "iris_api_request_duration_seconds",
+            "Time from the request's head to the end of its answer.",
+            labels=["path"],
+        )
+        for path, histogram in self._latency.items():
+            histogram.add_to(latency, [path])
+        yield latency
+        yield _counter("iris_api_rejected_requests", "Requests without a prediction.", "reason", self._rejected.items())
+        queues = self.queues()
+        text = "Rows that wait for the model at this moment"
+        yield GaugeMetricFamily("iris_api_queue_rows", f"{text}.", value=sum(queues.values()))
+        lanes = GaugeMetricFamily("iris_api_lane_queue_rows", f"{text}, by lane.", labels=["lane"])
+        for lane, rows in queues.items():
+            lanes.add_metric([lane], rows)
+        yield lanes
+        yield CounterMetricFamily(
+            "iris_api_replacements",
+            "Workers that ended themselves because a call did not end.",
+            value=self.replacements(),
+        )
+        for name, text, histogram in (
+            ("queue_wait_seconds", "Time a request waited for others to share a call of the model.", self.queue_wait),
+            ("inference_duration_seconds", "Time of one call of the model.", self.inference),
+            ("batch_rows", "Rows in one call of the model.", self.batch_rows),
+        ):
+            yield histogram.add_to(HistogramMetricFamily(f"iris_api_{name}", text))
+        yield from self._collect_predictions()
+        yield from self._collect_features()
+
+    def _collect_predictions(self) -> Iterator[Metric]:
+        classes, target = self._manifest.classes, self._manifest.target.reference
+        if target:
+            yield _bins("iris_api_predicted_values", "Rows answered, by bin of the training target.", self._target_bins)
+            yield _shares("iris_api_predicted_value_training_ratio", "Share of the training targets in a bin.", target)
+        if classes:
+            names = [printable(each.name) for each in classes]
+            counts = zip(names, self._classes, strict=True)
+            yield _counter("iris_api_predictions", "Rows answered, by predicted class.", "class", counts)
+            shares = GaugeMetricFamily(
+                "iris_api_class_training_ratio", "Share of a class in the training data.", labels=["class"]
+            )
+            for name, each in zip(names, classes, strict=True):
+                shares.add_metric([name], each.share)
+            yield shares
+        if self._manifest.probabilities:
+            yield self._confidence.add_to(
+                HistogramMetricFamily("iris_api_prediction_confidence", "Probability of the predicted class.")
+            )
+
+    def _collect_features(self) -> Iterator[Metric]:
+        values = CounterMetricFamily(
+            "iris_api_feature_values", "Values asked about, by bin of the training data.", labels=["feature", "bin"]
+        )
+        shares = GaugeMetricFamily(
+            "iris_api_feature_training_ratio", "Share of the training data in a bin.", labels=["feature", "bin"]
+        )
+        names = [printable(name) for name in self._manifest.feature_names]
+        for name, feature, bins in zip(names, self._manifest.features, self._feature_bins, strict=True):
+            for number, (count, share) in enumerate(zip(bins, feature.reference.shares, strict=True), 1):
+                values.add_metric([name, str(number)], count)
+                shares.add_metric([name, str(number)], share)
+        yield values
+        yield shares
+        out_of_range = zip(names, self._out_of_range, strict=True)
+        text = "Values beyond the range of the training data."
+        yield _counter("iris_api_out_of_range_values", text, "feature", out_of_range)
+
+
+def _counter(name: str, text: str, label: str, counts: Iterable[tuple[str, int]]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for value, count in counts:
+        family.add_metric([value], count)
+    return family
+
+
+def _bins(name: str, text: str, counts: Sequence[int]) -> Metric:
+    return _counter(name, text, "bin", ((str(number), count) for number, count in enumerate(counts, 1)))
+
+
+def _shares(name: str, text: str, reference: Reference) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=["bin"])
+    for number, share in enumerate(reference.shares, 1):
+        family.add_metric([str(number)], share)
+    return family

@@ -1,0 +1,1 @@
+"""One instance as a process: gunicorn, its worker and the application they serve, seen by systemd."""

@@ -1,0 +1,115 @@
+"""What stands in the bodies of the protocol, for reading requests and for OpenAPI."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+INPUT = "input"
+"""Name of the one tensor that holds the rows."""
+
+
+class _Part(BaseModel):
+    # The protocol leaves room for what others add to it.
+    model_config = ConfigDict(extra="ignore")
+
+
+class InputParameters(_Part):
+    """Parameters of an input: the one that the binary tensor extension uses."""
+
+    binary_data_size: Annotated[StrictInt, Field(ge=0)] | None = None
+
+
+class InputTensor(_Part):
+    """The rows."""
+
+    name: Literal["input"]
+    shape: Annotated[list[Annotated[StrictInt, Field(ge=1)]], Field(min_length=2, max_length=2)]
+    datatype: Literal["FP64", "FP32", "INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8"]
+    parameters: InputParameters | None = None
+    data: list[Any] | None = Field(None, description="Row after row, or a list for each row.")
+
+
+class OutputParameters(_Part):
+    """Parameters of an output: the one that the binary tensor extension uses."""
+
+    binary_data: StrictBool | None = None
+
+
+class RequestedOutput(_Part):
+    """An output that the answer is to have."""
+
+    name: StrictStr
+    parameters: OutputParameters | None = None
+
+
+class RequestParameters(_Part):
+    """Parameters of a request: the one that the binary tensor extension uses."""
+
+    binary_data_output: StrictBool = False
+
+
+class InferRequest(_Part):
+    """Body of an inference request."""
+
+    id: StrictStr | None = None
+    parameters: RequestParameters | None = None
+    inputs: Annotated[list[InputTensor], Field(min_length=1, max_length=1)]
+    outputs: list[RequestedOutput] | None = None
+
+
+class Tensor(BaseModel):
+    """An output."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[Any]
+
+
+class InferResponse(BaseModel):
+    """Answer of an inference request."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[Tensor]
+
+
+class TensorMetadata(BaseModel):
+    """What a tensor holds; -1 stands for the number of rows."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, str] | None = None
+
+
+class ModelMetadata(BaseModel):
+    """What a model takes and answers."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class ServerMetadata(BaseModel):
+    """What this server is."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class Live(BaseModel):
+    """Answer of the liveness check."""
+
+    live: bool
+
+
+class Ready(BaseModel):
+    """Answer of the readiness checks."""
+
+    ready: bool
+    name: str | None = None

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from iris_api.engines.model import Model
+from iris_api.server.app import build_app
+from iris_api.settings import Settings
+
+from .instance import Instance
+from .paths import BUNDLE
+from .slow import Slow
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    """The default model, by the engine that an instance takes of its own accord."""
+    return Model.load(BUNDLE)
+
+
+@pytest.fixture(scope="session")
+def joblib_model() -> Model:
+    return Model.load(BUNDLE, "sklearn")
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    return Settings(instance=2, model_dir=BUNDLE, release="r42", deployment="d7", max_body_bytes=1024)
+
+
+@pytest.fixture
+def app(settings: Settings, model: Model) -> FastAPI:
+    return build_app(settings, model)
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.fixture
+def copied_bundle(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(BUNDLE, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def edit_manifest(copied_bundle: Path) -> Callable[[Callable[[dict[str, Any]], None]], Path]:
+    """Change the manifest of a copy of the bundle and return the copy's directory."""
+
+    def edit(change: Callable[[dict[str, Any]], None]) -> Path:
+        path = copied_bundle / "manifest.json"
+        manifest = json.loads(path.read_text())
+        change(manifest)
+        path.write_text(json.dumps(manifest))
+        return copied_bundle
+
+    return edit
+
+
+@pytest.fixture
+def slow_bundle(
+    copied_bundle: Path, edit_manifest: Callable[[Callable[[dict[str, Any]], None]], Path]
+) -> Callable[..., Path]:
+    """Make of the default model one that takes its time: see `slow`. costs: what its manifest says of that."""
+
+    def make(costs: dict[str, float] | None = None, **times: Any) -> Path:
+        artifact = copied_bundle / "model.joblib"
+        joblib.dump(Slow(joblib.load(BUNDLE / "model.joblib"), **times), artifact)
+
+        def change(manifest: dict[str, Any]) -> None:
+            manifest["sha256"] = hashlib.sha256(artifact.read_bytes()).hexdigest()
+            manifest["onnx"] = None
+            manifest["no_onnx_reason"] = "it is slow"
+            manifest["golden_samples"] = manifest["golden_samples"][:1]
+            manifest["format"] = 3 if costs else 2
+            manifest["costs"] = {"sklearn": {"memory_mb": 100} | costs} if costs else None
+
+        return edit_manifest(change)
+
+    return make
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Instance]]:
+    """Start real instances; all of them are gone after the test."""
+    running: list[Instance] = []
+
+    def start_one(model_dir: Path = BUNDLE, *, arguments: Sequence[str] = (), **settings: str) -> Instance:
+        running.append(Instance(tmp_path, model_dir, *arguments, **settings))
+        return running[-1]
+
+    yield start_one
+    for instance in running:
+        instance.close()

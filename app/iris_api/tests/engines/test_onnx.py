@@ -1,0 +1,211 @@
+"""The ONNX engine: taken only where it is proven to answer as the joblib model does, and lighter where it is taken."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris
+from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.tree import DecisionTreeRegressor
+
+from iris_api.bundle.files import BundleError
+from iris_api.bundle.manifest import Manifest
+from iris_api.engines.model import Model
+from iris_api.packing import conversion
+from iris_api.packing.conversion import ConversionError, convert
+from iris_api.packing.pack import About, Sample, dump, pack
+
+from ..instance import EXAMPLE, Instance
+from ..paths import BUNDLE, MODELS, SOURCE
+
+EditManifest = Callable[[Callable[[dict[str, Any]], None]], Path]
+DATA, CLASSES = load_iris(return_X_y=True)
+BUNDLES = sorted(path.parent for path in MODELS.glob("*/*/manifest.json"))
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.parent.name)
+def test_both_engines_answer_random_rows_alike(bundle: Path) -> None:
+    """Other rows than those of the proof, at and beyond the edges of what was trained."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    ranges = np.array([(each["training_minimum"], each["training_maximum"]) for each in manifest["features"]])
+    width = ranges[:, 1] - ranges[:, 0]
+    low = np.maximum(ranges[:, 0] - width, [each["minimum"] for each in manifest["features"]])
+    high = np.minimum(ranges[:, 1] + width, [each["maximum"] for each in manifest["features"]])
+    rows = np.random.default_rng(99).uniform(low, high, (20_000, len(low)))
+    estimator = joblib.load(bundle / "model.joblib")
+    answers = Model.load(bundle, "onnx").predict(rows.tolist())
+    values = [answer.value for answer in answers if answer]
+    assert values == pytest.approx(estimator.predict(rows).tolist(), rel=1e-6)
+    if manifest["classes"]:
+        assert values == estimator.predict(rows).tolist()
+        shares = [answer.probabilities for answer in answers if answer]
+        assert np.abs(np.array(shares) - estimator.predict_proba(rows)).max() <= 1e-6
+
+
+def test_auto_takes_onnx_where_it_is_proven() -> None:
+    assert Model.load(BUNDLE).engine.name == "onnx"
+    assert Model.load(BUNDLE, "sklearn").engine.name == "sklearn"
+
+
+def drop(manifest: dict[str, Any]) -> None:
+    manifest.update(onnx=None, no_onnx_reason="it does not convert")
+
+
+def of_another(manifest: dict[str, Any]) -> None:
+    manifest["onnx"]["proof"]["artifact_sha256"] = 64 * "0"
+
+
+def of_another_runtime(manifest: dict[str, Any]) -> None:
+    manifest["onnx"]["proof"]["onnxruntime"] = "1.0.0"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (drop, "it does not convert"),
+        (of_another, "its proof is of another artifact"),
+        (of_another_runtime, "it was proven with onnxruntime 1.0.0"),
+    ],
+)
+def test_without_a_proof_that_holds_here_scikit_learn_serves(
+    edit_manifest: EditManifest,
+    caplog: pytest.LogCaptureFixture,
+    change: Callable[[dict[str, Any]], None],
+    reason: str,
+) -> None:
+    bundle = edit_manifest(change)
+    with caplog.at_level(logging.INFO):
+        assert Model.load(bundle).engine.name == "sklearn"
+    assert reason in caplog.text
+    with pytest.raises(BundleError, match="cannot be served by ONNX Runtime: " + reason):
+        Model.load(bundle, "onnx")
+
+
+def test_a_proof_that_proves_nothing_is_refused(edit_manifest: EditManifest) -> None:
+    def worse(manifest: dict[str, Any]) -> None:
+        manifest["onnx"]["proof"]["largest_difference"] = 1e-3
+
+    with pytest.raises(BundleError, match="the proof proves nothing"):
+        Model.load(edit_manifest(worse))
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.joblib"])
+@pytest.mark.parametrize("engine", ["auto", "onnx"])
+def test_a_damaged_file_is_refused_and_not_passed_over(copied_bundle: Path, name: str, engine: Any) -> None:
+    with (copied_bundle / name).open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(BundleError, match=f"{name}: its sha256 is"):
+        Model.load(copied_bundle, engine)
+
+
+def manifest_for(estimator: Any, data: Any = DATA) -> Manifest:
+    """Describe an estimator as packing does."""
+    return Manifest.model_validate_json((pack_without(estimator, data) / "manifest.json").read_bytes())
+
+
+def pack_without(estimator: Any, data: Any) -> Path:
+    import tempfile
+
+    directory = Path(tempfile.mkdtemp()) / "bundle"
+    names = [f"x{number}" for number in range(data.shape[1])]
+    pack(directory, About("m", "1", ""), "model.joblib", dump(estimator), Sample(names, data), onnx=False)
+    return directory
+
+
+@pytest.mark.kernel
+def test_a_forest_is_proven_in_single_precision_because_in_double_it_turns_elsewhere() -> None:
+    """scikit-learn compares single precision numbers: only beside the borders it shows."""
+    forest = RandomForestClassifier(10, random_state=0).fit(DATA[:, 2:], CLASSES)
+    manifest = manifest_for(forest, DATA[:, 2:])
+    assert convert(forest, manifest, DATA[:, 2:]).about["precision"] == "float"
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        LogisticRegression(max_iter=1000).fit(DATA, CLASSES),
+        GradientBoostingClassifier(n_estimators=3, random_state=0).fit(DATA, CLASSES),
+        DecisionTreeRegressor(random_state=0).fit(DATA, CLASSES + 0.5),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_what_converts_is_proven(estimator: Any) -> None:
+    about = convert(estimator, manifest_for(estimator), DATA).about
+    assert about["proof"]["largest_difference"] <= 1e-6
+    assert about["proof"]["points"]["beside borders"] > 100 or isinstance(estimator, LogisticRegression)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "reason"),
+    [
+        (HistGradientBoostingClassifier(max_iter=2).fit(DATA, CLASSES), "it does not convert"),
+        (KNeighborsClassifier(4).fit(DATA, CLASSES), "rows get another class|answers differ"),
+    ],
+    ids=["does-not-convert", "differs-at-ties"],
+)
+def test_what_does_not_convert_or_differs_has_none_and_says_why(estimator: Any, reason: str) -> None:
+    with pytest.raises(ConversionError, match=reason):
+        convert(estimator, manifest_for(estimator), DATA)
+
+
+def test_the_proof_can_say_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conversion that is wrong only a little, of a model with other coefficients."""
+    estimator = joblib.load(BUNDLE / "model.joblib")
+    other = joblib.load(BUNDLE / "model.joblib")
+    other[-1].coef_ = other[-1].coef_ * (1 + 1e-5)
+    to_onnx = conversion._to_onnx
+    monkeypatch.setattr(conversion, "_to_onnx", lambda _, *rest: to_onnx(other, *rest))
+    with pytest.raises(ConversionError, match=r"double: .* differ|double: .* another class"):
+        convert(estimator, Model.load(BUNDLE).manifest, DATA[:, 2:])
+
+
+LIST_MODULES = """
+import os, sys
+os.environ["IRIS_API_MODEL_DIR"] = sys.argv[1]
+os.environ["IRIS_API_ENGINE"] = sys.argv[2]
+from iris_api.server.app import create_app
+create_app()
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("engine", "imported", "not_imported"),
+    [("auto", "onnxruntime", {"sklearn", "joblib", "scipy", "skops"}), ("sklearn", "sklearn", {"onnxruntime"})],
+)
+def test_only_the_engine_that_serves_is_imported(engine: str, imported: str, not_imported: set[str]) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    command = [sys.executable, "-c", LIST_MODULES, str(BUNDLE), engine]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    modules = set(done.stdout.split())
+    assert imported in modules
+    assert not modules & not_imported
+
+
+def test_an_instance_says_which_engine_serves(start: Callable[..., Instance]) -> None:
+    instance = start(IRIS_API_ENGINE="sklearn")
+    instance.wait_until_ready()
+    assert instance.request("GET", "/health/ready")[1]["engine"] == "sklearn"
+    assert instance.request("POST", "/predict", EXAMPLE)[1]["species"] == "virginica"
+
+
+def test_an_error_of_the_session_is_raised_and_not_written_between_the_lines_of_the_log(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    engine = Model.load(BUNDLE, "onnx").engine
+    with pytest.raises(Exception, match="ONNXRuntimeError"):
+        engine.run(np.ones((0, 2)))  # type: ignore[attr-defined]
+    assert capfd.readouterr() == ("", "")

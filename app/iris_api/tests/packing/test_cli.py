@@ -1,0 +1,500 @@
+"""`iris-model` refuses whatever makes no bundle in one line that says what to change, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.datasets import load_iris
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression
+
+from iris_api.packing import cli, samples
+from iris_api.packing.samples import SampleError, read_features, read_sample
+
+from ..paths import BUNDLE
+
+DATA, CLASSES = load_iris(return_X_y=True)
+ROWS = DATA[:, 2:]
+HEAD = "petal_length,petal_width"
+LINES = "\n".join(f"{a},{b}" for a, b in ROWS.tolist())
+SAMPLE = f"{HEAD}\n{LINES}\n"
+CLASSIFIER = LogisticRegression(max_iter=1000).fit(ROWS, CLASSES)
+REGRESSOR = LinearRegression().fit(ROWS, CLASSES)
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main([str(each) for each in arguments])
+    return code, out.getvalue(), err.getvalue()
+
+
+class Place:
+    """A folder with a model and a sample that would do, of which a test spoils something."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.model = folder / "model.joblib"
+        self.sample = folder / "sample.csv"
+        self.models = folder / "models"
+        joblib.dump(CLASSIFIER, self.model)
+        self.sample.write_text(SAMPLE)
+
+    def pack(self, *options: object, sample: bytes | str | None = None, estimator: Any = None) -> tuple[int, str, str]:
+        if sample is not None:
+            self.sample.write_bytes(sample if isinstance(sample, bytes) else sample.encode())
+        if estimator is not None:
+            joblib.dump(estimator, self.model)
+        known = ["--name=mine", "--version=1", f"--models-dir={self.models}", "--no-onnx"]
+        return run("pack", self.model, self.sample, *known, *options)
+
+    def refuses(self, *parts: str, **given: Any) -> None:
+        """Assert that packing is refused in one line with these parts, and that no file was made or changed."""
+        options = given.pop("options", [])
+        if (sample := given.get("sample")) is not None:
+            self.sample.write_bytes(sample if isinstance(sample, bytes) else sample.encode())
+        if given.get("estimator") is not None:
+            joblib.dump(given.pop("estimator"), self.model)
+        before = tree(self.folder)
+        code, out, err = self.pack(*options, **given)
+        assert (code, out) == (1, "")
+        one_line(err)
+        for part in parts:
+            assert part in err
+        assert tree(self.folder) == before
+
+
+def one_line(err: str) -> None:
+    assert err.startswith("iris-model: ")
+    assert err.count("\n") == 1 and err.endswith("\n")
+    assert "Traceback" not in err and "unexpectedly" not in err
+
+
+def tree(folder: Path) -> list[tuple[str, float]]:
+    return sorted((str(path), path.lstat().st_size) for path in folder.rglob("*"))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("sample", "parts"),
+    [
+        (b"", ["sample.csv: it is empty", "header"]),
+        (b"\n\n  \n", ["sample.csv: it is empty"]),
+        (b"\xef\xbb\xbf", ["sample.csv: it is empty"]),
+        (bytes(range(256)), ["sample.csv: it is no text in UTF-8", "Save it"]),
+        (SAMPLE.encode("utf-16"), ["sample.csv: it is no text in UTF-8 (byte 0)"]),
+        (b"a,b\x00\n1,2\n", ["sample.csv: "]),
+        (b"petal_length,petal_width\n1,2\x00\n3,4\n", ["sample.csv: line 2 has '2\\x00'", "for petal_width"]),
+        (LINES, ["sample.csv: its first line, 1.4, 0.2, is a row and no header", "features' names"]),
+        ("3,8\n" + LINES, ["its first line, 3, 8, is a row and no header"]),
+        (HEAD, ["at least two rows, but has 0"]),
+        (HEAD + "\n1,2", ["at least two rows, but has 1"]),
+        (SAMPLE.replace(",", ";"), ["its columns are separated by ';'", "commas"]),
+        (SAMPLE.replace(",", "\t"), ["its columns are separated by '\\t'"]),
+        ("a,a\n1,2\n3,4", ["columns 1 and 2 are both called 'a'", "Rename one"]),
+        (",petal_length,petal_width\n0,1,2\n1,3,4", ["column 1 has no name", "index=False"]),
+        (HEAD + "\n1,2\n3\n", ["line 3 has 1 values, the header has 2"]),
+        (HEAD + "\n1,2\n\n\n3,4,5\n", ["line 5 has 3 values"]),
+        (HEAD + "\n1,2\n3,nan\n", ["line 3 has 'nan'", "petal_width", "Fill it or leave the row out"]),
+        (HEAD + "\n1,2\n3,\n", ["line 3 has no value for petal_width", "Fill it"]),
+        (HEAD + "\n1,2\n-inf,4\n", ["line 3 has '-inf'", "petal_length"]),
+        (HEAD + "\n1,2\n1e400,4\n", ["line 3 has '1e400'"]),
+        (HEAD + '\n"1,5",2\n', ["line 2 has '1,5'", "petal_length"]),
+        (HEAD + "\n1,2\n1_0,4\n", ["line 3 has '1_0'"]),
+        (HEAD + '\n1,2\n"' + "x" * 200_000 + '",1\n', ["cannot be read as CSV (field larger than field limit"]),
+        ("petal_length\n1\n2\n", ["takes 2 features, but the sample has 1: petal_length"]),
+        ("a,b,c\n1,2,3\n2,3,4\n", ["takes 2 features, but the sample has 3: a, b, c", "--target"]),
+    ],
+)
+def test_a_sample_that_is_none(place: Place, sample: bytes | str, parts: list[str]) -> None:
+    place.refuses(*parts, sample=sample)
+
+
+def with_target(*values: str, name: str = "kind") -> str:
+    lines = [f"{a},{b},{value}" for (a, b), value in zip(ROWS[40:].tolist(), values, strict=False)]
+    return "\n".join([f"{HEAD},{name}", *lines])
+
+
+@pytest.mark.parametrize(
+    ("sample", "estimator", "parts"),
+    [
+        (with_target("0", "", "1"), None, ["line 3 has no value for the target kind", "leave the row out"]),
+        (with_target("0", "  ", "1"), None, ["line 3 has no value for the target kind"]),
+        (with_target("0", "nan", "1"), None, ["Row 2 of the sample has 'nan' for the target kind"]),
+        (with_target("0", "setosa", "1"), None, ["Row 2 of the sample has 'setosa'", "one of the classes 0, 1, 2"]),
+        (with_target("0", "1", "7"), None, ["Row 3 of the sample has '7' for the target kind"]),
+        (with_target("0.5", "low", "1"), REGRESSOR, ["Row 2 of the sample has 'low' for the target kind", "numbers"]),
+        (with_target("1", "2", name="Kind"), None, ["no column 'kind', which --target names", "Did you mean 'Kind'?"]),
+        (with_target("1", "2", name="colour"), None, ["There are petal_length, petal_width, colour"]),
+        ("kind\n1\n2\n", None, ["beside the target 'kind' there is no column"]),
+    ],
+)
+def test_a_target_that_is_none(place: Place, sample: str, estimator: Any, parts: list[str]) -> None:
+    place.refuses(*parts, sample=sample, estimator=estimator, options=["--target=kind"])
+
+
+def test_two_rows_are_enough_and_one_class_is_not(place: Place) -> None:
+    constant = DummyClassifier().fit(ROWS, np.zeros(len(ROWS)))
+    place.refuses("knows the class 0.0 alone", "at least two classes", estimator=constant)
+    code, out, err = place.pack(sample=f"{HEAD}\n1,2\n3,4\n", estimator=CLASSIFIER)
+    assert (code, err) == (0, ""), err
+    assert "mine/1: classification" in out
+
+
+class Refusing(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Fails in one of its methods."""
+
+    def __init__(self, method: str, error: BaseException) -> None:
+        self.method, self.error = method, error
+
+    def fit(self, X: Any, y: Any) -> Refusing:
+        self.classes_, self.n_features_in_ = np.unique(y), X.shape[1]
+        return self
+
+    def predict(self, X: Any) -> Any:
+        if self.method == "predict":
+            raise self.error
+        return np.full(len(X), self.classes_[0])
+
+    def predict_proba(self, X: Any) -> Any:
+        raise self.error
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self.method == "load":
+            raise self.error
+
+
+class Gone(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Pickled as of a library that is not installed."""
+
+    def __reduce__(self) -> Any:
+        return Somewhere, ()
+
+
+class Somewhere:
+    """What `Gone` is pickled as; the test renames its module."""
+
+
+@pytest.mark.parametrize(
+    ("error", "part"),
+    [
+        (RuntimeError("first line\nsecond line"), "RuntimeError: first line second line"),
+        (RecursionError("too deep"), "RecursionError: too deep"),
+        (MemoryError(), "MemoryError"),
+        (SystemExit(0), "the model ended the program while it was loaded or asked (exit code 0)"),
+        (KeyError("x"), "KeyError: 'x'"),
+    ],
+)
+@pytest.mark.parametrize("method", ["load", "predict", "predict_proba"])
+def test_an_estimator_that_raises(place: Place, method: str, error: BaseException, part: str) -> None:
+    place.refuses(part, estimator=Refusing(method, error).fit(ROWS, CLASSES))
+
+
+def test_an_estimator_of_a_library_that_is_not_installed(place: Place) -> None:
+    joblib.dump(Gone(), place.model)
+    content = place.model.read_bytes()
+    place.model.write_bytes(content.replace(b"test_refusals", b"xgboost_not_e"))
+    assert place.model.read_bytes() != content
+    place.refuses("ModuleNotFoundError: No module named 'xgboost_not_e'")
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"", "it is empty"),
+        (b"\x00\x01\x02garbage" * 100, "cannot be loaded"),
+        (b"PK\x03\x04", "cannot be loaded"),
+        (b"text, and no model\n", "cannot be loaded"),
+        (SAMPLE.encode(), "cannot be loaded"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".joblib", ".skops"])
+def test_a_file_that_is_no_model(place: Place, content: bytes, part: str, suffix: str) -> None:
+    place.model = place.folder / f"mine{suffix}"
+    place.model.write_bytes(content)
+    place.refuses(f"{place.model}: {part}")
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [1, 2], None, "text", print, np.arange(4)])
+def test_an_object_that_is_no_model(place: Place, value: Any) -> None:
+    joblib.dump(value, place.model)
+    place.refuses("is neither a classifier nor a regressor")
+
+
+def test_files_that_cannot_be_read(place: Place) -> None:
+    folder = place.folder / "folder.joblib"
+    folder.mkdir()
+    model, sample = place.model, place.sample
+    for path in (folder, place.folder / "nowhere.joblib"):
+        place.model = path
+        place.refuses(f"{place.model}: cannot be read", "Give the file of your model")
+    place.model = model
+    for path in (folder, place.folder / "nowhere.csv", Path("/proc/self/mem")):
+        place.sample = path
+        place.refuses(f"{place.sample}: cannot be read", "Give a CSV")
+    place.sample, place.model = sample, place.folder / "model.pkl"
+    place.refuses("ends in .joblib or .skops", "joblib.dump")
+
+
+@pytest.mark.parametrize("option", ["name", "version"])
+@pytest.mark.parametrize(
+    "value",
+    ["", "../x", "../../x", "/etc/x", "a/b", "..", ".x", "A", "ä", "a b", "a\n", "x" * 65, "-", "a\0b", "\udcff"],
+)
+def test_names_that_are_none(place: Place, option: str, value: str) -> None:
+    place.refuses(f"--{option} is {value!r:.60}"[:60], "at most 64 small letters", options=[f"--{option}={value}"])
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "nan", "-inf"])
+def test_a_time_that_is_none(place: Place, value: str) -> None:
+    place.refuses("--proof-seconds is", "give more than 0", options=[f"--proof-seconds={value}"])
+
+
+@pytest.mark.parametrize("value", ["a,b", "a,b,c,d", "a,b,b", "a,,c", ","])
+def test_classes_that_are_none(place: Place, value: str) -> None:
+    place.refuses(
+        "2 names" if value == "a,b" else "4 names" if "d" in value else "a name of its own",
+        options=[f"--classes={value}"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b"", ["cannot be read as JSON", '"description"']),
+        (b"\xff\xfe\x00", ["cannot be read as JSON"]),
+        (b"[" * 100_000, ["cannot be read as JSON"]),
+        (b"[]", ["it holds a list and no object"]),
+        (b"null", ["it holds a NoneType"]),
+        (b'{"colour": {}}', ["no feature 'colour'; it has petal_length, petal_width"]),
+        (b'{"petal_width": 3}', ["petal_width has 3."]),
+        (b'{"petal_width": {"colour": 3}}', ["petal_width has the key 'colour'"]),
+        (b'{"petal_width": {"minimum": "a"}}', ["petal_width has 'a' for minimum"]),
+        (b'{"petal_width": {"unit": 5}}', ["petal_width has 5 for unit"]),
+        (b'{"petal_width": {"minimum": NaN}}', ["'petal_width'", "minimum", "nan"]),
+        (b'{"petal_width": {"minimum": 1}}', ["'petal_width'", "values from 0.1 to 2.5", "minimum 1"]),
+        (b'{"petal_width": {"maximum": 1}}', ["'petal_width'", "values from 0.1 to 2.5", "maximum 1"]),
+    ],
+)
+def test_descriptions_that_are_none(place: Place, content: bytes, parts: list[str]) -> None:
+    file = place.folder / "features.json"
+    file.write_bytes(content)
+    place.refuses(*parts, options=[f"--features={file}"])
+
+
+def test_a_sample_that_is_too_large(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "LARGEST_SAMPLE", 100)
+    place.refuses("it has more than 100 values", "drawn at random")
+
+
+def test_a_folder_that_cannot_be_written(place: Place) -> None:
+    for folder, why in ((place.sample, "it is no folder"), (Path("/proc/nowhere"), "")):
+        place.models = folder
+        place.refuses(why, "Give another --models-dir")
+
+
+def start(place: Place, *options: str, **more: Any) -> subprocess.Popen[str]:
+    """Start the program as a user does."""
+    command = [sys.executable, "-m", "iris_api.packing.cli", "pack", str(place.model), str(place.sample)]
+    known = ["--name=mine", "--version=1", f"--models-dir={place.models}", *options]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [*command, *known], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more
+    )
+
+
+def test_a_full_disk_leaves_nothing(place: Place) -> None:
+    """As far as a file may be no larger than 700 bytes, which the model is not."""
+
+    def bound() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
+
+    before = tree(place.folder)
+    program = start(place, "--no-onnx", preexec_fn=bound)
+    out, err = program.communicate(timeout=60)
+    assert (program.returncode, out) == (1, ""), err
+    one_line(err)
+    assert f"{place.models}/mine/1: cannot be written (File too large" in err
+    assert tree(place.folder) == before
+
+
+class Endless(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Takes a tenth of a second for each call, and says that it was called."""
+
+    def __init__(self, called: str) -> None:
+        self.called = called
+
+    def fit(self, X: Any, y: Any) -> Endless:
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def predict(self, X: Any) -> Any:
+        with open(self.called, "a") as file:
+            file.write("called\n")
+        time.sleep(0.1)
+        return np.asarray(X)[:, 0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_leaves_nothing(place: Place, tmp_path_factory: pytest.TempPathFactory, number: int) -> None:
+    called = tmp_path_factory.mktemp("called") / "called"
+    joblib.dump(Endless(str(called)).fit(ROWS, CLASSES), place.model)
+    before = tree(place.folder)
+    program = start(place)
+    wait_until(lambda: called.exists() and called.read_text().count("\n") > 3)
+    program.send_signal(number)
+    out, err = program.communicate(timeout=20)
+    assert (program.returncode, out, err) == (130, "", "iris-model: interrupted; nothing was written.\n")
+    assert tree(place.folder) == before
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_proof_that_takes_too_long_is_ended_with_what_to_do(place: Place) -> None:
+    before = tree(place.folder)
+    known = ["--name=mine", "--version=1", f"--models-dir={place.models}"]
+    code, out, err = run("pack", place.model, place.sample, *known, "--proof-seconds=0.001")
+    assert (code, out) == (1, "")
+    one_line(err)
+    assert "takes too long" in err and "after 0.001 s" in err and "--no-onnx" in err
+    # What it says would do does.
+    more = err.split("--proof-seconds ")[1].split(",")[0]
+    assert int(more) >= 1
+    assert tree(place.folder) == before
+    assert run("pack", place.model, place.sample, *known, "--proof-seconds=300")[0] == 0
+
+
+def test_a_bar_is_on_a_terminal_alone(place: Place) -> None:
+    parent, child = os.openpty()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm"}
+    known = ["--name=mine", "--version=1", f"--models-dir={place.models}"]
+    with contextlib.closing(os.fdopen(parent, "rb", buffering=0)) as terminal:
+        program = subprocess.Popen(
+            [sys.executable, "-m", "iris_api.packing.cli", "pack", str(place.model), str(place.sample), *known],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=child,
+        )
+        os.close(child)
+        shown = b""
+        with contextlib.suppress(OSError):
+            while piece := terminal.read(1000):
+                shown += piece
+        out = program.communicate(timeout=60)[0]
+    assert program.returncode == 0
+    assert b"Proving ONNX" in shown and b"100%" in shown
+    assert b"ONNX: proven equal" in out and b"Proving" not in out
+
+
+def test_whoever_reads_no_further_is_no_error(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    for target, code, said in (("| head -c 5 > /dev/null", 0, ""), ("> /dev/full", 1, "No space left on device")):
+        done = subprocess.run(
+            f"set -o pipefail; {sys.executable} -m iris_api.packing.cli show --json {BUNDLE} {target}",
+            shell=True,
+            executable="/bin/bash",
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        assert said in done.stderr and done.stderr.count("\n") == bool(said)
+        assert "Traceback" not in done.stderr and "ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "show"])
+@pytest.mark.parametrize("bundle", ["/nowhere", "/etc/passwd", "/", "../..", "/dev/null", "\udcff", "/proc/self/fd"])
+def test_what_is_no_bundle(command: str, bundle: str) -> None:
+    code, out, err = run(command, bundle)
+    assert (code, out) == (1, "")
+    one_line(err)
+
+
+CELLS = st.sampled_from(
+    ["1", "2.5", "-3e2", "", " ", "nan", "inf", "x", "1_0", '"', "'", ";", "\t", "\0", "ä", "\uff11", "1,5", "true"]
+)
+LINE = st.lists(CELLS, max_size=4).map(",".join)
+TABLE = st.lists(st.one_of(LINE, st.sampled_from([HEAD, "a,b", "0,1", "a;b", "a,a", ",a"])), max_size=5)
+FUZZ = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@FUZZ
+@given(
+    st.one_of(TABLE.map(lambda lines: "\n".join(lines).encode()), st.binary(max_size=200)),
+    st.sampled_from([None, "a", "b"]),
+)
+def test_any_sample_is_read_or_refused(tmp_path: Path, content: bytes, target: str | None) -> None:
+    path = tmp_path / "sample.csv"
+    path.write_bytes(content)
+    try:
+        names, rows, targets = read_sample(path, target)
+    except SampleError as error:
+        assert str(path) in str(error)
+        return
+    assert len(rows) >= 2 and len(set(names)) == len(names) > 0 and target not in names
+    assert all(len(row) == len(names) and np.isfinite(row).all() for row in rows)
+    assert (targets is None) == (target is None)
+    assert targets is None or (len(targets) == len(rows) and "" not in targets)
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
+    lambda each: st.one_of(
+        st.lists(each, max_size=3),
+        st.dictionaries(
+            st.sampled_from(["a", "b", "unit", "minimum", "maximum", "description", "x"]), each, max_size=3
+        ),
+    ),
+    max_leaves=6,
+)
+
+
+@FUZZ
+@given(JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=50))
+def test_any_description_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "features.json"
+    path.write_bytes(content)
+    try:
+        found = read_features(path, ["a", "b"])
+    except SampleError as error:
+        assert str(path) in str(error)
+    else:
+        assert found.keys() <= {"a", "b"}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_cut_of_a_model_is_refused(tmp_path: Path, data: st.DataObject) -> None:
+    place = Place(tmp_path)
+    content = place.model.read_bytes()
+    cut = data.draw(st.integers(0, len(content) - 2))
+    place.model.write_bytes(content[:cut])
+    place.refuses()

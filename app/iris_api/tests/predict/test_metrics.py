@@ -1,0 +1,113 @@
+"""What a practitioner reads from /metrics."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from iris_api.engines.model import Model
+from iris_api.server.app import build_app
+from iris_api.settings import Settings
+
+from ..paths import MODELS
+
+BUNDLES = sorted(path.parent for path in MODELS.glob("*/*/manifest.json"))
+
+
+def read(client: TestClient) -> dict[tuple[str, ...], float]:
+    """Return each sample's value by its name and the values of its labels (feature before bin)."""
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    return {
+        (sample.name.removeprefix("iris_api_"), *(sample.labels[key] for key in sorted(sample.labels, reverse=True))): (
+            sample.value
+        )
+        for family in families
+        for sample in family.samples
+    }
+
+
+@pytest.fixture
+def regressor(settings: Settings) -> Iterator[TestClient]:
+    with TestClient(build_app(settings, Model.load(MODELS / "diabetes" / "1.0.0"))) as client:
+        yield client
+
+
+def test_values_and_answers_are_counted_by_bins_of_the_training_data(client: TestClient) -> None:
+    rows = [{"petal_length": 1.4, "petal_width": 0.2}, {"petal_length": 6.9, "petal_width": 0.2}]
+    client.post("/predict", json=rows)
+    client.post("/predict", json={"petal_length": 7, "petal_width": 0.2})
+    found = read(client)
+    assert found["feature_values_total", "petal_length", "1"] == 1
+    assert found["feature_values_total", "petal_length", "5"] == 2
+    assert found["feature_values_total", "petal_width", "1"] == 3
+    assert found["feature_values_total", "petal_width", "5"] == 0
+    assert found["out_of_range_values_total", "petal_length"] == 1
+    assert found["out_of_range_values_total", "petal_width"] == 0
+    assert found["predictions_total", "setosa"] == 1
+    assert sum(found["predictions_total", name] for name in ("setosa", "versicolor", "virginica")) == 3
+    for feature in ("petal_length", "petal_width"):
+        assert sum(found["feature_training_ratio", feature, str(number)] for number in range(1, 6)) == pytest.approx(1)
+    assert found["class_training_ratio", "setosa"] == pytest.approx(1 / 3)
+    assert found["prediction_confidence_count",] == 3
+    assert found["prediction_confidence_bucket", "1.0"] == 3
+
+
+def test_calls_of_the_model_are_counted_with_their_rows_and_times(client: TestClient) -> None:
+    row = {"petal_length": 1.4, "petal_width": 0.2}
+    client.post("/predict", json=[row] * 3)
+    client.post("/predict", json=row)
+    found = read(client)
+    assert (found["batch_rows_count",], found["batch_rows_sum",]) == (2, 4)
+    assert found["batch_rows_bucket", "1.0"] == 1
+    assert found["inference_duration_seconds_count",] == 2
+    assert 0 < found["inference_duration_seconds_sum",] < 1
+    assert found["queue_wait_seconds_count",] == 2
+    assert found["queue_rows",] == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "reason"),
+    [
+        ("{", "application/json", "invalid_json"),
+        ("{}", "application/json", "invalid_input"),
+        ("{}", "text/plain", "unsupported_media_type"),
+        (" " * 2000, "application/json", "body_too_large"),
+        (f"[{','.join(['1'] * 400)}]", "application/json", "too_many_rows"),
+    ],
+)
+def test_refusals_are_counted_by_their_reason(
+    settings: Settings, model: Model, body: str, content_type: str, reason: str
+) -> None:
+    with TestClient(build_app(settings.model_copy(update={"max_rows": 300}), model)) as client:
+        for path, count in (("/predict", 1), ("/v2/models/iris/infer", 2)):
+            client.post(path, content=body, headers={"Content-Type": content_type})
+            if reason != "too_many_rows":
+                assert read(client)["rejected_requests_total", reason] == count
+        assert read(client)["rejected_requests_total", reason] >= 1
+
+
+def test_a_regressor_is_counted_by_bins_of_its_target(regressor: TestClient) -> None:
+    example = regressor.get("/openapi.json").json()["paths"]["/predict"]["post"]["requestBody"]
+    row = example["content"]["application/json"]["examples"]["row"]["value"]
+    regressor.post("/predict", json=row)
+    found = read(regressor)
+    assert sum(found["predicted_values_total", str(number)] for number in range(1, 6)) == 1
+    assert sum(found["predicted_value_training_ratio", str(number)] for number in range(1, 6)) == pytest.approx(1)
+    assert not any(name[0].startswith("predictions") for name in found)
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.parent.name)
+def test_promtool_finds_nothing_to_say(bundle: Path) -> None:
+    promtool = shutil.which("promtool")
+    if not promtool:
+        pytest.skip("promtool is not installed here; the hosts' tests run it on a host")
+    with TestClient(build_app(Settings(model_dir=bundle), Model.load(bundle))) as client:
+        text = client.get("/metrics").content
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")

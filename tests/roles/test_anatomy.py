@@ -1,0 +1,178 @@
+"""Every role has the same anatomy, so that whoever knows one finds their way in all of them."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+from tests import ROOT
+
+ROLES = sorted(path.parents[1] for path in (ROOT / "roles").glob("*/tasks/main.yml"))
+PHASES = ["preflight", "install", "configure", "service"]
+SECTIONS = ["Needs", "On the host", "Tags", "Example", "Variables"]
+HEADER = re.compile(r"[#;] Managed by Fortress \(role (\w+)\): ")
+# Ansible prints "ok: [host] => Refuse weak passwords" where nothing was refused.
+UNUSUAL = {
+    "Refuse",
+    "Tell",
+    "Say",
+    "Look",
+    "Ask",
+    "See",
+    "Guard",
+    "Let",
+    "Forget",
+    "Find",
+    "Use",
+    "Put",
+    "Make",
+    "Keep",
+    "Trust",
+}
+
+each_role = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+
+
+def load(path: Path) -> Any:
+    return (yaml.safe_load(path.read_text()) if path.exists() else None) or []
+
+
+def tasks(role: Path, folder: str = "tasks") -> Iterator[dict[str, Any]]:
+    """Yield every task of a role, those inside of blocks too."""
+    waiting = [task for path in sorted((role / folder).glob("*.yml")) for task in load(path)]
+    while waiting:
+        task = waiting.pop(0)
+        yield task
+        waiting = [*task.get("block", []), *task.get("rescue", []), *task.get("always", []), *waiting]
+
+
+def module(task: dict[str, Any], name: str) -> Any:
+    """Return the arguments of a task of this module, None where it is another's."""
+    return (task[name] or {}) if name in task else None
+
+
+@each_role
+def test_main_is_a_table_of_contents(role: Path) -> None:
+    contents = load(role / "tasks" / "main.yml")
+    phases = []
+    for entry in contents:
+        [file] = [entry[key] for key in entry if key.endswith(("import_tasks", "include_tasks"))]
+        phases.append(file.removesuffix(".yml"))
+        assert entry["name"].replace(" ", "").lower() == phases[-1].replace("_", "")
+    assert phases[0] == "preflight"
+    assert [phase for phase in phases if phase in PHASES] == [phase for phase in PHASES if phase in phases]
+
+
+@each_role
+def test_the_preflight_begins_with_the_names_of_variables(role: Path) -> None:
+    assert "known_variables" in load(role / "tasks" / "preflight.yml")[0]
+
+
+@each_role
+def test_tasks_and_handlers_are_named_in_the_usual_words(role: Path) -> None:
+    for folder in ("tasks", "handlers"):
+        for task in tasks(role, folder):
+            assert task["name"].split()[0] not in UNUSUAL, task["name"]
+
+
+@each_role
+def test_assertions_name_a_remedy_and_do_not_print_what_holds(role: Path) -> None:
+    for task in tasks(role):
+        assertion = module(task, "ansible.builtin.assert")
+        if assertion is not None:
+            assert task["name"].startswith("Assert that "), task["name"]
+            assert assertion["quiet"] is True, task["name"]
+
+
+@each_role
+def test_packages_are_named_in_vars_and_installed_without_recommendations(role: Path) -> None:
+    lists = {name for name in load(role / "vars" / "main.yml") if name.endswith("_packages")}
+    used = set()
+    for task in tasks(role):
+        apt = module(task, "ansible.builtin.apt")
+        if apt is None or set(apt) == {"update_cache"}:
+            continue
+        assert apt["install_recommends"] is False, task["name"]
+        if "deb" not in apt:
+            [name] = re.findall(r"^{{ (_\w+_packages) }}$", apt["name"])
+            used.add(name)
+    assert used == lists
+
+
+@each_role
+def test_handlers_validate_before_they_reload_and_restart_only_for_what_a_reload_does_not_apply(role: Path) -> None:
+    handlers = load(role / "handlers" / "main.yml")
+    verbs = [handler["name"].split()[0] for handler in handlers]
+    assert set(verbs) <= {"Validate", "Restart", "Reload", "Update", "Set", "Report"}
+    order = [verb for verb in verbs if verb in ("Validate", "Restart", "Reload")]
+    assert order == sorted(order, key=["Validate", "Restart", "Reload"].index)
+    for handler in handlers:
+        if handler["name"].startswith("Restart") and "Reload" in verbs:
+            assert "when" in handler, handler["name"]
+
+
+@each_role
+def test_every_file_on_a_host_says_who_writes_it(role: Path) -> None:
+    for folder in ("templates", "files"):
+        for path in (role / folder).rglob("*"):
+            # JSON has no comments; a program says in its docstring what it is.
+            if not path.is_file() or path.suffix in (".json", ".py", ".pyc"):
+                continue
+            first, *rest = path.read_text().splitlines()
+            if first.startswith("#!"):
+                if "python" in first:
+                    continue
+                first = rest[0]
+            found = HEADER.match(first)
+            assert found, f"{path.relative_to(ROOT)}: {first}"
+            assert found[1] == role.name, path
+
+
+@each_role
+def test_the_readme_has_the_same_sections_and_explains_the_role_first(role: Path) -> None:
+    title, *lines = (role / "README.md").read_text().splitlines()
+    assert title == f"# Role {role.name}"
+    assert re.match(r"[A-Z]", "\n".join(lines).strip())
+    assert [line[3:] for line in lines if line.startswith("## ") and line[3:] in SECTIONS] == SECTIONS
+
+
+@pytest.mark.parametrize(
+    ("role", "path", "group", "mode"),
+    [
+        ("nginx", "/etc/nginx/fortress.htpasswd", "www-data", "0640"),
+        ("nginx", "/etc/nginx/fortress-previous.htpasswd", "www-data", "0640"),
+        ("pki", "/etc/ssl/fortress/privkey.pem", "root", "0600"),
+        ("grafana", "/etc/grafana/secrets/admin_password", "grafana", "0640"),
+        ("grafana", "/etc/grafana/secrets/secret_key", "grafana", "0640"),
+    ],
+)
+def test_a_secret_is_for_its_service_alone_and_in_no_output(role: str, path: str, group: str, mode: str) -> None:
+    loader = DataLoader()
+    folder = ROOT / "roles" / role
+    variables: dict[str, Any] = {"inventory_dir": "/nowhere", "inventory_hostname": "host"}
+    for part in ("defaults", "vars"):
+        variables |= loader.load_from_file(str(folder / part / "main.yml"), trusted_as_template=True) or {}
+
+    def evaluate(value: Any) -> Any:
+        return Templar(loader, variables).template(trust_as_template(value)) if isinstance(value, str) else value
+
+    found = []
+    for task in tasks(folder):
+        tree = module(task, "config_tree") or {}
+        exceptions = evaluate(tree.get("attributes", {}))
+        matching = [exceptions[pattern] for pattern in exceptions if fnmatch.fnmatch(path, pattern)]
+        if any(exception.get("secret") for exception in matching):
+            found.append(({"owner": "root", "group": "root", "mode": "0644"} | tree, matching, task))
+    [(wanted, exceptions, task)] = found
+    for exception in exceptions:
+        wanted |= exception
+    assert (wanted["owner"], wanted["group"], wanted["mode"]) == ("root", group, mode)
+    assert task["no_log"] == "{{ fortress_no_log | default(true) }}"
