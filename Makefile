@@ -168,6 +168,7 @@ lint: tests-venv
 	$(BIN)/ruff format --check
 	tools/typecheck
 	PYTHONPATH=app/iris_api/src $(BIN)/lint-imports --no-cache app/iris_api/pyproject.toml
+	PYTHONPATH=app/iris_deploy:app/iris_api/src $(BIN)/lint-imports --no-cache --config app/iris_deploy/importlinter.ini
 	$(BIN)/yamllint --strict .
 	$(BIN)/ansible-lint --offline -q
 	$(BIN)/python tools/reference --check
