@@ -145,6 +145,10 @@ model: tests-venv  ## Train the shipped models anew, in models/
 dashboards: tests-venv  ## Make Grafana's dashboards anew
 	@$(BIN)/python -m tools.dashboards
 
+.PHONY: docs
+docs: tests-venv  ## Build docs/ as a site in build/docs; a warning is an error
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky --jobs=auto docs build/docs
+
 .PHONY: docs-reference
 docs-reference: tests-venv  ## Write the tables of variables, in docs/variables.md and the roles' READMEs
 	@$(BIN)/python tools/reference
@@ -168,10 +172,12 @@ lint: tests-venv  ## Style, types, YAML, roles, shell scripts, references
 	$(BIN)/ruff format --check
 	tools/typecheck
 	PYTHONPATH=app/iris_api/src $(BIN)/lint-imports --no-cache app/iris_api/pyproject.toml
+	PYTHONPATH=app/iris_deploy:app/iris_api/src $(BIN)/lint-imports --no-cache --config app/iris_deploy/importlinter.ini
 	$(BIN)/yamllint --strict .
 	$(BIN)/ansible-lint --offline -q
 	git grep -lzE '^#!/bin/(ba)?sh$$' | xargs -0 shellcheck
 	$(BIN)/python tools/reference --check
+	@$(MAKE) docs
 
 PYTEST := $(BIN)/pytest --numprocesses=auto --dist=worksteal
 # Random examples of each property: fewer in the fast run, all of them in `make test` and `make test-unit`.

@@ -1,0 +1,190 @@
+"""What lies on the disk: deployments, and which instance runs which."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from . import Failure, Problem, commands
+from .machine import Machine
+
+ENVIRONMENT = "iris-api.env"
+UNIT = "iris-api@.service"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
+# Somebody may just have put a release there and be about to deploy it.
+FRESH_SECONDS = 3600
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """An application and a model; its id follows from all that it consists of."""
+
+    release: str
+    """Name of a folder in releases/."""
+    model: str
+    """Name of a folder in models/."""
+    environment: str
+    """The settings of its instances, as systemd reads them: a variable a line."""
+    unit: str
+    """Text of iris-api@.service."""
+
+    def __post_init__(self) -> None:
+        """Raise Problem where a name is no folder's: it becomes part of paths that root reads and writes."""
+        for part, name in (("release", self.release), ("model", self.model)):
+            if not NAME.fullmatch(name):
+                raise Problem(f"The {part} {name!r:.100} is no name of a folder here. Deploy it from the control node.")
+
+    @property
+    def app(self) -> str:
+        """Id of the application: its release and how it is run. It rolls back apart from the model."""
+        return f"{self.release}+{_digest(self.environment, self.unit)[:4]}"
+
+    @property
+    def id(self) -> str:
+        """Id of the whole."""
+        return _digest(self.app, self.environment, self.unit, self.model)
+
+    @property
+    def parts(self) -> set[str]:
+        """All ids by which it, or a part of it, can be blamed."""
+        return {self.id, self.app, self.model}
+
+    def setting(self, name: str, otherwise: str) -> str:
+        """Return the value of a variable of its environment."""
+        lines = dict(line.split("=", 1) for line in self.environment.splitlines() if "=" in line and line[0] != "#")
+        return lines.get(name, otherwise)
+
+    def address(self, instance: int) -> str:
+        """Return where an instance of it listens."""
+        host = self.setting("IRIS_API_BIND_ADDRESS", "127.0.0.1")
+        port = int(self.setting("IRIS_API_BASE_PORT", "8001")) + instance - 1
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f"{self.model} by {self.release} ({self.id})"
+
+
+class Store:
+    """The folder on the host that holds it all."""
+
+    def __init__(self, home: Path, machine: Machine) -> None:
+        self.home = home
+        self._machine = machine
+
+    def path(self, deployment: Deployment) -> Path:
+        """Where a deployment lies."""
+        return self.home / "deployments" / deployment.id
+
+    def require(self, deployment: Deployment) -> None:
+        """Raise Problem where the release or the model of a deployment is not here, whole."""
+        for kind, name in (("releases", deployment.release), ("models", deployment.model)):
+            if not (self.home / kind / name / ".complete").exists():
+                raise Problem(
+                    f"{self.home / kind / name} is not on this host, or not whole. Deploy it from the control node."
+                )
+
+    def has(self, deployment: Deployment) -> bool:
+        """Whether the release and the model of a deployment are here, whole."""
+        try:
+            self.require(deployment)
+        except Problem:
+            return False
+        return True
+
+    def write(self, deployment: Deployment) -> None:
+        """Put a deployment on the disk: all of it, or nothing."""
+        path = self.path(deployment)
+        if not path.exists():
+            draft = path.with_name(f".{path.name}.new")
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+            (draft / "app").symlink_to(f"../../releases/{deployment.release}")
+            (draft / "model").symlink_to(f"../../models/{deployment.model}")
+            (draft / ENVIRONMENT).write_text(
+                f"{deployment.environment.rstrip()}\nIRIS_API_DEPLOYMENT={deployment.id}\n"
+            )
+            (draft / UNIT).write_text(deployment.unit)
+            (draft / "deployment.json").write_text(json.dumps(asdict(deployment), indent=2) + "\n")
+            draft.rename(path)
+        # A power cut must not leave a link to what was never written.
+        done = self._machine.run(commands.sync(path))
+        if done.returncode != 0:
+            raise Failure(f"{path} could not be written to the disk: {done.stderr.strip()}")
+
+    def read(self, identity: str) -> Deployment | None:
+        """Return a deployment; None where it, its release or its model is gone."""
+        try:
+            found = Deployment(**json.loads((self.home / "deployments" / identity / "deployment.json").read_text()))
+            self.require(found)
+        except (OSError, ValueError, TypeError, Problem):
+            return None
+        return found
+
+    def all(self) -> list[Deployment]:
+        """Return every deployment that could run."""
+        found = (self.read(path.name) for path in sorted((self.home / "deployments").glob("[!.]*")))
+        return [deployment for deployment in found if deployment]
+
+    @property
+    def current(self) -> Deployment | None:
+        """The deployment that went through last."""
+        return self._linked(self.home / "current")
+
+    @property
+    def instances(self) -> set[int]:
+        """Those that run something, or will when they start."""
+        return {int(link.name) for link in (self.home / "instances").glob("[0-9]*") if link.is_symlink()}
+
+    def of(self, instance: int) -> Deployment | None:
+        """Return what an instance runs, or will when it starts."""
+        return self._linked(self.home / "instances" / str(instance))
+
+    def _linked(self, link: Path) -> Deployment | None:
+        return self.read(os.readlink(link).rsplit("/", 1)[-1]) if link.is_symlink() else None
+
+    def make_current(self, deployment: Deployment) -> None:
+        """Remember a deployment as the one that went through last."""
+        self._link(self.home / "current", f"deployments/{deployment.id}")
+
+    def assign(self, instance: int | str, deployment: Deployment | None) -> None:
+        """Let an instance run a deployment when it starts the next time; None: nothing."""
+        link = self.home / "instances" / str(instance)
+        if deployment:
+            self._link(link, f"../deployments/{deployment.id}")
+        else:
+            link.unlink(missing_ok=True)
+
+    def _link(self, link: Path, target: str) -> None:
+        link.parent.mkdir(exist_ok=True)
+        draft = link.with_name(f".{link.name}.new")
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(target)
+        draft.replace(link)
+
+    def prune(self, keep: Iterable[str]) -> list[str]:
+        """Remove deployments that are neither to be kept nor run, then what no deployment uses; return what went."""
+        links = [self.home / "current", *(self.home / "instances").glob("[!.]*")]
+        kept = {*keep, *(os.readlink(link).rsplit("/", 1)[-1] for link in links if link.is_symlink())}
+        gone = [path for path in (self.home / "deployments").iterdir() if path.name not in kept]
+        for path in gone:
+            shutil.rmtree(path, ignore_errors=True)
+        left = [deployment for identity in kept if (deployment := self.read(identity))]
+        used = {"releases": {each.release for each in left}, "models": {each.model for each in left}}
+        for kind, names in used.items():
+            for path in (self.home / kind).iterdir():
+                if path.name not in names and time.time() - path.stat().st_ctime > FRESH_SECONDS:
+                    shutil.rmtree(path, ignore_errors=True)
+                    gone.append(path)
+        return sorted(f"{path.parent.name}/{path.name}" for path in gone)
