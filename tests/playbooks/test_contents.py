@@ -124,8 +124,8 @@ def test_names_say_what_is_done_in_the_words_that_people_look_for(path: Path) ->
     # fmt: off
     verbs = {
         "Assert", "Build", "Check", "Configure", "Create", "Deploy", "Finish", "Gather", "Issue", "Monitor",
-        "Preflight", "Prepare", "Print", "Provision", "Read", "Remove", "Report", "Request", "Retire", "Roll", "Rotate", "Serve",
-        "Set", "Skip", "Upload", "Wait", "Write",
+        "Preflight", "Prepare", "Print", "Provision", "Read", "Remove", "Report", "Request", "Retire", "Roll", "Rotate",
+        "Serve", "Set", "Skip", "Upload", "Wait", "Write",
     }
     # fmt: on
     for name in names(yaml.safe_load(path.read_text())):
