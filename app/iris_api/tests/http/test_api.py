@@ -94,10 +94,10 @@ def test_an_unexpected_error_is_logged_and_not_shown(broken: TestClient, caplog:
 def paths(app: FastAPI, method: str = "GET") -> list[str]:
     """Return every path that answers a method, the files of mounted directories included."""
     found: list[str] = []
-    for route in fastapi.routing.iter_route_contexts(app.routes):
-        if method in (route.methods or ()):
-            assert route.path and "{" not in route.path
-            found.append(route.path)
+    for context in fastapi.routing.iter_route_contexts(app.routes):
+        if method in (context.methods or ()):
+            assert context.path and "{" not in context.path
+            found.append(context.path)
     for route in app.routes:
         if method == "GET" and isinstance(route, Mount):
             assert isinstance(route.app, StaticFiles)
@@ -134,8 +134,8 @@ def test_head_is_no_operation_of_the_documentation(client: TestClient) -> None:
 
 
 def is_error(response: Any, status: int) -> bool:
-    error = response.json()
-    return (
+    error: dict[str, Any] = response.json()
+    return bool(
         response.status_code == status
         and response.headers["content-type"] == "application/json"
         and {"error", "code", "request_id"} <= error.keys()
