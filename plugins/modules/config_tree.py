@@ -130,10 +130,9 @@ def main() -> None:
 
 
 class File:
-    """One file as it should be, and how it differs from what is there."""
+    """One file as it should be: the task's defaults, then whatever `attributes` say of its path."""
 
     def __init__(self, module: AnsibleModule, path: str, content: str) -> None:
-        """Take the defaults from the task, then whatever `attributes` say of this path."""
         if not os.path.isabs(path):
             module.fail_json(msg=f"config_tree: {path!r} is not an absolute path.")
         wanted: dict[str, Any] = {key: module.params[key] for key in ("owner", "group", "mode")}
@@ -163,7 +162,7 @@ class File:
             return None
 
     def differs(self) -> bool:
-        """Tell whether content, mode or ownership is not as it should be."""
+        """Return whether content, mode or ownership is not as it should be."""
         if os.path.islink(self.path) or self.current() != self.content:
             return True
         status = os.stat(self.path)

@@ -13,8 +13,8 @@ from iris_api.bundle.golden import is_golden
 
 CLASS: dict[str, Any] = {"input": {}, "prediction": 2, "probabilities": [0.1, 0.9]}
 BARE: dict[str, Any] = {"input": {}, "prediction": "a", "probabilities": None}
-VALUE: dict[str, Any] = {"input": {}, "prediction": 200.0, "probabilities": None}
-SMALL: dict[str, Any] = {"input": {}, "prediction": 0.5}
+VALUE = {"input": {}, "prediction": 200.0, "probabilities": None}
+SMALL = {"input": {}, "prediction": 0.5}
 
 
 @pytest.mark.parametrize(

@@ -94,15 +94,15 @@ def test_an_unexpected_error_is_logged_and_not_shown(broken: TestClient, caplog:
 def paths(app: FastAPI, method: str = "GET") -> list[str]:
     """Return every path that answers a method, the files of mounted directories included."""
     found: list[str] = []
-    for context in fastapi.routing.iter_route_contexts(app.routes):
-        if method in (context.methods or ()):
-            assert context.path and "{" not in context.path
-            found.append(context.path)
-    for route in app.routes:
-        if method == "GET" and isinstance(route, Mount):
-            assert isinstance(route.app, StaticFiles)
-            for folder in route.app.all_directories:
-                found += [f"{route.path}/{file.relative_to(folder)}" for file in Path(folder).rglob("*.*")]
+    for route in fastapi.routing.iter_route_contexts(app.routes):
+        if method in (route.methods or ()):
+            assert route.path and "{" not in route.path
+            found.append(route.path)
+    for mounted in app.routes:
+        if method == "GET" and isinstance(mounted, Mount):
+            assert isinstance(mounted.app, StaticFiles)
+            for folder in mounted.app.all_directories:
+                found += [f"{mounted.path}/{file.relative_to(folder)}" for file in Path(folder).rglob("*.*")]
     return found
 
 
@@ -134,7 +134,7 @@ def test_head_is_no_operation_of_the_documentation(client: TestClient) -> None:
 
 
 def is_error(response: Any, status: int) -> bool:
-    error: dict[str, Any] = response.json()
+    error = response.json()
     return bool(
         response.status_code == status
         and response.headers["content-type"] == "application/json"

@@ -442,7 +442,7 @@ def test_a_call_that_does_not_end_is_reported_and_nobody_waits_for_it(lanes: Cal
         first = here.ask(0, 3)
         await asyncio.sleep(1.2)
         second = here.ask(1)
-        results: list[Any] = [*await asyncio.gather(first, second, return_exceptions=True)]
+        results: list[Any] = list(await asyncio.gather(first, second, return_exceptions=True))
         # Whatever comes now is refused, and not left to wait for the deadline.
         results += await asyncio.gather(here.ask(2), return_exceptions=True)
         here.engine.gate.set()
