@@ -10,7 +10,7 @@ import pytest
 from testinfra.host import Host
 
 from tests import ROOT
-from tests.playbooks import play
+from tests.operator import play
 
 testinfra_hosts = ["ansible://api"]
 

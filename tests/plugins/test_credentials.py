@@ -47,7 +47,7 @@ FILES: dict[Any, tuple[str | None, dict[str, str] | None]] = {
 
 def put(folder: Path, state: Any, user: str = "iris") -> None:
     current, kept = FILES[state]
-    for name, text in (("users", current), ("previous_passwords", kept and json.dumps(kept))):
+    for name, text in (("users", current), ("previous_passwords", json.dumps(kept) if kept else None)):
         (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         if text is not None:
             (folder / name / user).write_text(text)
