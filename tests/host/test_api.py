@@ -98,7 +98,7 @@ def test_limits_are_set(host: Host) -> None:
 
 
 def test_the_journal_holds_json(host: Host) -> None:
-    lines = host.run("journalctl --unit=iris-api@1 --output=cat --lines=50 _COMM=gunicorn").stdout.splitlines()
+    lines = host.run("journalctl --unit=iris-api@1 --output=cat --lines=50 _COMM=iris-api").stdout.splitlines()
     assert lines
     for line in lines:
         assert json.loads(line)["message"]

@@ -206,6 +206,40 @@ def test_a_deployment_whose_control_node_dies_goes_on_and_can_be_asked_for_again
     assert [event["event"] for event in history(host)[-2:]] == ["begun", "deployed"]
 
 
+def test_instances_beyond_the_number_are_stopped_for_good(host: Host, inventory: str) -> None:
+    # Of a deployment program that was a folder of modules.
+    host.run_expect([0], "mkdir -p /usr/local/lib/iris_deploy && touch /usr/local/lib/iris_deploy/cli.py")
+    try:
+        done = deploy(inventory, "-e", "fortress_model_name=wine", "-e", "fortress_api_instances=2")
+        assert done.returncode == 0, done.stdout
+        assert not host.service("iris-api@3").is_running
+        assert not host.service("iris-api@3").is_enabled
+        assert host.run("ls /opt/iris-api/instances").stdout.split() == ["1", "2"]
+        assert not host.file("/usr/local/lib/iris_deploy").exists
+    finally:
+        done = deploy(inventory, "-e", "fortress_model_name=wine")
+    assert done.returncode == 0, done.stdout
+    assert host.service("iris-api@3").is_enabled
+    assert ready(host, 3)["model"] == "wine"
+
+
+def test_release_1_0_0_can_still_be_deployed(host: Host, inventory: str) -> None:
+    """With the settings that it knows, the bundle that came with it, and its own way to start."""
+    first = "a678789"
+    if subprocess.run(["git", "cat-file", "-e", f"{first}^{{commit}}"], cwd=ROOT, check=False).returncode:
+        pytest.skip(f"this clone has no {first}")
+    done = deploy(inventory, "-e", f"iris_api_revision={first}")
+    assert done.returncode == 0, done.stdout
+    assert "does not know memory_max, request_deadline, max_values" in " ".join(done.stdout.split())
+    assert {ready(host, instance)["model"] for instance in (1, 2, 3)} == {"iris"}
+    shown = subprocess.run(
+        ["git", "show", f"{first}:models/iris/1.0.0/manifest.json"], cwd=ROOT, capture_output=True, check=True
+    )
+    assert host.file("/opt/iris-api/current/model/manifest.json").content == shown.stdout
+    done = deploy(inventory, "-e", "fortress_model_name=wine")
+    assert done.returncode == 0, done.stdout
+
+
 def test_the_history_is_a_table(host: Host) -> None:
     lines = host.run("iris-deploy history").stdout.splitlines()
     assert lines[0].split()[:3] == ["TIME", "EVENT", "MODEL"]

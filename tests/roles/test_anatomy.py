@@ -38,9 +38,6 @@ UNUSUAL = {
     "Trust",
 }
 
-# Until its deployment is in named phases.
-PENDING = {"iris_api"}
-
 each_role = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 
 
@@ -81,8 +78,6 @@ def test_the_preflight_begins_with_the_names_of_variables(role: Path) -> None:
 
 @each_role
 def test_tasks_and_handlers_are_named_in_the_usual_words(role: Path) -> None:
-    if role.name in PENDING:
-        pytest.skip("its tasks are renamed with its phases")
     for folder in ("tasks", "handlers"):
         for task in tasks(role, folder):
             assert task["name"].split()[0] not in UNUSUAL, task["name"]
@@ -90,8 +85,6 @@ def test_tasks_and_handlers_are_named_in_the_usual_words(role: Path) -> None:
 
 @each_role
 def test_assertions_name_a_remedy_and_do_not_print_what_holds(role: Path) -> None:
-    if role.name in PENDING:
-        pytest.skip("its tasks are renamed with its phases")
     for task in tasks(role):
         assertion = module(task, "ansible.builtin.assert")
         if assertion is not None:

@@ -11,6 +11,8 @@ import stat
 import subprocess
 import sys
 import tarfile
+import zipfile
+from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -18,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from iris_api.settings import Settings
 
 from tests import ROOT
 
@@ -28,18 +31,101 @@ def builder() -> ModuleType:
     spec = spec_from_loader(loader.name, loader)
     assert spec
     module = module_from_spec(spec)
+    # Where dataclasses look for what annotations mean.
+    sys.modules[loader.name] = module
     loader.exec_module(module)
     return module
 
 
 def test_a_revision_is_checked_out_once(builder: ModuleType, tmp_path: Path) -> None:
     folder = builder.checkout(tmp_path, "HEAD")
-    metadata = "app/iris_api/pyproject.toml"
-    shown = subprocess.run(["git", "show", f"HEAD:{metadata}"], cwd=ROOT, capture_output=True, check=True)
-    assert (folder / metadata).read_bytes() == shown.stdout
-    assert (folder / "requirements" / "app.txt").is_file()
-    assert [path.name for path in tmp_path.iterdir()] == ["sources"]
+    assert builder.find_package(folder).folder.is_relative_to(folder / "app")
+    lock = subprocess.run(["git", "show", "HEAD:requirements/app.txt"], cwd=ROOT, capture_output=True, check=True)
+    assert (folder / "requirements" / "app.txt").read_bytes() == lock.stdout
+    assert list(tmp_path.iterdir()) == [folder]
     assert builder.checkout(tmp_path, "HEAD") == folder
+
+
+def a_package(
+    folder: Path,
+    name: str = "iris-api",
+    version: str = "1.2.0",
+    settings: str = "class Settings:\n    port: int\n",
+    scripts: str = "",
+) -> None:
+    """Write a distribution whose wheel could be built."""
+    (folder / "src" / "module").mkdir(parents=True)
+    (folder / "src" / "module" / "__init__.py").write_text(f'__version__ = "{version}"\n')
+    (folder / "src" / "module" / "settings.py").write_text(settings)
+    (folder / "pyproject.toml").write_text(
+        f'[project]\nname = "{name}"\n[tool.hatch.version]\npath = "src/module/__init__.py"\n{scripts}'
+    )
+
+
+@pytest.mark.parametrize("place", ["app", "app/iris_api", "app/deep/down"])
+def test_the_application_is_found_by_its_own_metadata(builder: ModuleType, tmp_path: Path, place: str) -> None:
+    a_package(tmp_path / place)
+    a_package(tmp_path / "app" / "other", name="other")
+    package = builder.find_package(tmp_path)
+    assert (package.folder, package.version) == (tmp_path / place, "1.2.0")
+    assert [path.name for path in package.sources] == ["pyproject.toml", "__init__.py", "settings.py"]
+
+
+@pytest.mark.parametrize(
+    ("scripts", "program"),
+    [
+        ('[project.scripts]\niris-api = "iris_api.server.command:main"\n', "iris-api"),
+        ("", "gunicorn --config python:iris_api.gunicorn_conf"),
+    ],
+)
+def test_a_release_is_started_by_its_own_command_and_an_older_one_by_gunicorn(
+    builder: ModuleType, tmp_path: Path, scripts: str, program: str
+) -> None:
+    a_package(tmp_path / "app", scripts=scripts)
+    launcher = tmp_path / "releases" / "r1" / "bin" / "iris-api"
+    launcher.parent.mkdir(parents=True)
+    launcher.write_text(builder.find_package(tmp_path).launcher)
+    launcher.chmod(0o755)
+    (tmp_path / "releases" / "r1" / "venv" / "bin").mkdir(parents=True)
+    started = tmp_path / "releases" / "r1" / "venv" / "bin" / program.split()[0]
+    started.write_text('#!/bin/sh\necho "$$ $0 $*"\n')
+    started.chmod(0o755)
+    # As an instance of systemd does: through its own link to the release.
+    (tmp_path / "app 1").symlink_to("releases/r1")
+    ran = subprocess.Popen([tmp_path / "app 1" / "bin" / "iris-api", "--more"], stdout=subprocess.PIPE, text=True)
+    found = (ran.communicate()[0]).split(maxsplit=1)
+    # No shell stays between systemd and the server.
+    assert int(found[0]) == ran.pid
+    assert found[1].strip() == f"{tmp_path}/app 1/venv/bin/{program} --more"
+
+
+def test_the_settings_of_a_release_are_read_and_not_run(builder: ModuleType, tmp_path: Path) -> None:
+    text = "import nothing_like_it\nclass Other:\n    a: int\nclass Settings:\n    b = 1\n    d: int\n    c: int = 2\n"
+    a_package(tmp_path / "app", settings=text)
+    assert builder.find_package(tmp_path).settings == ["c", "d"]
+    assert builder.find_package(ROOT).settings == sorted(Settings.model_fields)
+    (tmp_path / "app" / "src" / "module" / "settings.py").write_text("class Settings:\n    a = 1\n")
+    with pytest.raises(builder.BuildError, match="has no class Settings with fields"):
+        builder.find_package(tmp_path)
+
+
+def test_a_revision_brings_the_bundles_that_came_with_it(builder: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "models" / "iris" / "1.0.0").mkdir(parents=True)
+    shipped = ROOT / "models"
+    assert builder.bundle_of(tmp_path, shipped / "iris" / "1.0.0") == tmp_path / "models" / "iris" / "1.0.0"
+    # One that the revision has not got, and one from elsewhere.
+    for other in (shipped / "wine" / "1.0.0", tmp_path / "models" / "iris" / "1.0.0"):
+        assert builder.bundle_of(tmp_path, other) == other
+        assert builder.bundle_of(ROOT, other) == other
+
+
+def test_none_and_two_applications_are_refused(builder: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(builder.BuildError, match="holds 0 packages with project\\.name = 'iris-api'"):
+        builder.find_package(tmp_path)
+    a_package(tmp_path / "app" / "one")
+    a_package(tmp_path / "app" / "two")
+    with pytest.raises(builder.BuildError, match="holds 2 packages"):
+        builder.find_package(tmp_path)
 
 
 def test_what_is_no_revision_is_refused(builder: ModuleType, tmp_path: Path) -> None:
@@ -62,7 +148,9 @@ def pack(builder: ModuleType, bundle: Path, largest: int = 10**7) -> Path:
     """Pack a bundle into a cache beside it, deep enough for `../` to stay within the test's folder."""
     cache = bundle.parents[2] / "a" / "b" / "cache"
     cache.mkdir(parents=True, exist_ok=True)
-    return Path(builder.pack_model(cache, bundle, largest)["archive"])
+    model = builder.plan_model(bundle, cache, largest)
+    model.build()
+    return Path(model.archive)
 
 
 def refuse(builder: ModuleType, bundle: Path, complaint: str, largest: int = 10**7) -> None:
@@ -182,6 +270,18 @@ def test_a_revision_is_never_an_option(builder: ModuleType, tmp_path: Path, revi
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("revision", ["", "HEAD"])
+def test_a_plan_writes_nothing_and_says_what_would_be_built(bundle: Path, tmp_path: Path, revision: str) -> None:
+    command = [sys.executable, str(ROOT / "tools" / "build-release"), "--plan", "--python=3.13", "--machine=x86_64"]
+    command += [f"--model={bundle}", f"--cache={tmp_path / 'cache'}", f"--revision={revision}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    planned = json.loads(done.stdout)
+    assert planned["release"]["archive"] == f"{tmp_path}/cache/releases/{planned['release']['id']}-x86_64.tar"
+    assert planned["model"]["archive"] == f"{tmp_path}/cache/models/{planned['model']['id']}.tar"
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_name_of_things_built_follows_from_their_content(builder: ModuleType, bundle: Path) -> None:
     first = pack(builder, bundle)
     card = bundle / "MODEL_CARD.md"
@@ -195,10 +295,97 @@ def test_a_name_of_things_built_follows_from_their_content(builder: ModuleType, 
     assert len({builder.digest(each) for each in [one, *changed]}) == 5
 
 
-def test_what_the_host_installs_is_known_by_its_hashes(builder: ModuleType) -> None:
-    lines = list(builder.locked_for(ROOT / "requirements" / "app.txt", "3.13", "x86_64"))
+@pytest.fixture(scope="module")
+def release(builder: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Path]]:
+    """A release of this tree with its real wheel; an empty one stands for those that are fetched."""
+    cache = tmp_path_factory.mktemp("cache")
+
+    def download(folder: Path, *_: object) -> Path:
+        folder.mkdir(parents=True)
+        (folder / "numpy-0-py3-none-any.whl").touch()
+        return folder
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builder, "download", download)
+        package, lock = builder.find_package(ROOT), ROOT / "requirements" / "app.txt"
+        planned = builder.plan_release(package, lock, cache, "3.13", "x86_64")
+        planned.build()
+    folder = cache / "unpacked"
+    with tarfile.open(planned.archive) as tar:
+        tar.extractall(folder, filter="data")
+    yield planned, folder
+
+
+def test_what_the_host_installs_is_known_by_its_hashes(builder: ModuleType, release: tuple[Any, Path]) -> None:
+    _, folder = release
+    lines = (folder / "requirements.txt").read_text().splitlines()
     assert len(lines) > 20
     assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+( --hash=sha256:[0-9a-f]{64})+", line) for line in lines)
+    (wheel,) = (folder / "wheels").glob("iris_api-*.whl")
+    assert lines[-1].startswith("iris_api==")
+    assert lines[-1].endswith(f"--hash=sha256:{builder.sha256(wheel)}")
+
+
+def test_a_release_tells_what_it_is(release: tuple[Any, Path]) -> None:
+    planned, folder = release
+    about = json.loads((folder / "release.json").read_text())
+    assert about["id"] == planned.id
+    assert (about["python"], about["machine"]) == ("3.13", "x86_64")
+    assert about["settings"] == sorted(Settings.model_fields)
+    assert stat.S_IMODE((folder / "bin" / "iris-api").stat().st_mode) == 0o755
+    assert stat.S_IMODE((folder / "release.json").stat().st_mode) == 0o644
+
+
+def test_an_id_follows_from_all_that_a_release_is_made_of(builder: ModuleType, tmp_path: Path) -> None:
+    lock = tmp_path / "app.txt"
+
+    def plan(python: str = "3.13") -> str:
+        return str(builder.plan_release(builder.find_package(tmp_path), lock, tmp_path / "cache", python, "x86_64").id)
+
+    a_package(tmp_path / "app")
+    lock.write_text("numpy==2.4.6 --hash=sha256:00\n")
+    module = tmp_path / "app" / "src" / "module"
+    ids = [plan(), plan("3.11")]
+    lock.write_text("numpy==2.4.7 --hash=sha256:00\n")
+    ids.append(plan())
+    (module / "more.py").write_text("x = 1\n")
+    ids.append(plan())
+    (module / "more.py").write_text("x = 2\n")
+    ids.append(plan())
+    (module / "room").mkdir()
+    (module / "more.py").rename(module / "room" / "more.py")
+    ids.append(plan())
+    (tmp_path / "app" / "pyproject.toml").open("a").write('[project.scripts]\niris-api = "x:y"\n')
+    ids.append(plan())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builder, "LAUNCHER_TEXT", "#!/bin/sh\nexec something else\n")
+        ids.append(plan())
+    assert len(set(ids)) == len(ids)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_deployment_program_is_one_file_of_the_same_bytes_every_time(builder: ModuleType, tmp_path: Path) -> None:
+    programs = [builder.plan_program(tmp_path / place) for place in ("here", "there")]
+    for program in programs:
+        program.build()
+    assert programs[0].archive.read_bytes() == programs[1].archive.read_bytes()
+    with zipfile.ZipFile(programs[0].archive) as packed:
+        assert {"__main__.py", "iris_deploy/cli.py"} <= set(packed.namelist())
+        golden = ROOT / "app" / "iris_api" / "src" / "iris_api" / "bundle" / "golden.py"
+        assert packed.read("iris_api/bundle/golden.py") == golden.read_bytes()
+        assert all(name.endswith(".py") for name in packed.namelist())
+        assert {entry.date_time for entry in packed.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_the_deployment_program_runs_by_the_python_of_a_host(builder: ModuleType, tmp_path: Path) -> None:
+    program = builder.plan_program(tmp_path)
+    program.build()
+    program.archive.chmod(0o755)
+    # Nothing of this checkout is found where it runs.
+    command = [program.archive, "deploy", "--help"]
+    done = subprocess.run(command, cwd="/", env={}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--dry-run" in done.stdout
 
 
 def test_an_environment_that_lacks_something_is_named() -> None:

@@ -9,14 +9,13 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import Problem
+from . import Problem, commands
+from .machine import Machine
 from .store import Deployment, Store
 
 MB = 10**6
 # systemd's K, M, G, T are powers of 1024.
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-USER = "iris-api"
-ASK_SECONDS = 60
 
 
 class UnknownError(Exception):
@@ -52,33 +51,15 @@ class Available:
         return cls(known["MemTotal"], known["MemAvailable"], _held(proc))
 
 
-def ask_need(store: Store, deployment: Deployment, user: str | None = USER) -> Need:
-    """Ask the application of a deployment what an instance of it would take; raise UnknownError where it can't tell.
-
-    It reads the model's manifest, which comes from anywhere: not as root.
-    """
-    programs = store.home / "releases" / deployment.release / "venv" / "bin"
-    # Release 1.0.0 has no command of its own.
-    question = [str(programs / "iris-api"), "--need"]
-    if not (programs / "iris-api").exists():
-        question = ["-m", "iris_api.engine_choice"]
+def ask_need(machine: Machine, store: Store, deployment: Deployment) -> Need:
+    """Ask the application of a deployment what an instance of it would take; raise UnknownError where it can't tell."""
+    release = store.home / "releases" / deployment.release
     lines = (line.split("=", 1) for line in deployment.environment.splitlines() if line.startswith("IRIS_API_"))
     settings = {line[0]: line[-1] for line in lines} | {
         "IRIS_API_MODEL_DIR": str(store.home / "models" / deployment.model)
     }
     try:
-        done = subprocess.run(
-            [str(programs / "python"), "-I", *question],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=ASK_SECONDS,
-            cwd="/",
-            env=settings,
-            user=user,
-            group=user,
-            extra_groups=[] if user else None,
-        )
+        done = machine.run(commands.what_it_takes(release, settings))
     except (OSError, LookupError, subprocess.SubprocessError) as error:
         raise UnknownError(f"{deployment.release} could not be asked what it takes ({error}).") from None
     try:
@@ -93,7 +74,7 @@ def ask_need(store: Store, deployment: Deployment, user: str | None = USER) -> N
 
 
 def require(need: Need, deployment: Deployment, instances: int, available: Available) -> None:
-    """Refuse a deployment whose instances would be ended by the kernel, their own bound's or the host's."""
+    """Raise Problem where the kernel would end instances of a deployment: by their own bound, or by the host's."""
     takes = f"An instance of {deployment.model} takes {_mb(need.bytes)} by {need.engine}"
     limit = memory_max(deployment.unit, available.total)
     others = {engine: size for engine, size in need.by_engine.items() if size < need.bytes}

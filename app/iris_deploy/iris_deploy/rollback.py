@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
 from . import Problem
@@ -20,7 +19,7 @@ def find_target(store: Store, history: History, part: Part, to: str) -> Deployme
     marks = history.marks()
     good = [found for identity in history.passed() if (found := store.read(identity))]
     if not to:
-        if any(has and has != current for has in map(store.of, _instances(store))):
+        if any(has and has != current for has in map(store.of, store.instances)):
             # A deployment was cut short: back means what went through last.
             return current
         for other in (_with(current, each, part) for each in good):
@@ -50,10 +49,6 @@ def find_target(store: Store, history: History, part: Part, to: str) -> Deployme
 def _what_became_of(event: Event) -> str:
     what = "was rolled back from" if event.event == "rolled back" else f"was {event.event}"
     return f"{what} on {event.time}" + (f": {event.why}" if event.why else "")
-
-
-def _instances(store: Store) -> Iterator[int]:
-    return (int(path.name) for path in (store.home / "instances").glob("[0-9]*"))
 
 
 def _with(current: Deployment, other: Deployment, part: Part) -> Deployment:

@@ -61,7 +61,6 @@ class History:
     """A file with a line of JSON for each event, written to its end only."""
 
     def __init__(self, home: Path) -> None:
-        """Take the folder the file lies in."""
         self.path = home / "history.jsonl"
 
     def append(self, event: Event) -> None:
@@ -98,6 +97,12 @@ class History:
             if event.blamed:
                 marks[event.blamed] = event
         return marks
+
+    def rolled_back_from(self, deployment: Deployment) -> Event | None:
+        """Return when a deployment, or what it consists of, was last left; None where it may come by itself."""
+        marks = self.marks()
+        left = (marks[part] for part in sorted(deployment.parts & marks.keys()))
+        return next((event for event in left if event.event == "rolled back"), None)
 
     def passed(self) -> list[str]:
         """Return the ids of deployments that went through, the latest first."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from iris_deploy import Problem
+from iris_deploy.commands import Command
+from iris_deploy.machine import Machine
 from iris_deploy.memory import MB, Available, Need, UnknownError, ask_need, memory_max, require
 from iris_deploy.store import Deployment, Store
 
-from tests import ROOT
-
+ROOT = Path(__file__).parents[3]
 GB = 1000 * MB
 # The forest of 234 MB that was served by ONNX Runtime under MemoryMax=512M.
 FOREST = {
@@ -115,23 +118,30 @@ def test_a_host_is_looked_at(tmp_path: Path) -> None:
     assert 0 < here.free < here.total
 
 
+class AsMe(Machine):
+    """There need be no user iris-api."""
+
+    def run(self, command: Command) -> subprocess.CompletedProcess[str]:
+        assert command.user == "iris-api"
+        return super().run(dataclasses.replace(command, user=None))
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A host with a release, whose programs are those of this checkout, and a model."""
-    programs = tmp_path / "releases" / "r1" / "venv" / "bin"
-    programs.mkdir(parents=True)
-    (programs / "iris-api").write_text("import sys\nfrom iris_api.server.command import main\nsys.exit(main())\n")
-    python = programs / "python"
-    python.write_text(f'#!/bin/sh\nshift\nPYTHONPATH={ROOT}/app/iris_api/src exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
+    """A host with a release, whose program is that of this checkout, and a model."""
+    program = tmp_path / "releases" / "r1" / "bin" / "iris-api"
+    program.parent.mkdir(parents=True)
+    source = ROOT / "app" / "iris_api" / "src"
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={source} exec {sys.executable} -m iris_api.server.command "$@"\n')
+    program.chmod(0o755)
     shutil.copytree(ROOT / "models" / "iris" / "1.0.0", tmp_path / "models" / "forest-1")
-    return Store(tmp_path)
+    return Store(tmp_path, AsMe())
 
 
 def ask(store: Store, environment: str, costs: Any = FOREST) -> Need:
     path = store.home / "models" / "forest-1" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3, "costs": costs}))
-    return ask_need(store, Deployment("r1", "forest-1", f"# IRIS_API_ENGINE=x\n{environment}", unit()), user=None)
+    return ask_need(AsMe(), store, Deployment("r1", "forest-1", f"# IRIS_API_ENGINE=x\n{environment}", unit()))
 
 
 @pytest.mark.parametrize(
@@ -150,24 +160,12 @@ def test_the_application_says_by_which_engine_it_would_serve_and_what_that_takes
     assert found.bytes == found.by_engine[engine]
 
 
-def test_release_1_0_0_is_asked_by_the_only_name_that_it_knows(store: Store) -> None:
-    programs = store.home / "releases" / "r1" / "venv" / "bin"
-    (programs / "iris-api").unlink()
-    answer = json.dumps({"engine": "onnx", "by_engine": {"onnx": 120}})
-    (programs / "python").write_text(
-        f"#!/bin/sh\n[ \"$*\" = '-I -m iris_api.engine_choice' ] || exit 1\necho '{answer}'\n"
-    )
-    assert ask(store, "") == Need("onnx", 120 * MB, {"onnx": 120 * MB})
-
-
 def test_what_is_not_known_is_said(store: Store) -> None:
     with pytest.raises(UnknownError, match="packed before costs were measured"):
         ask(store, "", None)
     with pytest.raises(UnknownError, match=r"does not tell what it takes, but: IRIS_API_MAX_ROWS='0'"):
         ask(store, "IRIS_API_MAX_ROWS=0\n")
-    (store.home / "releases" / "r1" / "venv" / "bin" / "python").write_text(
-        "#!/bin/sh\necho No module named x >&2\nexit 1\n"
-    )
+    (store.home / "releases" / "r1" / "bin" / "iris-api").write_text("#!/bin/sh\necho No module named x >&2\nexit 1\n")
     with pytest.raises(UnknownError, match="does not tell what it takes, but: No module named x"):
         ask(store, "")
     shutil.rmtree(store.home / "releases")

@@ -7,15 +7,14 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import Problem
+from . import Failure, Problem, commands
+from .machine import Machine
 
-HOME = Path("/opt/iris-api")
 ENVIRONMENT = "iris-api.env"
 UNIT = "iris-api@.service"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
@@ -41,7 +40,7 @@ class Deployment:
     """Text of iris-api@.service."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no folder's name: it becomes part of paths that root reads and writes."""
+        """Raise Problem where a name is no folder's: it becomes part of paths that root reads and writes."""
         for part, name in (("release", self.release), ("model", self.model)):
             if not NAME.fullmatch(name):
                 raise Problem(f"The {part} {name!r:.100} is no name of a folder here. Deploy it from the control node.")
@@ -66,6 +65,12 @@ class Deployment:
         lines = dict(line.split("=", 1) for line in self.environment.splitlines() if "=" in line and line[0] != "#")
         return lines.get(name, otherwise)
 
+    def address(self, instance: int) -> str:
+        """Return where an instance of it listens."""
+        host = self.setting("IRIS_API_BIND_ADDRESS", "127.0.0.1")
+        port = int(self.setting("IRIS_API_BASE_PORT", "8001")) + instance - 1
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
     def __str__(self) -> str:
         """For messages."""
         return f"{self.model} by {self.release} ({self.id})"
@@ -74,16 +79,16 @@ class Deployment:
 class Store:
     """The folder on the host that holds it all."""
 
-    def __init__(self, home: Path = HOME) -> None:
-        """Take the folder; it may not hold anything yet."""
+    def __init__(self, home: Path, machine: Machine) -> None:
         self.home = home
+        self._machine = machine
 
     def path(self, deployment: Deployment) -> Path:
         """Where a deployment lies."""
         return self.home / "deployments" / deployment.id
 
     def require(self, deployment: Deployment) -> None:
-        """Refuse a deployment whose release or model is not here, whole."""
+        """Raise Problem where the release or the model of a deployment is not here, whole."""
         for kind, name in (("releases", deployment.release), ("models", deployment.model)):
             if not (self.home / kind / name / ".complete").exists():
                 raise Problem(
@@ -114,7 +119,9 @@ class Store:
             (draft / "deployment.json").write_text(json.dumps(asdict(deployment), indent=2) + "\n")
             draft.rename(path)
         # A power cut must not leave a link to what was never written.
-        subprocess.run(["sync", "--file-system", str(path)], check=True)
+        done = self._machine.run(commands.sync(path))
+        if done.returncode != 0:
+            raise Failure(f"{path} could not be written to the disk: {done.stderr.strip()}")
 
     def read(self, identity: str) -> Deployment | None:
         """Return a deployment; None where it, its release or its model is gone."""
@@ -135,6 +142,11 @@ class Store:
         """The deployment that went through last."""
         return self._linked(self.home / "current")
 
+    @property
+    def instances(self) -> set[int]:
+        """Those that run something, or will when they start."""
+        return {int(link.name) for link in (self.home / "instances").glob("[0-9]*") if link.is_symlink()}
+
     def of(self, instance: int) -> Deployment | None:
         """Return what an instance runs, or will when it starts."""
         return self._linked(self.home / "instances" / str(instance))
@@ -153,12 +165,6 @@ class Store:
             self._link(link, f"../deployments/{deployment.id}")
         else:
             link.unlink(missing_ok=True)
-
-    def forget_beyond(self, instances: int) -> None:
-        """Forget what instances ran that are no more."""
-        for link in (self.home / "instances").glob("[0-9]*"):
-            if int(link.name) > instances:
-                link.unlink()
 
     def _link(self, link: Path, target: str) -> None:
         link.parent.mkdir(exist_ok=True)

@@ -11,11 +11,15 @@ deployment it runs, so that whatever starts it again, a crash or a reboot, start
         current             -> the deployment that went through last
         history.jsonl       what happened here, a line each
         hold.json           who keeps deployments off, and why
+
+What is run stands in `commands`, as data that tests assert without a host. When it is run stands in `rollout`, as a
+list of steps with the undo of each, which `transaction` takes in turn. `machine` runs it, and tests put another in its
+place. `jobs` has systemd carry a deployment or a rollback out, so that it ends in order whoever is cut off.
 """
 
 
 class Problem(Exception):
-    """A refusal; nothing was changed, and the message says what to do."""
+    """A request that can't be carried out; nothing was changed, and the message says what to do."""
 
 
 class Failure(Exception):

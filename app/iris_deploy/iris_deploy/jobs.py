@@ -1,0 +1,123 @@
+"""Deployments and rollbacks as jobs of systemd: each ends in order, also where whoever asked for it is cut off."""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from . import Failure, Problem, commands, memory
+from .history import Event, what_differs
+from .host import Host
+from .rollback import Part, find_target
+from .rollout import Rollout
+from .store import Deployment
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something to roll out: a deployment that is given, or one to be found in the history."""
+
+    kind: Literal["deploy", "rollback"]
+    who: str
+    deployment: dict[str, str] | None = None
+    part: Part = "all"
+    to: str = ""
+
+    def target(self, host: Host) -> Deployment:
+        """Return the deployment that is meant; raise Problem where it is not whole on the host."""
+        if self.deployment:
+            deployment = Deployment(**self.deployment)
+            host.store.require(deployment)
+            return deployment
+        return find_target(host.store, host.history, self.part, self.to)
+
+
+def submit(host: Host, job: Job) -> Result:
+    """Let systemd carry a job out, wait for it, and return what came of it."""
+    host.paths.run.mkdir(parents=True, exist_ok=True)
+    file = host.paths.run / f"{uuid.uuid4().hex}.json"
+    file.write_text(json.dumps(asdict(job)))
+    unit = f"iris-deploy-{file.stem}"
+    done = host.machine.run(commands.in_a_unit(unit, str(Path(sys.argv[0]).absolute()), "perform", str(file)))
+    answer = file.with_suffix(".answer")
+    try:
+        result: Result = json.loads(answer.read_text())
+    except OSError:
+        return failed(f"It ended without an answer: {done.stderr.strip()}. See `journalctl --unit={unit}`.")
+    answer.unlink()
+    return result
+
+
+def perform_file(host: Host, file: Path) -> None:
+    """Carry out the job that was submitted as a file, and lay the answer beside it."""
+    job = Job(**json.loads(file.read_text()))
+    file.unlink()
+    try:
+        result = perform(host, job)
+    except Problem as problem:
+        result = failed(str(problem))
+    print(result["message"], flush=True)
+    draft = file.with_suffix(".draft")
+    draft.write_text(json.dumps(result))
+    draft.rename(file.with_suffix(".answer"))
+
+
+def perform(host: Host, job: Job) -> Result:
+    """Carry out a job, under the lock; return what came of it."""
+    with host.lock.acquired(f"A {job.kind} by {job.who}"):
+        new, old = job.target(host), host.store.current
+        rollout = Rollout(host, new)
+        if not rollout.needed:
+            return {"changed": False, "message": f"{new} runs already."}
+        warning = require_memory(host, new) if job.kind == "deploy" else ""
+        if warning:
+            print(warning, flush=True)
+        started = host.machine.clock()
+        host.history.append(Event.about("begun", job.who, new, old, why=job.kind))
+        try:
+            rollout.run()
+        except Exception as error:
+            seconds = round(host.machine.clock() - started, 1)
+            reason = str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"
+            blamed = what_differs(new, old) if new != old else ""
+            why = reason.splitlines()[0]
+            host.history.append(Event.about("aborted", job.who, new, old, seconds=seconds, blamed=blamed, why=why))
+            what_now = f"The instances run what they ran before: {old}." if old else "There was nothing before it."
+            return failed(f"Aborted after {seconds} s: {reason}\n{what_now}")
+        seconds = round(host.machine.clock() - started, 1)
+        back = job.kind == "rollback" and old is not None
+        event, blamed = ("rolled back", what_differs(old, new)) if back and old else ("deployed", "")
+        # The history first: where this is cut short between the two, the deployment is tried once more.
+        host.history.append(Event.about(event, job.who, new, old, seconds=seconds, blamed=blamed))
+        host.store.make_current(new)
+        removed = host.store.prune(host.history.passed()[: host.settings.keep])
+        if removed:
+            print(f"removed: {', '.join(removed)}", flush=True)
+        done = f"{event[0].upper()}{event[1:]} {new} in {seconds} s."
+        return {"changed": True, "message": f"{done} {warning}".strip(), "warning": warning}
+
+
+def require_memory(host: Host, new: Deployment) -> str:
+    """Raise Problem where there is not memory enough for a new deployment, before anything is touched.
+
+    Return why that could not be judged, or nothing.
+    """
+    if not host.settings.check_memory or new == host.store.current:
+        return ""
+    try:
+        need = memory.ask_need(host.machine, host.store, new)
+    except memory.UnknownError as unknown:
+        return f"Whether there is memory enough was not checked: {unknown}"
+    memory.require(need, new, host.settings.instances, memory.Available.here(host.paths.proc))
+    return ""
+
+
+def failed(message: str) -> Result:
+    """Return the result of what failed."""
+    return {"changed": False, "failed": True, "message": message}

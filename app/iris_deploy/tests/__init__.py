@@ -1,0 +1,1 @@
+"""Tests of what deploys on a host, without a host."""

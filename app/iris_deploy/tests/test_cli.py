@@ -1,0 +1,75 @@
+"""The command line: what an operator, make and Ansible see."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import pytest
+from iris_deploy import Problem, cli
+
+from .conftest import Site
+
+
+def run(monkeypatch: pytest.MonkeyPatch, site: Site, *arguments: str) -> int:
+    monkeypatch.setattr(cli, "Host", lambda: site.host)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(sys, "argv", ["iris-deploy", *arguments])
+    return cli.main()
+
+
+def test_status_names_what_each_instance_serves(site: Site) -> None:
+    assert site.call("status")["message"].splitlines()[0] == "current: nothing was deployed yet"
+    new = site.deployed()
+    site.machine.units["iris-api@2.service"].active = "failed"
+    site.call("hold", "the fair is on")
+    assert site.call("status")["message"].splitlines() == [
+        f"current: {new}",
+        f"iris-api@1: serves {new}",
+        f"iris-api@2: failed, is to serve {new}",
+        f"iris-api@3: serves {new}",
+        "held: the fair is on",
+    ]
+
+
+def test_the_history_is_a_table_of_the_last_events(site: Site) -> None:
+    site.deployed()
+    site.deploy(site.deployment(model="m-dead"))
+    site.call("hold", "--who", "bob@desk", "x" * 150)
+    lines = site.call("history")["message"].splitlines()
+    assert lines[0].split() == ["TIME", "EVENT", "MODEL", "RELEASE", "DEPLOYMENT", "SECONDS", "WHO", "WHY"]
+    assert [line.split()[1] for line in lines[1:]] == ["deployed", "aborted", "held"]
+    assert "Model refused" in lines[2] and lines[3].endswith("x...")
+    assert len(site.call("history", "--lines", "1")["message"].splitlines()) == 2
+
+
+def test_unlock_says_what_goes_on_where_nobody_holds_anything(site: Site) -> None:
+    assert site.call("unlock")["message"] == "Nobody holds deployments off."
+    site.paths.run.mkdir(parents=True)
+    (site.paths.run / "lock").write_text("A deploy by me runs since noon\n")
+    assert site.call("unlock")["message"].endswith("A deploy by me runs since noon: it ends by itself.")
+    assert "A deploy by me runs since noon" in site.call("status")["message"]
+
+
+def test_an_outcome_is_text_or_a_line_of_json(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, site, "hold", "why") == 0
+    assert capsys.readouterr().out == "No deployment and no rollback starts until `make unlock`.\n"
+    assert run(monkeypatch, site, "--json", "rollback") == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["failed"] and "Deployments are held" in said["message"]
+
+
+def test_root_is_needed(site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["iris-deploy", "status"])
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert cli.main() == 1
+    assert "root is needed: sudo iris-deploy" in capsys.readouterr().err
+
+
+def test_a_host_that_was_never_provisioned_is_named(site: Site) -> None:
+    site.paths.settings.unlink()
+    with pytest.raises(Problem, match=r"deploy.json can't be read .*: run the playbook site.yml for this host"):
+        site.call("status")
