@@ -145,6 +145,10 @@ model: tests-venv  ## Train the shipped models anew, in models/
 dashboards: tests-venv  ## Make Grafana's dashboards anew
 	@$(BIN)/python -m tools.dashboards
 
+.PHONY: docs
+docs: tests-venv  ## Build docs/ as a site in build/docs; a warning is an error
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky --jobs=auto docs build/docs
+
 .PHONY: docs-reference
 docs-reference: tests-venv  ## Write the tables of variables, in docs/variables.md and the roles' READMEs
 	@$(BIN)/python tools/reference
@@ -159,26 +163,48 @@ lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files
 test: test-fast test-vm  ## Everything, fast checks first
 
 .PHONY: test-fast
-test-fast: lint test-unit  ## What needs no VM: a few minutes
+test-fast: lint test-unit  ## What needs no VM
 
 .PHONY: lint
-lint: tests-venv
+lint: tests-venv  ## Style, types, YAML, roles, shell scripts, references
 	@echo "==> Linting"
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	tools/typecheck
 	PYTHONPATH=app/iris_api/src $(BIN)/lint-imports --no-cache app/iris_api/pyproject.toml
-	PYTHONPATH=app/iris_deploy:app/iris_api/src $(BIN)/lint-imports --no-cache --config app/iris_deploy/importlinter.ini
+	PYTHONPATH=app/iris_deploy/src:app/iris_api/src $(BIN)/lint-imports --no-cache --config app/iris_deploy/importlinter.ini
 	$(BIN)/yamllint --strict .
 	$(BIN)/ansible-lint --offline -q
+	git grep -lzE '^#!/bin/(ba)?sh$$' | xargs -0 shellcheck
 	$(BIN)/python tools/reference --check
+	@$(MAKE) docs
+
+PYTEST := $(BIN)/pytest --numprocesses=auto --dist=worksteal
 
 .PHONY: test-unit
-test-unit: tests-venv
+test-unit: tests-venv  ## Tests without a VM; some of them: T=tests/roles/test_pki.py, T="-k certificate"
 	@echo "==> Testing the application, the templates and the tools"
-	$(BIN)/pytest --numprocesses=auto --dist=worksteal
-	$(BIN)/pytest --numprocesses=auto --dist=worksteal app/iris_api/tests
-	$(BIN)/pytest app/iris_deploy/tests
+	$(if $(T),$(BIN)/pytest $(T),$(PYTEST))
+
+.PHONY: coverage
+coverage: tests-venv  ## Which lines those tests reach: build/coverage/index.html
+	$(PYTEST) --cov --cov-report=html:build/coverage --cov-report=term:skip-covered $(T)
+
+.PHONY: mutants
+mutants: tests-venv  ## Which mistakes they notice, by a sample: SEED=1 MINUTES=20; the score goes into docs/testing.md
+	@$(BIN)/python -m tools.mutants --docs $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
+.PHONY: test-role
+test-role: tests-venv  ## One role on a running site: converge its tag, run its tests on the host: R=nginx
+	@test -n "$(R)" || { echo "Which role? make test-role R=nginx" >&2; exit 1; }
+	@$(PLAYBOOK) site.yml --tags '$(R)'
+	FORTRESS_ENV_FILE=$(CURDIR)/$(ENV_FILE) $(BIN)/pytest --ansible-inventory=inventory/$(INVENTORY) --connection=ansible --sudo \
+	    $(or $(T),$(HOST_TESTS_$(R)),tests/host/test_monitoring.py)
+
+HOST_TESTS_base := tests/host/test_base.py
+HOST_TESTS_pki := tests/blackbox/test_tls.py
+HOST_TESTS_iris_api := tests/host/test_api.py
+HOST_TESTS_nginx := tests/host/test_gateway.py
 
 .PHONY: test-vm
 test-vm: tests-venv

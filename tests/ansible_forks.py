@@ -20,7 +20,7 @@ from typing import IO
 
 from tests import ROOT
 
-PROGRAMS = {"ansible-playbook": "playbook", "ansible-inventory": "inventory"}
+PROGRAMS = {"ansible": "adhoc", "ansible-playbook": "playbook", "ansible-inventory": "inventory"}
 
 
 class Forks:

@@ -24,9 +24,9 @@ def ansible(program: str, *arguments: str, cwd: Path = ROOT) -> subprocess.Compl
     return forks().run(program, arguments, cwd)
 
 
-def guard(inventory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def check_inventory(inventory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the checks that come before any other play."""
-    return ansible("ansible-playbook", "-i", str(inventory), "playbooks/guard.yml", *arguments)
+    return ansible("ansible-playbook", "-i", str(inventory), "playbooks/preflight-inventory.yml", *arguments)
 
 
 def variable(inventory: Path, name: str) -> str:

@@ -1,57 +1,93 @@
-"""Stop the run on a variable with a role's prefix that the role does not know: a typo is never silently ignored."""
+"""Stop the run on a variable that a role does not know, or of a wrong type: a typo is never silently ignored."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
+
+NOUNS = {"int": "a whole number", "list": "a list", "dict": "a dictionary"}
 
 
 class ActionModule(ActionBase):
     """Runs on the control node only; the source of truth is each role's meta/argument_specs.yml."""
 
-    _VALID_ARGS = frozenset({"prefix", "known"})
+    _VALID_ARGS = frozenset({"strict"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Without arguments check the prefix of the role that calls; else `prefix` against the names in `known`."""
+        """Check the variables with the prefix of the role that calls.
+
+        Names first, then types. Ansible itself checks types only where a role's tasks/main.yml begins, and accepts a
+        text for a list or a number. With `strict` that is an error: to variables that are made of it, it stays a text.
+        """
         result: dict[str, Any] = super().run(tmp, task_vars)
-        prefix, known = self._task.args.get("prefix"), self._task.args.get("known")
-        if prefix is None:
-            role = self._task._role
-            if role is None:
-                raise AnsibleActionFail("known_variables: outside a role, give `prefix` and `known`.")
-            specs = role_options(Path(role._role_path).parent)
-            prefix, known = f"{role._role_name}_", specs[role._role_name]
-            longer = [f"{name}_" for name in specs if name.startswith(prefix)]
-        else:
-            longer = []
-        unknown = sorted(
-            name
-            for name in task_vars or {}
-            if name.startswith(prefix) and name not in known and not name.startswith(tuple(longer))
-        )
-        if unknown:
+        role = self._task._role
+        if role is None:
+            raise AnsibleActionFail("known_variables: checks the variables of the role that it is called in.")
+        variables = task_vars or {}
+        specs = role_options(Path(role._role_path).parent)
+        options = specs[role._role_name]
+        complaints = [
+            _unknown(name, list(options))
+            for name in sorted(variables)
+            if _belongs(name, role._role_name, specs) and name not in options
+        ]
+        if not complaints:
+            values = {name: self._templar.template(variables[name]) for name in options if name in variables}
+            complaints = mistyped(options, values) if self._task.args.get("strict") else []
+            complaints = complaints or ArgumentSpecValidator(options).validate(values).error_messages
+        if complaints:
             result["failed"] = True
-            result["msg"] = " ".join(_complaint(name, list(known)) for name in unknown)
+            result["msg"] = " ".join(complaints)
         result["changed"] = False
         return result
 
 
-def role_options(roles: Path) -> dict[str, list[str]]:
+def role_options(roles: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """Read the public variables of every role beside each other, by role name."""
-    options: dict[str, list[str]] = {}
+    options: dict[str, dict[str, dict[str, Any]]] = {}
     for spec in roles.glob("*/meta/argument_specs.yml"):
         document = yaml.safe_load(spec.read_text(encoding="utf-8")) or {}
         main = document.get("argument_specs", {}).get("main", {})
-        options[spec.parent.parent.name] = list(main.get("options") or {})
+        options[spec.parent.parent.name] = dict(main.get("options") or {})
     return options
 
 
-def _complaint(name: str, known: list[str]) -> str:
+def mistyped(options: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -> list[str]:
+    """Say which values are of another type than the one specified. A number or a list in quotes is a text."""
+    return [
+        f"{name} is {_shown(value, option)}, and must be {NOUNS[option['type']]}, written without quotes. "
+        f"{option['description']}"
+        for name, value in values.items()
+        if (option := options[name]).get("type") in NOUNS and not _is(value, option["type"])
+    ]
+
+
+def _shown(value: Any, option: Mapping[str, Any]) -> str:
+    return "not shown, since it may hold a secret" if option.get("no_log") else repr(value)
+
+
+def _is(value: Any, kind: str) -> bool:
+    if kind == "int":
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind == "list":
+        return isinstance(value, Sequence) and not isinstance(value, str)
+    return isinstance(value, Mapping)
+
+
+def _belongs(name: str, role: str, roles: Mapping[str, Any]) -> bool:
+    # A role's name may be the beginning of another's.
+    longer = tuple(f"{other}_" for other in roles if other.startswith(f"{role}_"))
+    return name.startswith(f"{role}_") and not name.startswith(longer)
+
+
+def _unknown(name: str, known: list[str]) -> str:
     nearest = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {nearest[0]}?" if nearest else f"Known are: {', '.join(sorted(known))}."
     return f"Unknown variable {name}: nothing reads it. {hint} Rename or remove it in your inventory."

@@ -91,7 +91,7 @@ class Line:
         loop, fd = asyncio.get_running_loop(), self.peer.fileno()
         future: asyncio.Future[None] = loop.create_future()
         watch, forget = (loop.add_writer, loop.remove_writer) if to_write else (loop.add_reader, loop.remove_reader)
-        watch(fd, lambda: future.done() or future.set_result(None))
+        watch(fd, lambda: None if future.done() else future.set_result(None))
         try:
             await future
         finally:

@@ -176,7 +176,7 @@ def main() -> None:
         connections.open(wanted["count"])
         for line in sys.stdin:
             for order, what in json.loads(line).items():
-                {"open": connections.open, "close": connections.close, "send": connections.send}[order](what)
+                getattr(connections, order)(what)
     else:
         Crowd(wanted).run()
 

@@ -23,7 +23,7 @@ def worker_of(host: Host, unit: str) -> int:
 
 
 def ready(host: Host, instance: int) -> bool:
-    return host.run(f"curl --silent --fail --max-time 2 http://127.0.0.1:{8000 + instance}/health/ready").rc == 0
+    return bool(host.run(f"curl --silent --fail --max-time 2 http://127.0.0.1:{8000 + instance}/health/ready").rc == 0)
 
 
 def wait_until_ready(host: Host, instance: int, seconds: float) -> float:

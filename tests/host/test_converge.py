@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 
 import pytest
+from testinfra.host import Host
 
 from tests import ROOT
+from tests.operator import play
 
 testinfra_hosts = ["ansible://api"]
 
@@ -30,3 +33,25 @@ def test_a_second_run_changes_nothing_and_stays_within_the_budget(inventory: str
     assert set(cost["changed"].values()) == {0}
     assert cost["remote_executions"], "no remote execution was counted"
     assert max(cost["remote_executions"].values()) <= BUDGET
+
+
+def test_one_role_can_be_converged_alone(inventory: str) -> None:
+    """It finds the facts and packages that it needs, and asks nothing for the other roles."""
+    done = run_site(inventory, "--tags", "nginx")
+    assert done.returncode == 0, done.stderr
+    cost = json.loads(done.stdout)
+    print(cost)
+    assert set(cost["changed"].values()) == {0}
+    assert max(cost["remote_executions"].values()) <= BUDGET / 4
+
+
+def test_a_bad_setting_of_the_last_role_stops_the_run_before_the_first_has_changed_anything(
+    host: Host, inventory: str
+) -> None:
+    """Although the first role would have something to change."""
+    journal = host.file("/etc/systemd/journald.conf.d/fortress-journal.conf").content_string
+    done = play(inventory, "site.yml", base_journal_max_size="501M", grafana_apt_key_fingerprints=["none"])
+    assert done.returncode != 0
+    assert "a fingerprint is 40 digits" in " ".join(done.stdout.split())
+    assert set(re.findall(r"changed=(\d+)", done.stdout)) == {"0"}, done.stdout
+    assert host.file("/etc/systemd/journald.conf.d/fortress-journal.conf").content_string == journal

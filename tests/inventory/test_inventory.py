@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests import ROOT
-from tests.controller import ansible, guard, variable
+from tests.controller import ansible, check_inventory, variable
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def inventory(tmp_path: Path) -> Path:
     return Path(shutil.copytree(ROOT / "inventory" / "example", tmp_path / "prod"))
 
 
-def test_the_example_passes_the_guard_as_it_is(inventory: Path) -> None:
-    done = guard(inventory)
+def test_the_example_passes_the_checks_as_it_is(inventory: Path) -> None:
+    done = check_inventory(inventory)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -56,7 +56,7 @@ def test_secrets_are_no_hosts(inventory: Path) -> None:
 
 
 def test_an_unknown_setting_is_told_the_nearest_name(inventory: Path) -> None:
-    done = guard(inventory, "-e", "fortress_domian=x")
+    done = check_inventory(inventory, "-e", "fortress_domian=x")
     assert done.returncode != 0
     assert "Did you mean fortress_domain?" in done.stdout + done.stderr
 
@@ -72,20 +72,36 @@ def test_an_unknown_setting_is_told_the_nearest_name(inventory: Path) -> None:
         ("fortress_max_body_bytes: 60k", "a whole number of bytes from 1024 to 16777216"),
         ("fortress_max_rows: 0", "a whole number from 1 to 100000"),
         ("fortress_max_values: 0", "a whole number from 1 to 10000000"),
+        ("fortress_users: alice", "fortress_users is 'alice', and must be a list"),
+        (
+            "fortress_prometheus_port: '9090'",
+            "fortress_prometheus_port is '9090', and must be a whole number, written without",
+        ),
+        ("fortress_grafana_port: 70000", "a whole number from 1 to 65535"),
+        ("fortress_grafana_when_unreachable: wait", "must be one of: fail, skip, got: wait"),
+        ("fortress_no_log: perhaps", "'fortress_no_log' is of type"),
     ],
 )
 def test_a_setting_that_can_not_work_is_refused(inventory: Path, setting: str, complaint: str) -> None:
     (inventory / "group_vars" / "all.yml").write_text(f"{setting}\n")
-    done = guard(inventory)
+    done = check_inventory(inventory)
     assert done.returncode != 0
     assert complaint in " ".join((done.stdout + done.stderr).split())
+
+
+def test_a_mistyped_setting_with_a_secret_in_it_is_not_printed(inventory: Path) -> None:
+    (inventory / "group_vars" / "all.yml").write_text("fortress_passwords: swordfish\n")
+    done = check_inventory(inventory)
+    assert done.returncode != 0
+    assert "fortress_passwords is not shown" in " ".join((done.stdout + done.stderr).split())
+    assert "swordfish" not in done.stdout + done.stderr
 
 
 def test_a_group_without_a_host_is_named(inventory: Path) -> None:
     hosts = yaml.safe_load((inventory / "hosts.yml").read_text())
     del hosts["all"]["children"]["monitoring"]
     (inventory / "hosts.yml").write_text(yaml.safe_dump(hosts))
-    done = guard(inventory)
+    done = check_inventory(inventory)
     assert done.returncode != 0
     assert 'no host in the group "monitoring"' in " ".join((done.stdout + done.stderr).split())
 

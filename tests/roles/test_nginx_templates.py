@@ -633,9 +633,9 @@ def test_what_a_client_chooses_is_logged_as_far_as_it_is_utf_8(render: Render) -
     for name, variable, _ in evaluate("_nginx_log_texts"):
         assert f"$logged_{name}" in "".join(parts)
         assert f"${variable}" not in "".join(parts)
-        _, whole, beginning = maps(parsed, f"$utf8_{name}").items()
-        assert (whole[1], beginning[1]) == (f"${variable}", "$1...")
-        patterns.add((whole[0][1:], beginning[0][1:]))
+        _, (one, passed), (other, shortened) = maps(parsed, f"$utf8_{name}").items()
+        assert (passed, shortened) == (f"${variable}", "$1...")
+        patterns.add((one[1:], other[1:]))
     [(whole, beginning)] = patterns
     # nginx matches bytes, and writes the end of the text as \z.
     valid, prefix = re.compile(whole.replace(r"\z", r"\Z").encode()), re.compile(beginning.encode())

@@ -18,7 +18,7 @@ Localvm = Callable[..., str]
 @pytest.fixture
 def localvm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Localvm:
     """Run the tool on a host that has all it needs and no machines; returns what it complains."""
-    monkeypatch.setattr(cli.os, "geteuid", lambda: 0)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr(cli, "missing_packages", lambda: [])
     for module in (common, cli, machine, network):
         monkeypatch.setattr(module, "STATE", tmp_path / "state", raising=False)
@@ -34,7 +34,7 @@ def localvm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 
 def test_it_wants_root_and_says_what_to_type(localvm: Localvm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
     for command in (["list"], ["setup"], ["down", "fortress"]):
         assert f"sudo python3 localvm {' '.join(command)}" in localvm(*command)
 

@@ -27,7 +27,7 @@ from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
 from tests import ROOT
-from tests.controller import ansible, guard, variable
+from tests.controller import ansible, check_inventory, variable
 
 # A name that no resolver knows: nothing but the address can lead to the server.
 DOMAIN = "prediction.example.test"
@@ -142,7 +142,9 @@ def inventory(tmp_path: Path) -> Path:
     """One host, whose passwords were made."""
     folder = Path(shutil.copytree(ROOT / "inventory" / "example", tmp_path / "prod"))
     (folder / "secrets" / "users").mkdir(parents=True)
-    (folder / "secrets" / "users" / "iris").write_text("x" * 32 + "\n")
+    (folder / "secrets" / "grafana").mkdir()
+    for name in ("users/iris", "grafana/admin"):
+        (folder / "secrets" / name).write_text("x" * 32 + "\n")
     return folder
 
 
@@ -183,7 +185,7 @@ def test_url_and_authority_are_those_of_the_certificate(
 
 
 def test_an_authority_that_is_no_file_is_refused(inventory: Path) -> None:
-    done = guard(inventory, "-e", "fortress_ca_file=/nowhere/ca.crt")
+    done = check_inventory(inventory, "-e", "fortress_ca_file=/nowhere/ca.crt")
     assert done.returncode != 0
     assert "fortress_ca_file is /nowhere/ca.crt, which is no file on this machine" in " ".join(done.stdout.split())
 

@@ -7,7 +7,7 @@ import os
 import sys
 
 import pytest
-from iris_deploy import cli
+from iris_deploy import Problem, cli
 
 from .conftest import Site
 
@@ -71,5 +71,5 @@ def test_root_is_needed(site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 def test_a_host_that_was_never_provisioned_is_named(site: Site) -> None:
     site.paths.settings.unlink()
-    with pytest.raises(cli.Problem, match=r"deploy.json can't be read .*: run the playbook site.yml for this host"):
+    with pytest.raises(Problem, match=r"deploy.json can't be read .*: run the playbook site.yml for this host"):
         site.call("status")

@@ -4,5 +4,5 @@ import os
 
 __version__ = "1.0.0"
 
-# ONNX Runtime reports to its maker unless told not to before it is imported; a model server calls nobody.
+# ONNX Runtime sends telemetry unless this is set before it is imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

@@ -11,8 +11,8 @@ import pytest
 from iris_api.bundle import golden
 from iris_api.bundle.golden import is_golden
 
-CLASS = {"input": {}, "prediction": 2, "probabilities": [0.1, 0.9]}
-BARE = {"input": {}, "prediction": "a", "probabilities": None}
+CLASS: dict[str, Any] = {"input": {}, "prediction": 2, "probabilities": [0.1, 0.9]}
+BARE: dict[str, Any] = {"input": {}, "prediction": "a", "probabilities": None}
 VALUE = {"input": {}, "prediction": 200.0, "probabilities": None}
 SMALL = {"input": {}, "prediction": 0.5}
 

@@ -98,11 +98,11 @@ def paths(app: FastAPI, method: str = "GET") -> list[str]:
         if method in (route.methods or ()):
             assert route.path and "{" not in route.path
             found.append(route.path)
-    for route in app.routes:
-        if method == "GET" and isinstance(route, Mount):
-            assert isinstance(route.app, StaticFiles)
-            for folder in route.app.all_directories:
-                found += [f"{route.path}/{file.relative_to(folder)}" for file in Path(folder).rglob("*.*")]
+    for mounted in app.routes:
+        if method == "GET" and isinstance(mounted, Mount):
+            assert isinstance(mounted.app, StaticFiles)
+            for folder in mounted.app.all_directories:
+                found += [f"{mounted.path}/{file.relative_to(folder)}" for file in Path(folder).rglob("*.*")]
     return found
 
 
@@ -135,7 +135,7 @@ def test_head_is_no_operation_of_the_documentation(client: TestClient) -> None:
 
 def is_error(response: Any, status: int) -> bool:
     error = response.json()
-    return (
+    return bool(
         response.status_code == status
         and response.headers["content-type"] == "application/json"
         and {"error", "code", "request_id"} <= error.keys()

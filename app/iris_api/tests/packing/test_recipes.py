@@ -126,7 +126,8 @@ def test_training_again_gives_the_answers_of_the_repository(name: str, engine: E
     chance = np.random.default_rng(7)
     rows = [*chance.uniform(trained_low, trained_high, (5000, len(low))), *chance.uniform(low, high, (5000, len(low)))]
     # None of the rows is so close to a border that the last bits could decide its class.
-    assert_alike([*map(tuple, made.predict(rows))], [*map(tuple, shipped.predict(rows))], name)
+    found, expected = ([answer and tuple(answer) for answer in each.predict(rows)] for each in (made, shipped))
+    assert_alike(found, expected, name)
 
 
 def test_other_coefficients_are_not_taken_for_those_of_the_repository() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -157,7 +157,7 @@ def together(app: FastAPI, bodies: Sequence[object], path: str = "/predict") -> 
 )
 def test_the_clients_of_a_full_queue_are_told(settings: Settings, model: Model, path: str, row: object) -> None:
     app = build_app(settings.model_copy(update={"max_waiting_rows": 5}), model)
-    statuses = {}
+    statuses: dict[int, Any] = {}
     for response in together(app, [row] * 20, path):
         statuses.setdefault(response.status_code, response)
     assert statuses.keys() == {200, 503}
@@ -177,10 +177,13 @@ def test_answers_keep_their_order_and_their_owner(settings: Settings, name: str,
     def row() -> dict[str, float]:
         return {"petal_length": chance.uniform(0, 8), "petal_width": chance.uniform(0, 3)}
 
-    bodies: list[Any] = [
-        chance.choice([row, row, lambda: [row() for _ in range(chance.randint(1, 9))], lambda: {"petal_length": 3}])()
-        for _ in range(400)
+    kinds: list[Callable[[], Any]] = [
+        row,
+        row,
+        lambda: [row() for _ in range(chance.randint(1, 9))],
+        lambda: {"petal_length": 3},
     ]
+    bodies = [chance.choice(kinds)() for _ in range(400)]
     app = build_app(settings, Model.load(bundle, engine))
     for body, response in zip(bodies, together(app, bodies), strict=True):
         rows = body if isinstance(body, list) else [body]

@@ -20,6 +20,7 @@ from typing import Any
 import joblib
 import pytest
 
+from iris_api.bundle.files import BundleError
 from iris_api.bundle.manifest import Cost
 from iris_api.engines.model import Answers as EngineAnswers
 from iris_api.engines.model import Model, Prediction, RefusedError
@@ -27,7 +28,7 @@ from iris_api.predict.batching import Batcher
 from iris_api.predict.durations import Durations
 from iris_api.predict.errors import ApiError
 from iris_api.predict.metrics import Metrics
-from iris_api.server.app import BundleError, build_app
+from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
 from ..instance import EXAMPLE, WATCHDOG_SECONDS, Instance
@@ -393,7 +394,7 @@ def test_a_row_that_is_refused_is_numbered_within_its_request_and_named_once(
 
     async def run() -> list[Any]:
         asked = (here.batcher.predict(rows), here.ask(1, 3), here.ask(2, 3))
-        return await asyncio.gather(*asked, return_exceptions=True)
+        return list(await asyncio.gather(*asked, return_exceptions=True))
 
     refused, one, two = asyncio.run(run())
     assert isinstance(refused, RefusedError)
@@ -441,7 +442,7 @@ def test_a_call_that_does_not_end_is_reported_and_nobody_waits_for_it(lanes: Cal
         first = here.ask(0, 3)
         await asyncio.sleep(1.2)
         second = here.ask(1)
-        results = await asyncio.gather(first, second, return_exceptions=True)
+        results: list[Any] = list(await asyncio.gather(first, second, return_exceptions=True))
         # Whatever comes now is refused, and not left to wait for the deadline.
         results += await asyncio.gather(here.ask(2), return_exceptions=True)
         here.engine.gate.set()
@@ -467,7 +468,8 @@ def test_predictions_follow_what_calls_took() -> None:
 
 
 def test_one_disturbed_call_is_forgotten_by_calls_and_by_refusals() -> None:
-    for learn in (lambda each: each.observe(1, 0.001), lambda each: each.relax()):
+    ways: list[Callable[[Durations], None]] = [lambda each: each.observe(1, 0.001), lambda each: each.relax()]
+    for learn in ways:
         durations = Durations(0.001, 0.0001)
         durations.observe(1, 100)
         assert durations.predict(1) > 4

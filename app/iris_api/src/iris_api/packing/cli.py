@@ -37,12 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ended = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with warnings.catch_warnings():
-            # What matters to whoever packs is said below, in one line.
+            # What matters is written below, in one line.
             warnings.simplefilter("ignore")
             given.run(given)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever reads has enough. Python would complain of the same once more at its end.
+        # The reader has closed the pipe. Python would report the same once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return _complain("interrupted; nothing was written.", 130)

@@ -1,8 +1,8 @@
 """Micro-batching: rows of requests that wait at the same time are answered by one call of the engine.
 
 A call costs about the same for one row and for many. One that is predicted to be short is made on the event loop,
-because a thread would cost more than it gives: nothing else could use the processor meanwhile. A longer one would hold
-up whoever else is to be answered, health checks included, and goes to the other lane: see `long_lane`.
+because a thread would cost more than it gives: nothing else could use the processor meanwhile. A longer one would delay
+every other answer, health checks included, and goes to the other lane: see `long_lane`.
 """
 
 import asyncio
@@ -201,7 +201,7 @@ class Awaited(Generic[T]):
     def settle(self, result: T | Exception) -> None:
         """Settle the future with a result or an error; this is the callback."""
         if self.future.done():
-            # Whoever waited was cancelled.
+            # What awaited it was cancelled.
             return
         if isinstance(result, Exception):
             self.future.set_exception(result)

@@ -84,7 +84,7 @@ class Durations:
     def relax(self) -> None:
         """Move what is predicted nearer to what was predicted at first.
 
-        Whoever does not make a call because of a prediction calls this, or else one call that was disturbed badly
+        To be called whenever a prediction keeps a call from being made: otherwise one call that was disturbed badly
         enough would keep all others from being made, and so from correcting it.
         """
         self._factors = [

@@ -272,7 +272,7 @@ class LongLane:
                 result = self._model.predict(piece.rows)
             except Exception as error:
                 result = error
-            # A loop that is closed has nobody left who waits.
+            # If the loop is closed, nothing waits for the result.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._finish, piece, result, perf_counter() - started)
             del piece, loop, result

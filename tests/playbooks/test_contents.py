@@ -1,0 +1,132 @@
+"""The playbooks as a table of contents: a tag for each role, every check before the first change, standard words."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests import ROOT
+from tests.controller import ansible
+
+ROLES = {path.parent.parent.name for path in (ROOT / "roles").glob("*/tasks/main.yml")} - {"fortress"}
+
+
+@pytest.fixture(scope="module")
+def listed() -> list[tuple[str, str, set[str]]]:
+    """Every task of site.yml in its order: play, name and tags."""
+    done = ansible("ansible-playbook", "-i", "inventory/example", "site.yml", "--list-tasks")
+    assert done.returncode == 0, done.stderr
+    found, play = [], ""
+    for line in done.stdout.splitlines():
+        if match := re.match(r"  play #\d+ \(.*?\): (.*?)\tTAGS: \[.*\]$", line):
+            play = match[1]
+        elif match := re.match(r"      (.*?)\tTAGS: \[(.*)\]$", line):
+            found.append((play, match[1], {tag.strip() for tag in match[2].split(",")} - {""}))
+    assert len(found) > 60, done.stdout
+    return found
+
+
+def test_each_role_can_be_converged_alone(listed: list[tuple[str, str, set[str]]]) -> None:
+    """Its tasks, its preflight's included, carry its name as a tag, and nobody else's; what all need is always run."""
+    seen = set()
+    for _, task, tags in listed:
+        role = task.split(" : ")[0] if " : " in task else ""
+        if role in ROLES:
+            assert tags & ROLES == {role}, task
+            seen.add(role)
+        elif role == "fortress" or "facts" in task or "packages are installed" in task:
+            assert "always" in tags, task
+        else:
+            assert tags in ({"always", "credentials"}, {"handover"}), task
+    assert seen == ROLES
+
+
+def test_every_preflight_comes_before_the_first_change(listed: list[tuple[str, str, set[str]]]) -> None:
+    changing = [index for index, (play, _, _) in enumerate(listed) if not play.startswith("Check")]
+    checking = [index for index, (play, _, _) in enumerate(listed) if play.startswith("Check")]
+    assert max(checking) < min(changing)
+    checked = {task.split(" : ")[0] for _, task, tags in listed if "preflight" in tags and " : " in task}
+    assert checked == ROLES
+
+
+def test_a_role_that_is_in_the_site_has_its_preflight_there() -> None:
+    plays = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text())
+    assert {role["role"] for play in plays for role in play.get("roles", [])} == ROLES
+
+
+@pytest.fixture
+def two_hosts(tmp_path: Path) -> Path:
+    """Two hosts, both of them this machine, of which one has the monitoring."""
+    hosts = {name: {"ansible_connection": "local", "ansible_python_interpreter": sys.executable} for name in "ab"}
+    groups = {"gateway": "a", "api": "a", "monitoring": "b"}
+    children = {group: {"hosts": {host: None}} for group, host in groups.items()}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": children}}))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("variables", "complaint"),
+    [
+        ({"grafana_apt_key_fingerprints": ["none"]}, "a fingerprint is 40 digits"),
+        ({"grafana_cookie_secure": "perhaps"}, "grafana_cookie_secure"),
+        ({"fortress_grafana_when_unreachable": "wait"}, "fortress_grafana_when_unreachable"),
+    ],
+    ids=["a value", "a type", "a setting of the site"],
+)
+def test_one_bad_variable_on_one_host_stops_the_run_on_all_of_them(
+    two_hosts: Path, variables: dict[str, Any], complaint: str
+) -> None:
+    """In check mode, with two roles that need no facts of a Debian host: were the order wrong, nothing would change."""
+    (two_hosts / "host_vars").mkdir()
+    (two_hosts / "host_vars" / "b.yml").write_text(yaml.safe_dump(variables))
+    done = ansible(
+        "ansible-playbook",
+        "-i",
+        str(two_hosts),
+        "site.yml",
+        "--check",
+        "--tags",
+        "node_exporter,grafana",
+        "-e",
+        json.dumps({"ansible_become": False}),
+    )
+    assert done.returncode != 0
+    assert complaint in " ".join(done.stdout.split()), done.stdout
+    assert "node_exporter : Install" not in done.stdout
+    assert "Create the credentials" not in done.stdout
+    recap = re.findall(r"^([ab]) +: ok=\d+ +changed=(\d+)", done.stdout, re.MULTILINE)
+    assert sorted(recap) == [("a", "0"), ("b", "0")]
+    assert not (two_hosts / "secrets").exists()
+
+
+def names(node: Any) -> list[str]:
+    if not isinstance(node, list):
+        return []
+    found = [entry["name"] for entry in node]
+    for entry in node:
+        for inner in ("tasks", "pre_tasks", "post_tasks", "block"):
+            found += names(entry.get(inner))
+    return found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*ROOT.glob("playbooks/**/*.yml"), *ROOT.glob("roles/fortress/tasks/*.yml")],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_names_say_what_is_done_in_the_words_that_people_look_for(path: Path) -> None:
+    # fmt: off
+    verbs = {
+        "Assert", "Build", "Check", "Configure", "Create", "Deploy", "Gather", "Issue", "Monitor", "Preflight",
+        "Prepare", "Print", "Provision", "Read", "Remove", "Request", "Retire", "Roll", "Rotate", "Serve", "Set",
+        "Skip", "Wait", "Write",
+    }
+    # fmt: on
+    for name in names(yaml.safe_load(path.read_text())):
+        assert name.split(",")[0].split()[0] in verbs, name

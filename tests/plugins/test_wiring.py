@@ -1,0 +1,291 @@
+"""Who is told what: plugins/filter/wiring.py, and what group_vars/all/wiring.yml makes of an inventory by it."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.errors import AnsibleFilterError
+from ansible.plugins.loader import filter_loader
+
+from tests import ROOT
+from tests.controller import ansible
+
+filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
+ip_addresses, in_url, others, instances, targets, basic_auth_users = (
+    filter_loader.get(name).j2_function
+    for name in ("ip_addresses", "in_url", "others", "instances", "targets", "basic_auth_users")
+)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "addresses"),
+    [
+        (["192.0.2.7"], ["192.0.2.7"]),
+        (["2001:db8::1", "::1"], ["2001:db8::1", "::1"]),
+        (["::ffff:192.0.2.7"], ["::ffff:192.0.2.7"]),
+        (["iris.example.com", "fortress", "192.0.2", "999.0.2.7", "10.0.0.0/8", ""], []),
+        ([], []),
+    ],
+)
+def test_an_address_is_told_from_a_name(candidates: list[str], addresses: list[str]) -> None:
+    assert ip_addresses(candidates) == addresses
+
+
+@pytest.mark.parametrize(
+    ("address", "written"),
+    [("192.0.2.7", "192.0.2.7"), ("2001:db8::1", "[2001:db8::1]"), ("iris.example.com", "iris.example.com")],
+)
+def test_an_ipv6_address_stands_in_brackets_before_a_port(address: str, written: str) -> None:
+    assert in_url(address) == written
+
+
+def test_the_other_hosts_keep_their_order() -> None:
+    """Ansible's own `difference` has another one in each process."""
+    hosts = [f"host{number}" for number in range(9)]
+    assert others(hosts, "host4") == ["host0", "host1", "host2", "host3", "host5", "host6", "host7", "host8"]
+    assert others(["host0"], "host0") == []
+
+
+def test_instances_are_numbered_by_their_ports_on_each_host() -> None:
+    assert instances(["a", "b"], ["192.0.2.1", "2001:db8::2"], [8001, 8002]) == [
+        {"address": "192.0.2.1:8001", "labels": {"instance": "iris-api@1", "host": "a"}},
+        {"address": "192.0.2.1:8002", "labels": {"instance": "iris-api@2", "host": "a"}},
+        {"address": "[2001:db8::2]:8001", "labels": {"instance": "iris-api@1", "host": "b"}},
+        {"address": "[2001:db8::2]:8002", "labels": {"instance": "iris-api@2", "host": "b"}},
+    ]
+
+
+def test_targets_are_named_by_their_hosts() -> None:
+    assert targets(["a", "b"], ["127.0.0.1", "192.0.2.2"], 9113) == [
+        {"address": "127.0.0.1:9113", "labels": {"instance": "a"}},
+        {"address": "192.0.2.2:9113", "labels": {"instance": "b"}},
+    ]
+
+
+def test_hosts_and_addresses_that_do_not_match_are_an_error() -> None:
+    with pytest.raises(AnsibleFilterError, match="2 hosts have 1 addresses"):
+        targets(["a", "b"], ["127.0.0.1"], 9113)
+
+
+def test_users_have_a_previous_password_where_one_works() -> None:
+    users = basic_auth_users(["iris", "rosa"], {"iris": "new", "rosa": "hers", "nobody": "x"}, {"iris": "old"})
+    assert users == [
+        {"name": "iris", "password": "new", "previous_password": "old"},
+        {"name": "rosa", "password": "hers"},
+    ]
+    with pytest.raises(KeyError):
+        basic_auth_users(["iris"], {})
+
+
+# What the roles are told, by Ansible itself.
+
+WIRING = yaml.safe_load((ROOT / "group_vars" / "all" / "wiring.yml").read_text())
+SETTINGS = yaml.safe_load((ROOT / "group_vars" / "all" / "fortress.yml").read_text())
+ONE = {"gateway": ["iris"], "api": ["iris"], "monitoring": ["iris"]}
+SEVERAL = {"gateway": ["g1", "g2"], "api": ["a1", "a2"], "monitoring": ["m1"]}
+ADDRESSES = {
+    "iris": "192.0.2.10",
+    "g1": "192.0.2.1",
+    "g2": "192.0.2.2",
+    "a1": "192.0.2.3",
+    "a2": "192.0.2.4",
+    "m1": "192.0.2.5",
+}
+
+
+def wired(folder: Path, groups: dict[str, list[str]], **settings: Any) -> dict[str, dict[str, Any]]:
+    """Return every role variable of every host, as a run has them."""
+    hosts = {host: {"ansible_host": ADDRESSES[host]} for members in groups.values() for host in members}
+    children = {group: {"hosts": dict.fromkeys(members)} for group, members in groups.items()}
+    folder.mkdir()
+    (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": children}}))
+    names = [name for name in WIRING if not name.startswith("_")] + ["_fortress_url", "_fortress_ca_file"]
+    content = "{" + ", ".join(f"'{name}': {name}" for name in names) + "}"
+    write = {
+        "ansible.builtin.copy": {
+            "dest": f"{folder}/{{{{ inventory_hostname }}}}.json",
+            "content": f"{{{{ {content} | to_json }}}}",
+        },
+        "delegate_to": "localhost",
+    }
+    play = {
+        "hosts": "all",
+        "gather_facts": False,
+        "vars": {"_fortress_missing_credentials": "random"} | settings,
+        "tasks": [write],
+    }
+    playbook = ROOT / "playbooks" / f".test-{os.getpid()}.yml"
+    playbook.write_text(yaml.safe_dump([play]))
+    try:
+        done = ansible("ansible-playbook", "-i", str(folder), str(playbook))
+    finally:
+        playbook.unlink()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {host: json.loads((folder / f"{host}.json").read_text()) for host in hosts}
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the roles are told on a host that is everything."""
+    return wired(tmp_path_factory.mktemp("one") / "site", ONE)["iris"]
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What the roles are told on five hosts."""
+    return wired(tmp_path_factory.mktemp("several") / "site", SEVERAL)
+
+
+def test_every_port_of_ours_is_guarded_but_those_of_the_gateway(
+    one: dict[str, Any], several: dict[str, dict[str, Any]]
+) -> None:
+    monitoring = {
+        port for name, port in SETTINGS.items() if name.endswith("_port") and name != "fortress_api_base_port"
+    }
+    assert len(monitoring) == 4
+    for told in [one, *several.values()]:
+        assert set(told["base_guarded_ports"]) == {8001, 8002, 8003} | monitoring
+    assert one["base_limited_ports"] == [80, 443]
+    limited = {host: told["base_limited_ports"] for host, told in several.items()}
+    assert limited == {"g1": [80, 443], "g2": [80, 443], "a1": [], "a2": [], "m1": []}
+
+
+def test_whatever_listens_is_guarded(one: dict[str, Any]) -> None:
+    """Each port that a role is told to listen at is told to the firewall too."""
+    listen = [value for name, value in one.items() if name.endswith("_listen_address")]
+    ports = {int(address.rsplit(":", 1)[1]) for address in listen} | {one["grafana_port"]}
+    ports |= {one["iris_api_base_port"] + number for number in range(one["iris_api_instances"])}
+    assert len(ports) == 7
+    assert set(one["base_guarded_ports"]) == ports
+
+
+def test_instances_listen_on_loopback_unless_another_host_is_the_gateway(
+    one: dict[str, Any], several: dict[str, dict[str, Any]]
+) -> None:
+    assert one["iris_api_bind_address"] == "127.0.0.1"
+    assert one["iris_api_clients"] == []
+    for host, told in several.items():
+        assert told["iris_api_bind_address"] == ADDRESSES[host]
+        assert set(told["iris_api_clients"]) == {ADDRESSES[other] for other in several}
+
+
+def test_nobody_but_private_networks_and_the_hosts_themselves_is_trusted(
+    one: dict[str, Any], several: dict[str, dict[str, Any]]
+) -> None:
+    for network in SETTINGS["fortress_trusted_networks"]:
+        assert ipaddress.ip_network(network).is_private, network
+        assert ipaddress.ip_network(network).prefixlen >= 12, network
+    assert SETTINGS["fortress_trusted_networks"] == ["172.16.0.0/12"]
+    names = [name for name in one if name.endswith("_trusted_networks")]
+    assert len(names) == 6
+    for name in names:
+        assert one[name] == ["172.16.0.0/12", "192.0.2.10"], name
+        for told in several.values():
+            assert told[name][0] == "172.16.0.0/12"
+            assert set(told[name][1:]) == {ADDRESSES[host] for host in several}, name
+
+
+def test_nginx_and_prometheus_know_every_instance(one: dict[str, Any], several: dict[str, dict[str, Any]]) -> None:
+    assert one["nginx_upstreams"] == [f"127.0.0.1:{port}" for port in (8001, 8002, 8003)]
+    upstreams = [f"{ADDRESSES[host]}:{port}" for host in ("a1", "a2") for port in (8001, 8002, 8003)]
+    for told, expected in [(one, one["nginx_upstreams"]), *((told, upstreams) for told in several.values())]:
+        jobs = {job["name"]: job["targets"] for job in told["prometheus_scrape_jobs"]}
+        assert told["nginx_upstreams"] == expected
+        assert [target["address"] for target in jobs["iris-api"]] == expected
+
+
+def test_prometheus_scrapes_every_host(one: dict[str, Any], several: dict[str, dict[str, Any]]) -> None:
+    def targets_of(told: dict[str, Any], job: str) -> dict[str, str]:
+        jobs = {job["name"]: job["targets"] for job in told["prometheus_scrape_jobs"]}
+        return {target["labels"]["instance"]: target["address"] for target in jobs[job]}
+
+    assert targets_of(one, "nginx") == {"iris": "127.0.0.1:9113"}
+    assert targets_of(one, "node") == {"iris": "127.0.0.1:9100"}
+    assert targets_of(several["m1"], "nginx") == {host: f"{ADDRESSES[host]}:9113" for host in ("g1", "g2")}
+    assert targets_of(several["m1"], "node") == {host: f"{ADDRESSES[host]}:9100" for host in sorted(several)}
+    assert several["g1"]["nginx_grafana_upstream"] == "192.0.2.5:3000"
+    assert one["nginx_grafana_upstream"] == "127.0.0.1:3000"
+
+
+def test_users_passwords_and_secrets_reach_those_who_need_them(tmp_path: Path) -> None:
+    given = {
+        "fortress_users": ["iris", "rosa"],
+        "fortress_passwords": {"rosa": "hers"},
+        "fortress_previous_passwords": {"rosa": "her old one"},
+        "fortress_grafana_password": "that of Grafana",
+    }
+    told = wired(tmp_path / "site", ONE, **given)["iris"]
+    iris, rosa = told["nginx_basic_auth_users"]
+    assert (iris["name"], set(iris)) == ("iris", {"name", "password"})
+    assert rosa == {"name": "rosa", "password": "hers", "previous_password": "her old one"}
+    assert told["grafana_admin_password"] == "that of Grafana"
+    made = {iris["password"], told["nginx_basic_auth_salt"], told["grafana_secret_key"]}
+    assert len(made) == 3
+    assert all(re.fullmatch("[A-Za-z0-9]{32}", value) for value in made)
+    assert not (tmp_path / "site" / "secrets").exists()
+
+
+def test_the_gateway_waits_longer_than_an_instance_may_take(one: dict[str, Any]) -> None:
+    assert one["iris_api_request_deadline"] == SETTINGS["fortress_request_deadline"]
+    assert one["nginx_upstream_timeout"] == f"{SETTINGS['fortress_request_deadline'] + 1}s"
+    assert one["nginx_client_max_body_size"] == one["iris_api_max_body_bytes"] == SETTINGS["fortress_max_body_bytes"]
+
+
+# What must not be printed.
+
+SECRET = re.compile(
+    r"_fortress_passwords|_fortress_grafana_password|previous_passwords?\b|htpasswd|grafana_admin_password|grafana_secret_key"
+    r"|'ansible.builtin.file', _pki_key_source"
+)
+
+
+def tasks(node: Any) -> list[dict[str, Any]]:
+    """Return every task in a file of tasks or of plays, those in blocks too."""
+    if not isinstance(node, list):
+        return []
+    found = []
+    for entry in node:
+        inner = [
+            name
+            for name in ("tasks", "pre_tasks", "post_tasks", "handlers", "block", "rescue", "always")
+            if name in entry
+        ]
+        found += [task for name in inner for task in tasks(entry[name])] if inner else [entry]
+    return found
+
+
+def carries_a_secret(task: dict[str, Any]) -> bool:
+    """Tell whether a secret is among what Ansible would print of a task."""
+    if {"ansible.builtin.assert", "ansible.builtin.stat", "credentials"} & set(task):
+        return False  # prints names of users and files
+    for name, arguments in task.items():
+        if name in ("when", "vars", "notify", "name", "no_log", "register") or name.startswith("community.crypto."):
+            continue
+        if name == "ansible.builtin.uri":  # the module itself hides url_password
+            arguments = {key: value for key, value in arguments.items() if key != "url_password"}
+        if SECRET.search(json.dumps(arguments)):
+            return True
+    return False
+
+
+def test_tasks_that_carry_a_secret_are_not_logged() -> None:
+    found = {}
+    for path in [
+        *ROOT.glob("playbooks/**/*.yml"),
+        *ROOT.glob("roles/*/tasks/*.yml"),
+        *ROOT.glob("roles/*/handlers/*.yml"),
+    ]:
+        for task in tasks(yaml.safe_load(path.read_text())):
+            if carries_a_secret(task):
+                found[f"{path.relative_to(ROOT)}: {task['name']}"] = task.get("no_log")
+    assert len(found) >= 7, found
+    for name, no_log in found.items():
+        assert no_log in ("{{ fortress_no_log }}", "{{ fortress_no_log | default(true) }}"), name
+    assert SETTINGS["fortress_no_log"] is True
