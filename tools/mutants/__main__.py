@@ -47,6 +47,7 @@ PARTS = (
         ),
     ),
     Part("predict", ("app/iris_api/src/iris_api/predict/*.py",), ("app/iris_api/tests/predict",)),
+    Part("iris_deploy", ("app/iris_deploy/src/iris_deploy/*.py",), ("app/iris_deploy/tests",)),
     Part("tools/build-release", ("tools/build-release",), ("tests/tools/test_build_release.py",)),
     Part("tools/control-node", ("tools/control-node",), ("tests/tools/test_control_node.py",)),
     Part("tools/localvm", ("tools/localvm/*.py",), ("tests/tools/test_localvm.py",)),
