@@ -123,9 +123,9 @@ def names(node: Any) -> list[str]:
 def test_names_say_what_is_done_in_the_words_that_people_look_for(path: Path) -> None:
     # fmt: off
     verbs = {
-        "Assert", "Build", "Check", "Configure", "Create", "Deploy", "Finish", "Gather", "Issue", "Monitor", "Preflight",
-        "Prepare", "Print", "Provision", "Read", "Remove", "Report", "Request", "Retire", "Roll", "Rotate", "Serve",
-        "Set", "Skip", "Upload", "Wait", "Write",
+        "Assert", "Build", "Check", "Configure", "Create", "Deploy", "Finish", "Gather", "Issue", "Monitor",
+        "Preflight", "Prepare", "Print", "Provision", "Read", "Remove", "Report", "Request", "Retire", "Roll", "Rotate",
+        "Serve", "Set", "Skip", "Upload", "Wait", "Write",
     }
     # fmt: on
     for name in names(yaml.safe_load(path.read_text())):
