@@ -62,10 +62,10 @@ def test_a_role_that_is_in_the_site_has_its_preflight_there() -> None:
 
 @pytest.fixture
 def two_hosts(tmp_path: Path) -> Path:
-    """Two hosts, both of them this machine, of which one has the monitoring."""
+    """Two hosts, both of them this machine, both with the monitoring."""
     hosts = {name: {"ansible_connection": "local", "ansible_python_interpreter": sys.executable} for name in "ab"}
-    groups = {"gateway": "a", "api": "a", "monitoring": "b"}
-    children = {group: {"hosts": {host: None}} for group, host in groups.items()}
+    groups = {"gateway": "a", "api": "a", "monitoring": "ab"}
+    children = {group: {"hosts": dict.fromkeys(members)} for group, members in groups.items()}
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": children}}))
     return tmp_path
 

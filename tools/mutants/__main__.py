@@ -57,7 +57,7 @@ PARTS = (
     plugin("credentials", "modules/credentials", "lookup/credentials"),
     plugin("config_tree", "modules/config_tree", "action/config_tree"),
     plugin("known_variables", "action/known_variables"),
-    Part("iris_deploy", ("app/iris_deploy/iris_deploy/*.py",), ("app/iris_deploy/tests",)),
+    Part("iris_deploy", ("app/iris_deploy/src/iris_deploy/*.py",), ("app/iris_deploy/tests",)),
     room("bundle"),
     room("engines"),
     room("predict"),
