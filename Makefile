@@ -180,11 +180,13 @@ lint: tests-venv  ## Style, types, YAML, roles, shell scripts, references
 	@$(MAKE) docs
 
 PYTEST := $(BIN)/pytest --numprocesses=auto --dist=worksteal
+# Random examples of each property: fewer in the fast run, all of them in `make test` and `make test-unit`.
+EXAMPLES := $(if $(filter test-fast,$(MAKECMDGOALS)),FUZZ_EXAMPLES=150 SCHEMATHESIS_EXAMPLES=5)
 
 .PHONY: test-unit
 test-unit: tests-venv  ## Tests without a VM; some of them: T=tests/roles/test_pki.py, T="-k certificate"
 	@echo "==> Testing the application, the templates and the tools"
-	$(if $(T),$(BIN)/pytest $(T),$(PYTEST))
+	$(EXAMPLES) $(if $(T),$(BIN)/pytest $(T),$(PYTEST))
 
 .PHONY: coverage
 coverage: tests-venv  ## Which lines those tests reach: build/coverage/index.html

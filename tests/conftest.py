@@ -9,24 +9,23 @@ import json
 import math
 import os
 import shlex
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import testinfra
-import yaml
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from ansible.vars.manager import VariableManager
 from testinfra.host import Host
 
-from tests.controller import Run, ansible
+from tests.controller import Run, ansible, run_tasks
 
 UNITS = " ".join(f"--unit='{unit}'" for unit in ("iris-api@*", "nginx", "prometheus*", "grafana-server", "init.scope"))
 CONNECTION = ("ansible_host", "ansible_port", "ansible_user", "ansible_ssh_private_key_file", "ansible_ssh_common_args")
@@ -93,24 +92,8 @@ def inventory(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def play(tmp_path: Path) -> Run:
-    """Run tasks as the role `demo` in tmp_path/roles, connection local, with the project's plugins and ansible.cfg."""
-
-    def run(tasks: list[dict[str, object]], *options: str, **variables: object) -> subprocess.CompletedProcess[str]:
-        role = tmp_path / "roles" / "demo"
-        (role / "tasks").mkdir(parents=True, exist_ok=True)
-        (role / "tasks" / "main.yml").write_text(yaml.safe_dump(tasks))
-        play = {
-            "hosts": "localhost",
-            "connection": "local",
-            "gather_facts": False,
-            "vars": {"ansible_python_interpreter": sys.executable, **variables},
-            "roles": ["demo"],
-        }
-        (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
-        options = ("-i", "localhost,", "play.yml", *options)
-        return ansible("ansible-playbook", *options, cwd=tmp_path)
-
-    return run
+    """Run tasks as a role in the test's own folder."""
+    return partial(run_tasks, tmp_path)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,24 @@ def variable(inventory: Path, name: str) -> str:
         playbook.unlink()
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.split(f"{name}:", 1)[1].split("\n\n")[0].strip()
+
+
+def run_tasks(
+    folder: Path, tasks: list[dict[str, object]], *options: str, **variables: object
+) -> subprocess.CompletedProcess[str]:
+    """Run tasks as the role `demo` in folder/roles, connection local, with the project's plugins and ansible.cfg."""
+    role = folder / "roles" / "demo"
+    (role / "tasks").mkdir(parents=True, exist_ok=True)
+    (role / "tasks" / "main.yml").write_text(yaml.safe_dump(tasks))
+    play = {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "vars": {"ansible_python_interpreter": sys.executable, **variables},
+        "roles": ["demo"],
+    }
+    (folder / "play.yml").write_text(yaml.safe_dump([play]))
+    return ansible("ansible-playbook", "-i", "localhost,", "play.yml", *options, cwd=folder)
 
 
 def render(role: str, path: str, **settings: Any) -> str:

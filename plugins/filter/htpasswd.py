@@ -17,7 +17,7 @@ short_description: The text of an htpasswd file for nginx
 description:
   - Salts are derived from a secret of the site, the user and the password, so a second run gives the same text
     and a changed password, scheme or secret gives another.
-  - Refuses what an attacker would guess, unless told otherwise.
+  - Rejects what an attacker would guess, unless allow_weak is set.
 positional: _input
 options:
   _input:

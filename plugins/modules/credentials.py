@@ -135,7 +135,7 @@ class Previous:
         return State.OVERLAPPING if self.until > now else State.EXPIRED
 
     def works(self, now: str) -> bool:
-        """Tell whether the gateways still accept it."""
+        """Return whether the gateways still accept it."""
         return self.until is None or self.until > now
 
     def text(self) -> str:

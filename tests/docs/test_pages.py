@@ -24,8 +24,6 @@ TOP = {name.partition("/")[0] for name in TRACKED if "/" in name}
 PAGES = [name for name in TRACKED if name.endswith(".md")]
 # A changelog names what is no more, and a card what somebody else's bundle has.
 OF_TODAY = [name for name in PAGES if name != "CHANGELOG.md" and not name.startswith("models/")]
-# Of what is about to come.
-OF_TODAY = [name for name in OF_TODAY if name not in ("docs/testing.md", "tools/mutants/README.md")]
 # Of readers' own.
 EXAMPLES = ("inventory/prod", "models/churn", "models/tumour")
 

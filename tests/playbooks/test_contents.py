@@ -62,10 +62,10 @@ def test_a_role_that_is_in_the_site_has_its_preflight_there() -> None:
 
 @pytest.fixture
 def two_hosts(tmp_path: Path) -> Path:
-    """Two hosts, both of them this machine, of which one has the monitoring."""
+    """Two hosts, both of them this machine, both with the monitoring."""
     hosts = {name: {"ansible_connection": "local", "ansible_python_interpreter": sys.executable} for name in "ab"}
-    groups = {"gateway": "a", "api": "a", "monitoring": "b"}
-    children = {group: {"hosts": {host: None}} for group, host in groups.items()}
+    groups = {"gateway": "a", "api": "a", "monitoring": "ab"}
+    children = {group: {"hosts": dict.fromkeys(members)} for group, members in groups.items()}
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": children}}))
     return tmp_path
 
@@ -123,9 +123,9 @@ def names(node: Any) -> list[str]:
 def test_names_say_what_is_done_in_the_words_that_people_look_for(path: Path) -> None:
     # fmt: off
     verbs = {
-        "Assert", "Build", "Check", "Configure", "Create", "Deploy", "Gather", "Issue", "Monitor", "Preflight",
-        "Prepare", "Print", "Provision", "Read", "Remove", "Request", "Retire", "Roll", "Rotate", "Serve", "Set",
-        "Skip", "Wait", "Write",
+        "Assert", "Build", "Check", "Configure", "Create", "Deploy", "Finish", "Gather", "Issue", "Monitor",
+        "Preflight", "Prepare", "Print", "Provision", "Read", "Remove", "Report", "Request", "Retire", "Roll", "Rotate",
+        "Serve", "Set", "Skip", "Upload", "Wait", "Write",
     }
     # fmt: on
     for name in names(yaml.safe_load(path.read_text())):

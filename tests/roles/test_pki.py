@@ -5,8 +5,11 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from tests import ROOT
-from tests.controller import Run
+from tests.controller import ansible
 
 NAME = "iris.fortress.test"
 NOW = datetime.datetime.now(datetime.UTC)
@@ -26,23 +29,40 @@ NOW = datetime.datetime.now(datetime.UTC)
 Issue = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def run_role(folder: Path, *options: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run the role with a folder's secrets/, and with its host/ in place of the host."""
+    settings = {
+        "ansible_python_interpreter": sys.executable,
+        "pki_secrets_dir": str(folder / "secrets"),
+        "_pki_packages": [],
+        "_pki_certificate_target": str(folder / "host" / "fullchain.pem"),
+        "_pki_key_target": str(folder / "host" / "privkey.pem"),
+    }
+    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "roles": ["pki"]}
+    (folder / "play.yml").write_text(json.dumps([play]))
+    arguments = ("-i", "localhost,", "play.yml", "--extra-vars", json.dumps(settings | variables), *options)
+    return ansible("ansible-playbook", *arguments, cwd=folder)
+
+
 @pytest.fixture
-def issue(play: Run, tmp_path: Path) -> Issue:
-    """Run the role, with the 'host' being a folder."""
-    (tmp_path / "roles").mkdir()
-    (tmp_path / "roles" / "pki").symlink_to(ROOT / "roles" / "pki")
+def issue(tmp_path: Path) -> Issue:
+    """Run the role in the test's own folder, on a fresh control node and a fresh host."""
+    return partial(run_role, tmp_path)
 
-    def run(*options: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-        settings = {
-            "pki_secrets_dir": str(tmp_path / "secrets"),
-            "_pki_packages": [],
-            "_pki_certificate_target": str(tmp_path / "host" / "fullchain.pem"),
-            "_pki_key_target": str(tmp_path / "host" / "privkey.pem"),
-        }
-        tasks: list[dict[str, object]] = [{"name": "Issue", "ansible.builtin.include_role": {"name": "pki"}}]
-        return play(tasks, "--extra-vars", json.dumps(settings | variables), *options)
 
-    return run
+@pytest.fixture(scope="module")
+def after_a_first_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the role has run once; not to be changed."""
+    folder = tmp_path_factory.mktemp("issued")
+    assert changed(run_role(folder)) > 0
+    return folder
+
+
+@pytest.fixture
+def reissue(after_a_first_run: Path, tmp_path: Path) -> Issue:
+    """Run the role once more, where it has run with its defaults before."""
+    shutil.copytree(after_a_first_run, tmp_path, dirs_exist_ok=True)
+    return partial(run_role, tmp_path)
 
 
 def changed(done: subprocess.CompletedProcess[str]) -> int:
@@ -114,12 +134,11 @@ def test_a_browser_would_take_the_certificate_and_a_second_run_keeps_it(issue: I
     assert changed(issue("--check", pki_ip_addresses=["172.30.0.10", "2001:db8::7"])) == 0
 
 
-def test_keys_are_readable_by_their_owner_alone(issue: Issue, tmp_path: Path) -> None:
-    issue()
-    keys = [*(tmp_path / "secrets").rglob("*.key"), tmp_path / "host" / "privkey.pem"]
+def test_keys_are_readable_by_their_owner_alone(after_a_first_run: Path) -> None:
+    keys = [*(after_a_first_run / "secrets").rglob("*.key"), after_a_first_run / "host" / "privkey.pem"]
     assert len(keys) == 3
     assert {key.stat().st_mode & 0o777 for key in keys} == {0o600}
-    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+    assert (after_a_first_run / "secrets").stat().st_mode & 0o777 == 0o700
 
 
 def test_check_mode_on_a_fresh_control_node_says_what_it_would_do_and_does_nothing(
@@ -147,37 +166,34 @@ def test_a_new_name_or_a_near_end_renews_the_certificate_and_keeps_the_ca(issue:
     assert load(tmp_path / "secrets" / "ca.crt") == authority
 
 
-def test_a_certificate_can_be_renewed_before_its_time_with_a_new_key(issue: Issue, tmp_path: Path) -> None:
-    issue()
+def test_a_certificate_can_be_renewed_before_its_time_with_a_new_key(reissue: Issue, tmp_path: Path) -> None:
     authority, first = load(tmp_path / "secrets" / "ca.crt"), load(tmp_path / "host" / "fullchain.pem")
-    assert changed(issue(pki_renew_now=True)) > 0
+    assert changed(reissue(pki_renew_now=True)) > 0
     renewed = load(tmp_path / "host" / "fullchain.pem")
     assert renewed.serial_number != first.serial_number
     assert renewed.public_key() != first.public_key()
     renewed.verify_directly_issued_by(authority)
     assert load(tmp_path / "secrets" / "ca.crt") == authority
-    assert changed(issue()) == 0
+    assert changed(reissue()) == 0
 
 
-def test_a_renewal_that_was_cut_short_is_made_good_by_the_next_run(issue: Issue, tmp_path: Path) -> None:
+def test_a_renewal_that_was_cut_short_is_made_good_by_the_next_run(reissue: Issue, tmp_path: Path) -> None:
     """The new key is written first: for a moment it does not belong to the certificate beside it."""
-    issue()
     [key] = (tmp_path / "secrets" / "hosts").glob("*.key")
     key.write_bytes(
         ec.generate_private_key(ec.SECP256R1()).private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
     )
-    assert changed(issue()) > 0
+    assert changed(reissue()) > 0
     served = load(tmp_path / "host" / "fullchain.pem").public_key()
     assert served == serialization.load_pem_private_key(key.read_bytes(), None).public_key()
 
 
 @pytest.mark.parametrize(("days", "warned"), [(396, True), (420, False)])
 def test_the_end_of_the_ca_is_told_long_before_and_no_certificate_outlives_it(
-    issue: Issue, tmp_path: Path, days: int, warned: bool
+    reissue: Issue, tmp_path: Path, days: int, warned: bool
 ) -> None:
-    issue()
     key = serialization.load_pem_private_key((tmp_path / "secrets" / "ca.key").read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     old = load(tmp_path / "secrets" / "ca.crt")
@@ -195,24 +211,23 @@ def test_the_end_of_the_ca_is_told_long_before_and_no_certificate_outlives_it(
     authority = builder.sign(key, hashes.SHA256())
     (tmp_path / "secrets" / "ca.crt").write_bytes(authority.public_bytes(serialization.Encoding.PEM))
 
-    done = issue(pki_renew_now=True)
+    done = reissue(pki_renew_now=True)
     assert changed(done) > 0
     assert ("Choose a day on which all clients can be given a new ca.crt" in " ".join(done.stdout.split())) is warned
     leaf = load(tmp_path / "host" / "fullchain.pem")
     assert leaf.not_valid_after_utc <= authority.not_valid_after_utc
-    assert changed(issue()) == 0
+    assert changed(reissue()) == 0
 
 
-def test_a_new_ca_signs_anew_and_a_ca_without_its_key_is_refused(issue: Issue, tmp_path: Path) -> None:
-    issue()
+def test_a_new_ca_signs_anew_and_a_ca_without_its_key_is_refused(reissue: Issue, tmp_path: Path) -> None:
     for file in (tmp_path / "secrets").glob("ca.*"):
         file.unlink()
-    assert changed(issue()) > 0
+    assert changed(reissue()) > 0
     load(tmp_path / "host" / "fullchain.pem").verify_directly_issued_by(load(tmp_path / "secrets" / "ca.crt"))
 
     (tmp_path / "secrets" / "ca.key").unlink()
-    assert changed(issue()) == 0, "nothing has to be signed, so the key may be kept elsewhere"
-    assert "ca.key is missing. Put the key there" in refusal(issue(pki_dns_names=["other.fortress.test"]))
+    assert changed(reissue()) == 0, "nothing has to be signed, so the key may be kept elsewhere"
+    assert "ca.key is missing. Put the key there" in refusal(reissue(pki_dns_names=["other.fortress.test"]))
 
 
 def test_a_ca_may_be_limited_to_names(issue: Issue, tmp_path: Path) -> None:

@@ -40,7 +40,11 @@ PARTS = (
     Part(
         "engines",
         ("app/iris_api/src/iris_api/engines/*.py",),
-        ("app/iris_api/tests/engines/test_choice.py", "app/iris_api/tests/test_models.py", "app/iris_api/tests/engines"),
+        (
+            "app/iris_api/tests/engines/test_choice.py",
+            "app/iris_api/tests/test_models.py",
+            "app/iris_api/tests/engines",
+        ),
     ),
     Part("predict", ("app/iris_api/src/iris_api/predict/*.py",), ("app/iris_api/tests/predict",)),
     Part("iris_deploy", ("app/iris_deploy/src/iris_deploy/*.py",), ("app/iris_deploy/tests",)),
