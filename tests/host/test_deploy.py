@@ -177,7 +177,7 @@ def test_an_application_that_fails_on_its_second_instance_is_taken_back(
     assert after[2] == pids[2]
     assert history(host)[-1]["event"] == "aborted"
 
-    named = history(host)[-1]["release"]
+    named = history(host)[-1]["blamed"]
     done = rollback(inventory, "-e", f"rollback_to={named}")
     assert done.returncode != 0
     assert "was aborted on" in done.stdout
