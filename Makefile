@@ -175,7 +175,7 @@ lint: tests-venv  ## Style, types, YAML, roles, shell scripts, references
 	PYTHONPATH=app/iris_deploy/src:app/iris_api/src $(BIN)/lint-imports --no-cache --config app/iris_deploy/importlinter.ini
 	$(BIN)/yamllint --strict .
 	$(BIN)/ansible-lint --offline -q
-	git grep -lzE '^#!/bin/(ba)?sh$$' | xargs -0 shellcheck
+	git grep -nIE '^#!/bin/(ba)?sh' | sed -n 's/:1:.*//p' | xargs shellcheck
 	$(BIN)/python tools/reference --check
 	@$(MAKE) docs
 

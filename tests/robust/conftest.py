@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     """The site as its inventory describes it, put right again at the end if something was changed here."""
     if "FORTRESS_URL" not in os.environ or not hasattr(request.config, "fortress_inventory"):
-        pytest.fail("These tests need FORTRESS_ENV_FILE and --ansible-inventory: tests/README.md says how.")
+        pytest.fail("These tests need FORTRESS_ENV_FILE and --ansible-inventory: docs/testing.md says how.")
     site = Site(request.config)
     yield site
     site.restore()

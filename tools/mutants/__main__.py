@@ -34,24 +34,40 @@ class Part:
     tests: tuple[str, ...]
 
 
+def plugin(name: str, *modules: str) -> Part:
+    """Return what is tested in one module of tests/plugins."""
+    return Part(
+        f"plugins: {name}", tuple(f"plugins/{module}.py" for module in modules), (f"tests/plugins/test_{name}.py",)
+    )
+
+
+def room(name: str) -> Part:
+    """Return a room of the application."""
+    return Part(f"iris_api.{name}", (f"app/iris_api/src/iris_api/{name}/*.py",), (f"app/iris_api/tests/{name}",))
+
+
+def tool(name: str, tests: str) -> Part:
+    """Return a program or a package of tools/."""
+    return Part(f"tools/{name}", (f"tools/{name}", f"tools/{name}/*.py"), (f"tests/tools/{tests}.py",))
+
+
 PARTS = (
-    Part("plugins", ("plugins/*/*.py",), ("tests/plugins",)),
-    Part("bundle", ("app/iris_api/src/iris_api/bundle/*.py",), ("app/iris_api/tests/bundle",)),
-    Part(
-        "engines",
-        ("app/iris_api/src/iris_api/engines/*.py",),
-        (
-            "app/iris_api/tests/engines/test_choice.py",
-            "app/iris_api/tests/test_models.py",
-            "app/iris_api/tests/engines",
-        ),
-    ),
-    Part("predict", ("app/iris_api/src/iris_api/predict/*.py",), ("app/iris_api/tests/predict",)),
+    plugin("htpasswd", "filter/htpasswd"),
+    plugin("wiring", "filter/wiring"),
+    plugin("credentials", "modules/credentials", "lookup/credentials"),
+    plugin("config_tree", "modules/config_tree", "action/config_tree"),
+    plugin("known_variables", "action/known_variables"),
     Part("iris_deploy", ("app/iris_deploy/src/iris_deploy/*.py",), ("app/iris_deploy/tests",)),
-    Part("tools/build-release", ("tools/build-release",), ("tests/tools/test_build_release.py",)),
-    Part("tools/control-node", ("tools/control-node",), ("tests/tools/test_control_node.py",)),
-    Part("tools/localvm", ("tools/localvm/*.py",), ("tests/tools/test_localvm.py",)),
-    Part("tools/dashboards", ("tools/dashboards/*.py",), ("tests/tools/test_dashboards.py",)),
+    room("bundle"),
+    room("engines"),
+    room("predict"),
+    room("v2"),
+    tool("build-release", "test_build_release"),
+    tool("control-node", "test_control_node"),
+    tool("localvm", "test_localvm"),
+    tool("dashboards", "test_dashboards"),
+    tool("mutants", "test_mutants"),
+    tool("reference", "test_reference"),
 )
 
 
@@ -71,7 +87,7 @@ class Case:
 def main() -> int:
     """Run mutants; return 1 if the tests fail without any mistake."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("modules", nargs="*", help="modules to mutate (default: a sample of all)")
+    parser.add_argument("modules", nargs="*", help="modules, or parts of the score, to mutate (default: all)")
     parser.add_argument("--minutes", type=float, default=20, help="when to stop (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the sample (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at the same time (default: %(default)s)")
@@ -102,7 +118,7 @@ def cases_of(part: Part, wanted: list[str]) -> list[Case]:
     return [
         Case(part, module, mutant)
         for module, path in modules
-        if not wanted or module in wanted
+        if not wanted or module in wanted or part.name in wanted
         for mutant in mutants(path.read_text())
     ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import itertools
 import re
-from functools import partial
 
 import pytest
 from iris_deploy import Failure, Problem, jobs
@@ -270,9 +269,12 @@ def test_while_it_works_the_lock_is_taken_and_says_by_whom(site: Site) -> None:
 def test_nothing_is_deployed_while_somebody_holds_it(site: Site) -> None:
     old, new = site.deployed(), site.deployment(model="m2")
     site.call("hold", "--who", "bob@desk", "the fair is on")
-    for ask in (partial(site.deploy, new), partial(site.call, "rollback"), partial(site.call, "hold", "me too")):
-        with pytest.raises(Problem, match=r"held since .* by bob@desk: the fair is on\. `make unlock`"):
-            ask()
+    held = r"held since .* by bob@desk: the fair is on\. `make unlock`"
+    with pytest.raises(Problem, match=held):
+        site.deploy(new)
+    for ask in (["rollback"], ["hold", "me too"]):
+        with pytest.raises(Problem, match=held):
+            site.call(*ask)
     with pytest.raises(Problem, match="the fair is on"):
         jobs.perform(site.host, Job("rollback", "me"))
     assert site.started == [] and serves(site, old)
