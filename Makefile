@@ -197,7 +197,7 @@ mutants: tests-venv  ## Which mistakes they notice, by a sample: SEED=1 MINUTES=
 	@$(BIN)/python -m tools.mutants --docs $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 .PHONY: test-role
-test-role: tests-venv  ## One role on a running site: converge its tag, run its tests on the host: R=nginx
+test-role: tests-venv $(ENV_FILE)  ## One role on a running site: converge its tag, run its tests on the host: R=nginx
 	@test -n "$(R)" || { echo "Which role? make test-role R=nginx" >&2; exit 1; }
 	@$(PLAYBOOK) site.yml --tags '$(R)'
 	FORTRESS_ENV_FILE=$(CURDIR)/$(ENV_FILE) $(BIN)/pytest --ansible-inventory=inventory/$(INVENTORY) --connection=ansible --sudo \
