@@ -177,7 +177,7 @@ def test_an_application_that_fails_on_its_second_instance_is_taken_back(
     assert after[2] == pids[2]
     assert history(host)[-1]["event"] == "aborted"
 
-    named = history(host)[-1]["release"]
+    named = history(host)[-1]["blamed"]
     done = rollback(inventory, "-e", f"rollback_to={named}")
     assert done.returncode != 0
     assert "was aborted on" in done.stdout
@@ -210,7 +210,7 @@ def test_instances_beyond_the_number_are_stopped_for_good(host: Host, inventory:
     # Of a deployment program that was a folder of modules.
     host.run_expect([0], "mkdir -p /usr/local/lib/iris_deploy && touch /usr/local/lib/iris_deploy/cli.py")
     try:
-        done = deploy(inventory, "-e", "fortress_model_name=wine", "-e", "fortress_api_instances=2")
+        done = deploy(inventory, "-e", "fortress_model_name=wine", "-e", json.dumps({"fortress_api_instances": 2}))
         assert done.returncode == 0, done.stdout
         assert not host.service("iris-api@3").is_running
         assert not host.service("iris-api@3").is_enabled
@@ -230,7 +230,7 @@ def test_release_1_0_0_can_still_be_deployed(host: Host, inventory: str) -> None
         pytest.skip(f"this clone has no {first}")
     done = deploy(inventory, "-e", f"iris_api_revision={first}")
     assert done.returncode == 0, done.stdout
-    assert "does not know memory_max, request_deadline, max_values" in " ".join(done.stdout.split())
+    assert "does not know max_values, memory_max, request_deadline" in " ".join(done.stdout.split())
     assert {ready(host, instance)["model"] for instance in (1, 2, 3)} == {"iris"}
     shown = subprocess.run(
         ["git", "show", f"{first}:models/iris/1.0.0/manifest.json"], cwd=ROOT, capture_output=True, check=True
