@@ -104,10 +104,10 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 1
         outcomes = run(cases, checkouts, limits, started + 60 * options.minutes)
-    text = summary(cases, outcomes, options.seed, time.monotonic() - started)
-    print(text)
+    score = summary(cases, outcomes, options.seed, time.monotonic() - started)
+    print("Survivors:", *sorted(str(case) for case in outcomes if outcomes[case] == SURVIVED), "", score, sep="\n")
     if options.docs:
-        write(PAGE, text)
+        write(PAGE, score)
     return 0
 
 
@@ -158,7 +158,7 @@ def run(cases: list[Case], checkouts: list[Checkout], limits: dict[Part, float],
 
 
 def summary(cases: list[Case], outcomes: dict[Case, str], seed: int, seconds: float) -> str:
-    """Return the score and the survivors as Markdown."""
+    """Return the score as Markdown."""
     lines = [
         f"{len(outcomes)} of {len(cases)} mutants, drawn by seed {seed}, in {seconds / 60:.0f} minutes.",
         "",
@@ -171,8 +171,6 @@ def summary(cases: list[Case], outcomes: dict[Case, str], seed: int, seconds: fl
             caught = counted[KILLED] + counted[TIMEOUT]
             row = [part.name if part else "all", total, counted[KILLED], counted[TIMEOUT], counted[SURVIVED]]
             lines.append(f"| {' | '.join(map(str, row))} | {caught / total:.0%} |")
-    survivors = sorted((case.module, case.mutant.line, str(case)) for case in outcomes if outcomes[case] == SURVIVED)
-    lines += ["", "Survivors:", "", "```", *(text for _, _, text in survivors), "```"]
     return "\n".join(lines)
 
 
