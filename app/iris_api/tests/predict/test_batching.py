@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 import joblib
+import numpy as np
 import pytest
 from fastapi import FastAPI
 
@@ -169,7 +170,7 @@ def test_the_clients_of_a_full_queue_are_told(settings: Settings, model: Model, 
 @pytest.mark.parametrize("engine", ["sklearn", "onnx"])
 @pytest.mark.parametrize("name", ["iris", "iris-forest"])
 def test_answers_keep_their_order_and_their_owner(settings: Settings, name: str, engine: EngineChoice) -> None:
-    """Random rows and lists, some of them wrong, all at once: each gets what the joblib model says to it alone."""
+    """Random rows and lists, some of them wrong, all at once: each gets what the joblib model says of it."""
     chance = random.Random(5)
     bundle = MODELS / name / "1.0.0"
     estimator = joblib.load(bundle / "model.joblib")
@@ -187,16 +188,20 @@ def test_answers_keep_their_order_and_their_owner(settings: Settings, name: str,
     # On a busy machine they may take longer than a client would wait.
     settings = settings.model_copy(update={"request_deadline": 14})
     app = build_app(settings, Model.load(bundle, engine))
+    asked: list[list[float]] = []
+    answered: list[dict[str, Any]] = []
     for body, response in zip(bodies, together(app, bodies), strict=True):
         rows = body if isinstance(body, list) else [body]
         if "petal_width" not in rows[0]:
             assert response.status_code == 422
             continue
         answers = response.json() if isinstance(body, list) else [response.json()]
-        for asked, answer in zip(rows, answers, strict=True):
-            row_of_it = [list(asked.values())]
-            assert answer["prediction"] == estimator.predict(row_of_it)[0]
-            assert answer["prediction_proba"] == pytest.approx(estimator.predict_proba(row_of_it)[0], abs=1e-6)
+        assert len(answers) == len(rows)
+        asked += [list(each.values()) for each in rows]
+        answered += answers
+    assert [each["prediction"] for each in answered] == estimator.predict(asked).tolist()
+    shares = np.array([each["prediction_proba"] for each in answered])
+    assert shares == pytest.approx(estimator.predict_proba(asked), abs=1e-6)
     metrics = app.state.metrics.render().decode().splitlines()
     calls = next(float(line.split()[1]) for line in metrics if line.startswith("iris_api_batch_rows_count"))
     assert calls < 50
