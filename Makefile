@@ -160,7 +160,7 @@ lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files
 ##@ Test it
 
 .PHONY: test
-test: test-fast test-vm  ## Everything, fast checks first
+test: test-fast test-kernels test-vm  ## Everything, fast checks first
 
 .PHONY: test-fast
 test-fast: lint test-unit  ## What needs no VM
@@ -187,6 +187,11 @@ EXAMPLES := $(if $(filter test-fast,$(MAKECMDGOALS)),FUZZ_EXAMPLES=150 SCHEMATHE
 test-unit: tests-venv  ## Tests without a VM; some of them: T=tests/roles/test_pki.py, T="-k certificate"
 	@echo "==> Testing the application, the templates and the tools"
 	$(EXAMPLES) $(if $(T),$(BIN)/pytest $(T),$(PYTEST))
+
+.PHONY: test-kernels
+test-kernels: tests-venv
+	@echo "==> Testing what a model computes, under each of OpenBLAS' kernels"
+	$(BIN)/pytest tests/kernels
 
 .PHONY: coverage
 coverage: tests-venv  ## Which lines those tests reach: build/coverage/index.html

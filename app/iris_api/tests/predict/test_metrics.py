@@ -15,7 +15,7 @@ from iris_api.engines.model import Model
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
-from ..paths import MODELS
+from ..paths import MODELS, ROOT
 
 BUNDLES = sorted(path.parent for path in MODELS.glob("*/*/manifest.json"))
 
@@ -104,9 +104,10 @@ def test_a_regressor_is_counted_by_bins_of_its_target(regressor: TestClient) -> 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.parent.name)
 def test_promtool_finds_nothing_to_say(bundle: Path) -> None:
-    promtool = shutil.which("promtool")
+    # tools/control-node takes it out of Debian's package.
+    promtool = shutil.which("promtool", path=ROOT / ".cache") or shutil.which("promtool")
     if not promtool:
-        pytest.skip("promtool is not installed here; the hosts' tests run it on a host")
+        pytest.skip("there is no promtool here: Debian's package could not be downloaded")
     with TestClient(build_app(Settings(model_dir=bundle), Model.load(bundle))) as client:
         text = client.get("/metrics").content
     done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from .paths import TESTS
+from tests import ROOT
+
+TESTS = ROOT / "app" / "iris_api" / "tests"
 
 # What a kernel needs of a processor, as /proc/cpuinfo calls it. One that lacks it would end in SIGILL.
 NEEDS = {
