@@ -28,7 +28,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 up: vm converge predict links  ## Boot a local VM, provision it, prove a prediction; a second run changes nothing
 
 .PHONY: down
-down:  ## Remove the local VM and everything it left on this machine
+down:  ## Remove the local VM, its disk and its network
 	@$(LOCALVM) down $(VM_NAME)
 
 .PHONY: start-project stop-project

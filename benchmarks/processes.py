@@ -21,7 +21,6 @@ class Process:
     """A program and all that it starts."""
 
     def __init__(self, command: list[str], environ: Mapping[str, str], folder: Path, log: Path) -> None:
-        """Start it in a session of its own: Ctrl-C reaches us alone, and we end it in order."""
         self.log = log
         with log.open("a") as stream:
             self._process = subprocess.Popen(
@@ -31,6 +30,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
+                # Ctrl-C reaches us alone, and we end it in order.
                 start_new_session=True,
             )
 

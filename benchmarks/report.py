@@ -39,7 +39,6 @@ class Results:
     """What all turns say together."""
 
     def __init__(self, turns: Iterable[Turn]) -> None:
-        """Take the turns; one with errors is no result, and loads that others disturbed are left out."""
         right = [turn for turn in turns if not turn.errors]
         every = [loaded for turn in right for loaded in turn.loads.values()]
         self.calm = [turn for turn in right if not turn.disturbed]

@@ -14,7 +14,6 @@ class Iris:
     """The model."""
 
     def __init__(self) -> None:
-        """Load it."""
         self.model = joblib.load(os.environ["MODEL"])
 
     @bentoml.api(batchable=True)

@@ -17,7 +17,6 @@ class Iris:
     """The model."""
 
     def __init__(self) -> None:
-        """Load it."""
         self.model = joblib.load(os.environ["MODEL"])
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.001)

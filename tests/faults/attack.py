@@ -82,7 +82,6 @@ class Line:
     """A TCP or TLS connection. Small, since there are to be ten thousand of them; one task at a time may use it."""
 
     def __init__(self, peer: socket.socket) -> None:
-        """Take a connected socket that does not block."""
         self.peer = peer
         self.buffer = b""
 
@@ -152,7 +151,6 @@ class Attacker:
     """One client that uses all that it is allowed, and tries more."""
 
     def __init__(self, address: str, name: str, authorization: str | None, model: str, seconds: float) -> None:
-        """Take where to, with which password if any, and for how long."""
         self.address, self.name, self.seconds = address, name, seconds
         self.authorization, self.model = authorization, model
         self.sent = Sent()
@@ -470,7 +468,6 @@ class Crowd:
     """Many connections on which nothing more is said than the opening."""
 
     def __init__(self, sent: Sent, address: tuple[str, int], opening: bytes) -> None:
-        """Take where to count, where to connect, and what to say."""
         self.sent, self.address, self.opening = sent, address, opening
         self.peers: dict[int, socket.socket] = {}
         self.connecting: dict[int, float] = {}

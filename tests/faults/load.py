@@ -60,7 +60,6 @@ class Load:
         rate: float = RATE,
         patience: float = PATIENCE,
     ) -> None:
-        """Take inputs, and for each version of the model the classes that it gives them."""
         self.site, self.run, self.inputs, self.classes = site, run, inputs, classes
         self.rate, self.patience = rate, patience
         self.seen = {kind: Seen() for kind in KINDS}

@@ -133,7 +133,6 @@ class Stranger:
     """A program of this folder that runs under an address of its own; tells what it found as JSON, at its end."""
 
     def __init__(self, program: str, niceness: int, given: dict[str, Any]) -> None:
-        """Take its name, its share of the processor, and what it is given to read."""
         # Where the kernel shares the processor out by session (autogroup), niceness counts within one alone.
         share = f'echo {niceness} > /proc/self/autogroup 2>/dev/null; exec nice -n {niceness} "$@"'
         self.command = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]

@@ -41,10 +41,9 @@ class Kind:
 
 
 class Traffic:
-    """A load in a process of its own, from `with` to the end of the block and a little longer."""
+    """A load in a process of its own, from `with` to the end of the block and `linger` seconds longer."""
 
     def __init__(self, host: Host, cases: Path, password: str, linger: float) -> None:
-        """Prepare for a host; linger is how many seconds the load goes on after the block."""
         self.host, self.cases, self.password, self.linger = host, cases, password, linger
         self.run = f"f{time.time_ns() // 1_000_000:x}"
         self.began = self.ended = self.struck = 0.0

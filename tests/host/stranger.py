@@ -33,7 +33,6 @@ class Connections:
     """Those that a stranger has opened."""
 
     def __init__(self, wanted: dict[str, Any]) -> None:
-        """Take where to connect, how fast, and what to say at once."""
         self.wanted = wanted
         self.kept: list[socket.socket] = []
 
@@ -75,7 +74,6 @@ class Crowd:
     """Some connections, each asked by a thread of its own."""
 
     def __init__(self, wanted: dict[str, Any]) -> None:
-        """Take what is wanted, and begin now."""
         self.wanted = wanted
         self.began = time.monotonic()
         self.end = self.began + wanted["seconds"]

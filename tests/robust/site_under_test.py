@@ -33,7 +33,6 @@ class Site:
     """What an inventory describes."""
 
     def __init__(self, config: pytest.Config) -> None:
-        """Take pytest's options, Testinfra's among them."""
         self._config = config
         self._changed = False
 
