@@ -117,15 +117,15 @@ def names(node: Any) -> list[str]:
 
 @pytest.mark.parametrize(
     "path",
-    [*ROOT.glob("playbooks/**/*.yml"), *ROOT.glob("roles/fortress/tasks/*.yml")],
+    [*ROOT.glob("playbooks/**/*.yml"), *ROOT.glob("roles/fortress/tasks/*.yml"), *ROOT.glob("molecule/*/*.yml")],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_names_say_what_is_done_in_the_words_that_people_look_for(path: Path) -> None:
     # fmt: off
     verbs = {
-        "Assert", "Build", "Check", "Configure", "Create", "Deploy", "Finish", "Gather", "Issue", "Monitor",
-        "Preflight", "Prepare", "Print", "Provision", "Read", "Remove", "Report", "Request", "Retire", "Roll", "Rotate",
-        "Serve", "Set", "Skip", "Upload", "Wait", "Write",
+        "Assert", "Boot", "Build", "Check", "Configure", "Copy", "Create", "Deploy", "Finish", "Gather", "Install",
+        "Issue", "Monitor", "Preflight", "Prepare", "Print", "Provision", "Read", "Reboot", "Remove", "Report",
+        "Request", "Retire", "Roll", "Rotate", "Serve", "Set", "Skip", "Start", "Upload", "Wait", "Write",
     }
     # fmt: on
     for name in names(yaml.safe_load(path.read_text())):
