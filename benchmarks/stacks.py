@@ -78,10 +78,11 @@ class Stack:
 
 
 def gunicorn(setup: Setup, engine: str, *arguments: str, source: Path = APPLICATION) -> list[Server]:
-    """Start instances as the unit iris-api@ does, of the application in a folder."""
+    """Start instances as the unit iris-api@ does, of the application in a folder; release 1.0.0 has no rooms in it."""
+    room = "server." if (source / "iris_api" / "server").is_dir() else ""
     return [
         Server(
-            [setup.program("gunicorn"), "--config", "python:iris_api.server.gunicorn_conf", *arguments],
+            [setup.program("gunicorn"), "--config", f"python:iris_api.{room}gunicorn_conf", *arguments],
             port,
             {
                 "PYTHONPATH": f"{source}:{SERVERS}",
