@@ -17,6 +17,7 @@ from benchmarks import PAGE, environments, report
 from benchmarks.inputs import make_cases
 from benchmarks.measure import Turn, turn
 from benchmarks.stacks import STACKS, Server, Setup, Stack
+from tools import pages
 
 # A part of the work, and the functions that do it, as module:function. A sample belongs to the innermost of its
 # functions that has a name here: what json or numpy take is the part's that called them.
@@ -58,7 +59,7 @@ def main() -> int:
             print(f"{count / samples.total():6.1%} {' < '.join(stack)}")
     print(f"\n{table(columns)}")
     if options.docs:
-        report.put(PAGE, BEGIN, table(columns))
+        pages.put(PAGE, BEGIN, table(columns))
     return 0
 
 

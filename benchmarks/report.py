@@ -13,6 +13,7 @@ from benchmarks import environments
 from benchmarks.chart import Bar, draw
 from benchmarks.measure import DISTURBED, Loaded, Turn
 from benchmarks.stacks import STACKS
+from tools import pages
 
 IRIS, FOREST = "iris", "iris-forest"
 MODELS = {IRIS: "logistic regression", FOREST: "random forest of 100"}
@@ -20,7 +21,7 @@ PEERS = [name for name, stack in STACKS.items() if stack.peer]
 ENGINES = ("sklearn", "onnx")
 
 # Where docs/benchmarks.md has the tables.
-BEGIN, END = "<!-- written by make bench -->\n", "<!-- until here -->\n"
+BEGIN = "<!-- written by make bench -->\n"
 
 Metric = Callable[[Loaded], float]
 
@@ -286,17 +287,8 @@ def chart(results: Results, connections: int) -> str:
 
 def write(turns: list[Turn], missing: Mapping[str, str], page: Path) -> None:
     """Put the tables between the page's marks, and the chart beside the page."""
-    put(page, BEGIN, summary(turns, missing))
+    pages.put(page, BEGIN, summary(turns, missing))
     page.with_suffix(".svg").write_text(chart(Results(turns), 16), encoding="utf-8")
-
-
-def put(page: Path, begin: str, text: str) -> None:
-    """Replace what stands in a page behind a mark."""
-    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
-    _, end, after = rest.partition(END)
-    if not (found and end):
-        raise ValueError(f"{page} has no {begin.strip()} and {END.strip()}")
-    page.write_text(f"{before}{begin}\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def table(heads: list[str], rows: list[list[str]]) -> str:

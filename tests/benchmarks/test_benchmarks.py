@@ -23,6 +23,7 @@ from benchmarks.measure import Loaded, StackError, Turn, is_right
 from benchmarks.processes import Process
 from benchmarks.stacks import LIMIT_ANSWER, NUMBERS, PREDICT, STACKS
 from tests import ROOT
+from tools import pages
 
 
 def loaded(rate: float, p99: float = 10, errors: dict[str, int] | None = None, others: float = 0.01) -> Loaded:
@@ -171,7 +172,7 @@ def test_every_wrong_or_missing_answer_is_counted(
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
     """Run the program with turns made up; docs/ stays as it is."""
     page = tmp_path / "benchmarks.md"
-    page.write_text(f"before\n{report.BEGIN}old\n{report.END}after\n")
+    page.write_text(f"before\n{report.BEGIN}old\n{pages.END}after\n")
     monkeypatch.setattr(program, "PAGE", page)
     monkeypatch.setattr(environments, "debian", lambda: tmp_path)
 
@@ -293,15 +294,6 @@ def test_a_sample_belongs_to_the_part_that_called_what_was_running() -> None:
     table = profile.table({"one": column, "another": {profile.OTHER: 7}})
     assert re.search(r"the engine's call +\| 100.0 +\| +\|", table)
     assert re.search(r"all of it +\| 200 +\| 7 +\|", table)
-
-
-def test_a_page_without_the_mark_is_left_as_it_is(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(f"a\n{report.BEGIN}b\n{report.END}c\n{profile.BEGIN}d\n{report.END}e\n")
-    report.put(page, profile.BEGIN, "new")
-    assert page.read_text() == f"a\n{report.BEGIN}b\n{report.END}c\n{profile.BEGIN}\nnew\n\n{report.END}e\n"
-    with pytest.raises(ValueError, match="has no"):
-        report.put(page, "<!-- another -->\n", "new")
 
 
 def test_every_peer_has_a_lock_of_its_own() -> None:

@@ -12,9 +12,10 @@ from typing import Any
 from tests import ROOT
 from tests.faults.siege import Attack, Polite
 from tests.faults.traffic import Kind
+from tools import pages
 
 PAGE = ROOT / "docs" / "faults.md"
-BEGIN, END = "<!-- written by make faults -->\n", "<!-- until here -->\n"
+BEGIN = "<!-- written by make faults -->\n"
 ATTACKS_BEGIN = "<!-- attacks, written by make faults -->\n"
 # What the tests note where nothing was left that could have answered.
 OUTAGES = ("nothing else can answer", "answered with 502")
@@ -150,7 +151,7 @@ def summary(rows: list[Row]) -> str:
 
 def write(rows: list[Row], page: Path = PAGE) -> None:
     """Put the table of the faults between its markers."""
-    put(f"{summary(rows)}\n{table(rows)}", BEGIN, page)
+    pages.put(page, BEGIN, f"{summary(rows)}\n{table(rows)}")
 
 
 def write_attacks(rows: list[AttackRow], page: Path = PAGE) -> None:
@@ -160,16 +161,7 @@ def write_attacks(rows: list[AttackRow], page: Path = PAGE) -> None:
     for model in dict.fromkeys(row.model for row in rows):
         lines.append(f"Served is the model `{model}`:\n")
         lines.append(table([row for row in rows if row.model == model], ATTACK_HEAD))
-    put("\n".join(lines), ATTACKS_BEGIN, page)
-
-
-def put(text: str, begin: str, page: Path) -> None:
-    """Put a text behind one marker and before the next END."""
-    before, found, rest = page.read_text().partition(begin)
-    _, end, after = rest.partition(END)
-    if not found or not end:
-        raise SystemExit(f"{page} has lost its markers {begin.strip()} and {END.strip()}: the table has no place.")
-    page.write_text(f"{before}{begin}\n{text}\n{END}{after}")
+    pages.put(page, ATTACKS_BEGIN, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,6 @@ testinfra_hosts = ["ansible://gateway"]
 
 POISON = Path(__file__).with_name("poison.py")
 IRIS = {"petal_length": 6.5, "petal_width": 0.8}
-RESTART = 2
-"""RestartSec of the units."""
 
 Ask = Callable[..., httpx.Response]
 

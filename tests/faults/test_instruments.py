@@ -21,6 +21,7 @@ from h2.connection import H2Connection
 from h2.events import StreamEnded
 
 from tests.faults import attack, clients, siege, table, traffic
+from tools import pages
 
 BODY = b'{"prediction": 2}'
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(BODY), BODY)
@@ -193,7 +194,7 @@ def test_the_table_is_put_between_the_markers(tmp_path: Path) -> None:
     }
     row = table.Row("a reload", kinds, dict.fromkeys(kinds, 0), 1.26, "")
     page = tmp_path / "faults.md"
-    page.write_text(f"before\n{table.BEGIN}old\n{table.END}after\n")
+    page.write_text(f"before\n{table.BEGIN}old\n{pages.END}after\n")
     for _ in range(2):
         table.write([table.Row.from_json(row.as_json())], page)
         text = page.read_text()
@@ -206,15 +207,6 @@ def test_a_failure_while_an_instance_lived_is_not_left_out_of_the_sum() -> None:
     kinds = {"http2": kind(sent=10, ok=9, slowest_ms=1, late_ms=1)}
     rows = [table.Row("x", kinds, {"http2": 1}, 1.0, note) for note in ("in flight on both", *table.OUTAGES)]
     assert "1 of 10 failed" in table.summary(rows)
-
-
-def test_a_page_without_a_place_for_the_table_is_left_alone(tmp_path: Path) -> None:
-    page = tmp_path / "faults.md"
-    page.write_text("something else\n")
-    for begin in (table.BEGIN, table.ATTACKS_BEGIN):
-        with pytest.raises(SystemExit, match="lost its markers"):
-            table.put("a table", begin, page)
-    assert page.read_text() == "something else\n"
 
 
 def attacker(site: clients.Site) -> attack.Attacker:
@@ -386,14 +378,14 @@ def test_percentile_is_a_value_that_was_measured() -> None:
 
 def test_the_attacks_have_tables_of_their_own(tmp_path: Path) -> None:
     page = tmp_path / "faults.md"
-    page.write_text(f"{table.BEGIN}kept\n{table.END}between\n{table.ATTACKS_BEGIN}old\n{table.END}after\n")
+    page.write_text(f"{table.BEGIN}kept\n{pages.END}between\n{table.ATTACKS_BEGIN}old\n{pages.END}after\n")
     answers = {"503": 10, "200": 7, "a": 1, "b": 1, "c": 1, "d": 1}
     sent = siege.Attack(requests=21, connections=3, held=2, bytes=1_230_000, answers=answers)
     polite = siege.Polite.of({"fresh": seen([(10.0, 10.1)], [11.0])}, 10.0, 12.0)
     rows = [table.AttackRow("HEAD", model, sent, polite) for model in ("iris", "slow")]
     table.write_attacks([table.AttackRow.from_json(json.loads(json.dumps(row.as_json()))) for row in rows], page)
     text = page.read_text()
-    assert text.startswith(f"{table.BEGIN}kept\n{table.END}between\n") and text.endswith("after\n")
+    assert text.startswith(f"{table.BEGIN}kept\n{pages.END}between\n") and text.endswith("after\n")
     assert "old" not in text and "2 of 4 polite requests failed" in text
     assert (
         text.count("| HEAD | 21 | 3 (2) | 1.2 | 503: 10, 200: 7, a: 1, b: 1, others: 2 | 2 | 1 | 100 | 1.9 | 1 |") == 2

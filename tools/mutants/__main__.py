@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
+from tools import pages
 from tools.mutants.checkout import KILLED, SURVIVED, TIMEOUT, Checkout
 from tools.mutants.mutate import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "testing.md"
-BEGIN, END = "<!-- written by make mutants -->\n", "<!-- until here -->\n"
+BEGIN = "<!-- written by make mutants -->\n"
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def main() -> int:
     score = summary(cases, outcomes, options.seed, time.monotonic() - started)
     print("Survivors:", *sorted(str(case) for case in outcomes if outcomes[case] == SURVIVED), "", score, sep="\n")
     if options.docs:
-        write(PAGE, score)
+        pages.put(PAGE, BEGIN, score)
     return 0
 
 
@@ -172,15 +173,6 @@ def summary(cases: list[Case], outcomes: dict[Case, str], seed: int, seconds: fl
             row = [part.name if part else "all", total, counted[KILLED], counted[TIMEOUT], counted[SURVIVED]]
             lines.append(f"| {' | '.join(map(str, row))} | {caught / total:.0%} |")
     return "\n".join(lines)
-
-
-def write(page: Path, text: str) -> None:
-    """Put the summary between the markers of a page."""
-    before, found, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not found or not end:
-        raise SystemExit(f"{page} has lost its markers {BEGIN.strip()} and {END.strip()}: the score has no place.")
-    page.write_text(f"{before}{BEGIN}\n{text}\n\n{END}{after}")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,6 @@ def tensor(datatype: str, data: Any, **parameters: int) -> dict[str, Any]:
 
 
 datatypes = st.sampled_from(sorted(DTYPES))
-signs = st.sampled_from([1, -1])
 near_limits = st.sampled_from([2**53, 2**24, 2**31, 2**32, 2**63, 2**64, 2**7, 2**8, 2**15, 2**16, 2**128, 2**1024])
 integers = (
     st.integers(-(2**70), 2**70)
