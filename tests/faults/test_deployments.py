@@ -118,6 +118,22 @@ def test_a_deployment_that_is_cut_off_and_run_again(host: Host, inventory: str, 
     traffic.assert_nothing_failed()
 
 
+@pytest.mark.parametrize("dead", [(1, 2), (2, 3)], ids=["1 and 2", "2 and 3"])
+def test_a_deployment_while_two_instances_are_dead(
+    host: Host, inventory: str, load: Load, record: Record, dead: tuple[int, ...]
+) -> None:
+    """What one types to repair them: the one that serves is touched last, and not before nginx asks the others."""
+    units = " ".join(f"iris-api@{number}" for number in dead)
+    model = ("-e", "fortress_model_name=iris") if dead == (1, 2) else FOREST
+    with load() as traffic:
+        host.run_expect([0], f"systemctl stop {units}")
+        done = deploy(inventory, *model)
+    assert done.returncode == 0, done.stdout
+    assert len(set(served(host))) == 1
+    record(f"deployment while {' and '.join(map(str, dead))} are dead", traffic, history(host)[-1]["seconds"])
+    traffic.assert_nothing_failed()
+
+
 def test_a_converge_that_changes_nothing(host: Host, inventory: str, load: Load, record: Record) -> None:
     before = main_pids(host)
     with load() as traffic:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import time
+from collections.abc import Iterator
 from functools import partial
 
 from iris_api.bundle.golden import is_golden
@@ -14,7 +15,7 @@ from . import Failure, commands
 from .commands import CANDIDATE, unit_of
 from .host import Host
 from .store import Deployment
-from .transaction import Deadline, Step, carry_out
+from .transaction import POLL_SECONDS, Deadline, Step, carry_out
 
 # How far an answer may be off. Loose enough for any engine: the application itself judges more strictly when it starts.
 TOLERANCE = 1e-4
@@ -39,6 +40,10 @@ class Rollout:
             number for number in host.store.instances | host.systemd.enabled if number not in self.numbers
         )
         self._unit_before = host.systemd.unit
+        self._switched: dict[int, float] = {}
+        """Instances that were switched, and when that began, in seconds since 1970."""
+        # Who knows what was restarted just before.
+        self._restarted()
 
     @property
     def stale(self) -> list[int]:
@@ -69,42 +74,41 @@ class Rollout:
         """Do it. Whatever goes wrong, everything then runs, or waits to run, what it did before."""
         carry_out(self.steps(Deadline(self.host.machine, self.host.settings.timeout)), say)
 
-    def steps(self, deadline: Deadline) -> list[Step]:
-        """Return what is done in turn, each with what undoes it."""
-        host, new, stale, disabled = self.host, self.new, self.stale, [unit_of(number) for number in self.disabled]
-        switches = [
-            Step(
-                f"switch {unit_of(number)}",
-                do=partial(self._switch, number, new, deadline, pause=number != stale[-1]),
-                undo=partial(self._switch_back, number, pause=number != stale[0]),
-            )
-            for number in stale
-        ]
-        retirements = [
-            Step(
+    def steps(self, deadline: Deadline) -> Iterator[Step]:
+        """Yield what is done in turn, each with what undoes it."""
+        host, new, run = self.host, self.new, self.host.systemd.run
+        yield Step("store the deployment", partial(host.store.write, new))
+        if host.store.current != new:
+            yield Step("try a candidate", partial(self._try_candidate, deadline))
+        yield Step("install the unit", partial(host.systemd.write_unit, new.unit), self._restore_unit)
+        yield from self._switches(deadline)
+        yield Step("check that every instance serves", self._check_all)
+        if disabled := [unit_of(number) for number in self.disabled]:
+            enable, disable = commands.enable(*disabled), commands.disable(*disabled)
+            yield Step("enable the instances at boot", partial(run, enable), partial(run, disable))
+        for number in self.surplus:
+            yield Step(
                 f"retire {unit_of(number)}",
                 do=partial(self._retire, number),
                 undo=partial(self._bring_back, number, host.store.of(number)),
             )
-            for number in self.surplus
-        ]
-        run = host.systemd.run
-        enabling = [
-            Step(
-                "enable the instances at boot",
-                do=partial(run, commands.enable(*disabled)),
-                undo=partial(run, commands.disable(*disabled)),
+
+    def _switches(self, deadline: Deadline) -> Iterator[Step]:
+        """Yield the switch of each stale instance: those first that do not serve, whose restart costs nobody anything.
+
+        So the last one that serves is touched last, and no one that serves before the gateway asks the others again.
+        """
+        left = self.stale
+        while left:
+            number = next((each for each in left if not self._serves(each)), left[0])
+            left.remove(number)
+            if self._serves(number):
+                yield Step("let the gateway ask the others again", partial(self._settle, deadline))
+            yield Step(
+                f"switch {unit_of(number)}",
+                do=partial(self._switch, number, self.new, deadline),
+                undo=partial(self._switch_back, number),
             )
-        ]
-        return [
-            Step("store the deployment", partial(host.store.write, new)),
-            *([Step("try a candidate", partial(self._try_candidate, deadline))] if host.store.current != new else []),
-            Step("install the unit", partial(host.systemd.write_unit, new.unit), self._restore_unit),
-            *switches,
-            Step("check that every instance serves", self._check_all),
-            *(enabling if disabled else []),
-            *retirements,
-        ]
 
     def _try_candidate(self, deadline: Deadline) -> None:
         """Let the new deployment answer its golden samples in the sandbox it will run in, away from all traffic."""
@@ -149,28 +153,45 @@ class Rollout:
                     f"but the answer was {status or 'none'}: {answer}"
                 )
 
-    def _switch(self, number: int, deployment: Deployment, deadline: Deadline, *, pause: bool) -> None:
-        """Let one instance run a deployment; wait until it serves, and the gateway has seen that."""
+    def _serves(self, number: int) -> bool:
+        """Return whether clients may wait for an instance, whatever it is that it runs."""
+        return bool(self.host.running(self.host.store.of(number) or self.new, number))
+
+    def _settle(self, deadline: Deadline) -> None:
+        """Wait until the gateway asks again what was restarted; what was switched must serve all the while."""
+        while self.host.machine.clock() < self._settled_at:
+            for number, since in self._switched.items():
+                try:
+                    self._check(number, self.new)
+                except Failure as failure:
+                    raise Failure(f"{failure}\n{self.host.systemd.evidence(unit_of(number), since)}") from None
+            deadline.wait("the instances to settle")
+
+    def _restarted(self) -> None:
+        # nginx skips a server that did not answer for fail_timeout: only then may one that serves be restarted.
+        self._settled_at = self.host.machine.clock() + self.host.settings.settle
+
+    def _switch(self, number: int, deployment: Deployment, deadline: Deadline) -> None:
+        """Let one instance run a deployment, and wait until it serves."""
         host, unit, started = self.host, unit_of(number), time.time()
-        served = host.systemd.state(unit)["ActiveState"] == "active"
         host.store.assign(number, deployment)
         try:
             host.systemd.restart(unit, deadline)
             self._wait_until_it_serves(deployment, deployment.address(number), unit, deadline)
-            say(f"{unit}: serves {deployment} after {time.time() - started:.1f} s")
-            # nginx skips a server that did not answer for fail_timeout: only then may the next one restart.
-            end = host.machine.clock() + (host.settings.settle if pause and served else 0)
-            while host.machine.clock() < end:
-                self._check(number, deployment)
-                deadline.wait(f"{unit} to settle")
         except Failure as failure:
             raise Failure(f"{failure}\n{host.systemd.evidence(unit, started)}") from None
+        self._restarted()
+        self._switched[number] = started
+        say(f"{unit}: serves {deployment} after {time.time() - started:.1f} s")
 
-    def _switch_back(self, number: int, *, pause: bool) -> None:
+    def _switch_back(self, number: int) -> None:
         """Let an instance run what it ran, by the unit it ran by."""
         self._restore_unit()
+        if self._serves(number):
+            while self.host.machine.clock() < self._settled_at:
+                self.host.machine.sleep(POLL_SECONDS)
         if old := self.before[number]:
-            self._switch(number, old, Deadline(self.host.machine, RESTORE_SECONDS), pause=pause)
+            self._switch(number, old, Deadline(self.host.machine, RESTORE_SECONDS))
             say(f"{unit_of(number)}: put back")
         else:
             self.host.systemd.run(commands.stop(unit_of(number)))
