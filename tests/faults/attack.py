@@ -1,4 +1,4 @@
-"""What one client can do to the site from one address; runs as a process of its own, as a stranger (siege.py).
+"""What one client can do to the site from one address; runs as a process of its own, as an outsider (siege.py).
 
 The first line of its input is what it needs to know, as JSON. It begins at the next line, ends by itself after the
 seconds it was given, and prints what it sent and what came back as one line of JSON.

@@ -107,12 +107,12 @@ def besiege(kind: str | None, model: str, cases: Path, seconds: float) -> tuple[
         "patience": PATIENCE,
     }
     with ExitStack() as both:
-        polite = both.enter_context(Stranger("load", POLITE, site | asked))
+        polite = both.enter_context(Outsider("load", POLITE, site | asked))
         polite.hear("warm")
         attacker = None
         if kind is not None:
             attacker = both.enter_context(
-                Stranger("attack", ATTACKER, site | {"kind": kind, "model": model, "seconds": seconds})
+                Outsider("attack", ATTACKER, site | {"kind": kind, "model": model, "seconds": seconds})
             )
             attacker.hear("ready")
         time.sleep(WARM_UP)
@@ -129,14 +129,14 @@ def besiege(kind: str | None, model: str, cases: Path, seconds: float) -> tuple[
         return attack, Polite.of(polite.end(PATIENCE + 30), began, ended)
 
 
-class Stranger:
+class Outsider:
     """A program of this folder that runs under an address of its own; tells what it found as JSON, at its end."""
 
     def __init__(self, program: str, niceness: int, given: dict[str, Any]) -> None:
         # Where the kernel shares the processor out by session (autogroup), niceness counts within one alone.
         share = f'echo {niceness} > /proc/self/autogroup 2>/dev/null; exec nice -n {niceness} "$@"'
         self.command = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
-        self.command += [sys.executable, str(LOCALVM), "stranger", "--", "sh", "-c", share, "sh"]
+        self.command += [sys.executable, str(LOCALVM), "outsider", "--", "sh", "-c", share, "sh"]
         self.command += [sys.executable, "-m", f"tests.faults.{program}"]
         self.given = given
 

@@ -184,11 +184,11 @@ def ssh(options: argparse.Namespace) -> int:
     return subprocess.call([*command, f"debian@{machine.address}", *options.command])
 
 
-def stranger(options: argparse.Namespace) -> int:
-    """Run a command as a stranger."""
+def outsider(options: argparse.Namespace) -> int:
+    """Run a command as an outsider."""
     if not options.command:
-        raise Problem("run what? `localvm stranger -- curl http://172.30.0.10/`")
-    with network.stranger(options.address) as namespace:
+        raise Problem("run what? `localvm outsider -- curl http://172.30.0.10/`")
+    with network.outsider(options.address) as namespace:
         return subprocess.call(["ip", "netns", "exec", namespace, *options.command])
 
 
@@ -263,13 +263,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER)
 
     sub = command(
-        "stranger",
-        stranger,
+        "outsider",
+        outsider,
         "run a command from an address outside every allowlist",
-        f"It runs in a network namespace of its own with an address in {network.STRANGERS}, which the machines can "
+        f"It runs in a network namespace of its own with an address in {network.OUTSIDERS}, which the machines can "
         "answer; all of it is gone when the command ends, and its exit status is passed on.",
     )
-    sub.add_argument("--address", help="the stranger's address (default: a free one)")
+    sub.add_argument("--address", help="the outsider's address (default: a free one)")
     sub.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER)
     return top
 
