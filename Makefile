@@ -69,11 +69,11 @@ history: control  ## Every deployment, rollback and abort
 	@$(ON_API) 'iris-deploy history'
 
 .PHONY: hold
-hold: control  ## Keep deployments off: make hold WHY="the fair is on"
+hold: control  ## Lock deployments and rollbacks: make hold WHY="the fair is on"
 	@$(ON_API) 'iris-deploy hold --who $(shell id -un)@$(shell uname -n) "$(WHY)"'
 
 .PHONY: unlock
-unlock: control  ## Let them happen again
+unlock: control  ## Allow deployments again
 	@$(ON_API) 'iris-deploy unlock --who $(shell id -un)@$(shell uname -n)'
 
 ON_API = $(BIN)/ansible -i inventory/$(INVENTORY) api --become -m ansible.builtin.command -a

@@ -34,7 +34,7 @@ class Gateway:
         return ssl.create_default_context(cafile=self.ca)
 
     def predict(self, json: Any = IRIS, *, method: str = "POST", **options: Any) -> httpx.Response:
-        """Ask for a prediction, with the password unless told otherwise, never faster than the limit allows."""
+        """Request a prediction, with the password unless told otherwise, never faster than the limit allows."""
         if "content" not in options and method == "POST":
             options["json"] = json
         self.wait()

@@ -150,7 +150,7 @@ class Traffic:
         assert self.sent >= 0.95 * RATE * (self.ended - self.began) > 0, self.kinds
 
     def explain(self) -> str:
-        """Say what failed, when and why, and what nginx wrote about it."""
+        """Return what failed, when and why, and what nginx wrote about it."""
         lines = [f"{len(self.failures)} of {self.sent} requests failed; seconds are counted from the fault:"]
         for failure in self.failures[:20]:
             began, ended = failure["began"] - self.struck, failure["ended"] - self.struck

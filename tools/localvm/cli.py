@@ -21,12 +21,12 @@ from .supervisor import Daemon
 
 
 def say(text: str) -> None:
-    """Tell the user, at once."""
+    """Print a line, unbuffered."""
     print(text, flush=True)
 
 
 def require_host() -> None:
-    """Refuse to begin without root and the host's packages."""
+    """Raise Problem unless run as root on a host with the packages that are needed."""
     if os.geteuid() != 0:
         raise Problem(f"this needs root: sudo python3 {shlex.join(sys.argv)}")
     if missing := missing_packages():
@@ -82,7 +82,7 @@ def up(options: argparse.Namespace) -> None:
     started = time.monotonic()
     built = None
     if not load(name):
-        # What can be refused is refused before the long work.
+        # Whatever can be checked is checked before the long work.
         require_free_address(address)
         network.require_free_subnet()
         built = image.ensure(options.release, mirror.find(options.mirror, options.security_mirror))
@@ -105,7 +105,7 @@ def up(options: argparse.Namespace) -> None:
 
 
 def check_same(machine: Machine, options: argparse.Namespace, key: str) -> None:
-    """A machine is what it was made as: refuse to take it for another."""
+    """Raise Problem if a machine was made with another address, release or key than the options name."""
     again = f"`localvm down {machine.name}` deletes it, then up makes it anew"
     for what in ("address", "release"):
         if (has := getattr(machine, what)) != (wanted := getattr(options, what)):

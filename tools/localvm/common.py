@@ -50,7 +50,7 @@ def missing_packages() -> list[str]:
 
 
 def require_free_space(directory: Path, megabytes: int) -> None:
-    """Refuse to begin what the disk can't hold."""
+    """Raise Problem if the disk has less space free."""
     free = shutil.disk_usage(directory).free // 2**20
     if free < megabytes:
         raise Problem(

@@ -163,7 +163,7 @@ def load_all() -> list[Machine]:
 
 
 def require_free_address(address: str) -> None:
-    """Refuse an address that another machine has."""
+    """Raise Problem if another machine has the address."""
     for other in load_all():
         if other.address == address:
             raise Problem(f"{address} is the address of {other.name}: choose another, or `localvm down {other.name}`")

@@ -61,7 +61,7 @@ def overlapping(routes: list[dict[str, str]]) -> dict[str, str] | None:
 
 
 def require_free_subnet() -> None:
-    """Refuse to take addresses from somebody else's network."""
+    """Raise Problem if the host routes our subnet elsewhere."""
     if taken := overlapping(json.loads(run("ip", "-json", "-4", "route", "show"))):
         raise Problem(
             f"{SUBNET} is taken: {taken['dst']} is routed over {taken.get('dev', 'another interface')}. "
@@ -76,7 +76,7 @@ def firewalls(chains: dict[str, list[dict[str, dict[str, str]]]]) -> list[str]:
 
 
 def warn_of_firewalls() -> None:
-    """Tell what keeps machines from the outside: in nftables no table can overrule another's drop."""
+    """Warn of tables that keep machines from the outside: in nftables no table can overrule another's drop."""
     for table in firewalls(json.loads(run("nft", "-j", "list", "chains"))):
         print(
             f"localvm: the host's firewall (nftables table `{table}`) drops forwarded packets, so machines may not "

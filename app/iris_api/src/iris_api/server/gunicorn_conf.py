@@ -49,7 +49,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # its base comes without typ
         # Nothing here asks who the client is; the gateway logs it.
         "proxy_headers": False,
         "server_header": False,
-        # Tell the master each second that the event loop turns; left alone it would be half the timeout.
+        # Notify the master each second that the event loop turns; left alone it would be half the timeout.
         "timeout_notify": 0.5,
     }
 
@@ -102,7 +102,7 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Let the worker talk to systemd, and its event loop take turns with a long call."""
+    """Connect the worker to systemd, and let its event loop take turns with a long call."""
     os.environ.update(_systemd)
     # The longest that a call beside the event loop may keep Python's lock when the loop wants it. With the default,
     # 5 ms, an estimator written in Python makes the loop several times as late, and is itself no faster.
