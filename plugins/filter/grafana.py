@@ -1,4 +1,4 @@
-"""Keys of Grafana's package repository, queries of its panels, and what the operator is told about it."""
+"""Keys of Grafana's package repository, queries of its panels, and the operator's note."""
 
 from __future__ import annotations
 

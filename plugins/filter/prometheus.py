@@ -1,4 +1,4 @@
-"""What tells one target of Prometheus from another."""
+"""Labels that distinguish the targets of Prometheus."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 DOCUMENTATION = r"""
 name: prometheus
-short_description: What tells one target of Prometheus from another
+short_description: Labels that distinguish the targets of Prometheus
 description:
   - O(series_labels) lists the labels that the series of each target get.
 author: Fortress

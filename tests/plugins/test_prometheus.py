@@ -1,4 +1,4 @@
-"""What tells one target of Prometheus from another: plugins/filter/prometheus.py."""
+"""Labels that distinguish the targets of Prometheus: plugins/filter/prometheus.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
 series_labels = filter_loader.get("series_labels").j2_function
 
 
-def test_a_target_is_told_by_its_address_unless_it_has_a_label() -> None:
+def test_a_target_has_its_address_as_its_instance_unless_a_label_says_otherwise() -> None:
     targets = [
         {"address": "192.0.2.1:9100"},
         {"address": "192.0.2.2:9100", "labels": None},

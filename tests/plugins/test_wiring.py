@@ -1,4 +1,4 @@
-"""Who is told what: plugins/filter/wiring.py, and what group_vars/all/wiring.yml makes of an inventory by it."""
+"""Variables of the roles: plugins/filter/wiring.py, and what group_vars/all/wiring.yml makes of an inventory by it."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def machine_address(text: str) -> str:
 
 
 def overlapping(routes: list[dict[str, str]]) -> dict[str, str] | None:
-    """The first of the host's routes (as `ip -json route` tells them) that claims our addresses."""
+    """The first of the host's routes (as `ip -json route` prints them) that claims our addresses."""
     for route in routes:
         if route["dst"] == "default" or route.get("dev") == BRIDGE:
             continue
@@ -70,7 +70,7 @@ def require_free_subnet() -> None:
 
 
 def firewalls(chains: dict[str, list[dict[str, dict[str, str]]]]) -> list[str]:
-    """The tables (as `nft -j list chains` tells them) that drop forwarded packets by default; ours does not."""
+    """The tables (as `nft -j list chains` prints them) that drop forwarded packets by default; ours does not."""
     forward = (item["chain"] for item in chains["nftables"] if item.get("chain", {}).get("hook") == "forward")
     return [f"{chain['family']} {chain['table']}" for chain in forward if chain.get("policy") == "drop"]
 

@@ -199,5 +199,5 @@ def candidate_unit(unit: str, environment: Path) -> str:
 
 
 def candidate_environment(port: int) -> str:
-    """Return what the candidate is told beside its deployment's own settings: to listen away from all traffic."""
+    """Return the environment of the candidate beside its deployment's settings: a port of loopback without traffic."""
     return f"IRIS_API_INSTANCE=1\nIRIS_API_BASE_PORT={port}\nIRIS_API_BIND_ADDRESS=127.0.0.1\n"
