@@ -62,7 +62,7 @@ class Gateway:
 
 
 def exchange(connection: socket.socket, request: bytes) -> bytes:
-    """Send bytes, and return what comes until the other side hangs up."""
+    """Send bytes, and return what comes until the other side closes the connection."""
     connection.sendall(request)
     answer = b""
     try:

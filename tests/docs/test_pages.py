@@ -1,4 +1,4 @@
-"""The documents lead somewhere: links and headings, and in code the paths, make's targets and variables."""
+"""Nothing in the documents is dead: links and headings, and in code the paths, make's targets and variables."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def apart(numbers: Iterable[float]) -> str:
 
 @dataclass(frozen=True)
 class AttackRow:
-    """What one attack sent, and what a polite client felt of it."""
+    """What one attack sent, and what a polite client noticed of it."""
 
     name: str
     model: str

@@ -1,4 +1,4 @@
-"""An inventory of one's own: its settings win, its secrets are no hosts, its mistakes are named."""
+"""A user's inventory: its settings win, its secrets are no hosts, its mistakes are named."""
 
 from __future__ import annotations
 

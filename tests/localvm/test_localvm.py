@@ -1,4 +1,4 @@
-"""Boots real machines with tools/localvm and treats them badly. Needs root; takes the addresses 172.30.0.24 to .28."""
+"""Boots real machines with tools/localvm, reboots them and cuts their power. Needs root and 172.30.0.24 to .28."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys of Grafana's repository, queries of its panels, and what the operator is told: plugins/filter/grafana.py."""
+"""Keys of Grafana's repository, queries of its panels, and the operator's note: plugins/filter/grafana.py."""
 
 from __future__ import annotations
 

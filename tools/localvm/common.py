@@ -27,7 +27,7 @@ HOST_PACKAGES = {
 
 
 class Problem(Exception):
-    """Something the user can repair; the text says what is wrong and what to type next."""
+    """An error that the user can fix; the text says what is wrong and what to type next."""
 
 
 def run(*argv: str | Path, stdin: str | None = None) -> str:

@@ -156,7 +156,7 @@ def journal(unit: str, since: float) -> Command:
 
 
 def in_a_unit(name: str, *argv: str) -> Command:
-    """Let systemd run a program as a unit of its own, which goes on where whoever asked for it is cut off."""
+    """Run a program as a transient unit of systemd, which goes on where whoever asked for it is cut off."""
     return Command(
         (
             "systemd-run",
@@ -176,7 +176,7 @@ def sync(path: Path) -> Command:
 
 
 def what_it_takes(release: Path, environment: Mapping[str, str]) -> Command:
-    """Ask a release by which engine an instance would serve, and the memory that takes, as a line of JSON.
+    """Print, as a line of JSON, by which engine an instance of a release would serve, and the memory that takes.
 
     It reads the model's manifest, which comes from anywhere: not as root, and with no environment but its own.
     """

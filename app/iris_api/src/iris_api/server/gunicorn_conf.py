@@ -62,7 +62,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # its base comes without typ
         super().run()
 
     def stop_listening(self) -> None:
-        """Let connections be refused until a worker listens again.
+        """Stop listening: connections are refused until a worker listens again.
 
         To close the listener is not enough: the master has it open too, and the kernel would go on to take connections
         for a worker that is not there yet. Refused, the gateway goes to another instance at once.
@@ -71,7 +71,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # its base comes without typ
             listener.shutdown(socket.SHUT_RDWR)
 
     def init_signals(self) -> None:
-        """Let SIGABRT, which the master sends to a worker that stands still, reach `worker_abort` below."""
+        """Handle SIGABRT, which the master sends to a worker that stands still, by `worker_abort` below."""
         super().init_signals()
         signal.signal(signal.SIGABRT, self.handle_abort)
 
