@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -334,6 +335,35 @@ def test_a_release_tells_what_it_is(release: tuple[Any, Path]) -> None:
     assert about["settings"] == sorted(Settings.model_fields)
     assert stat.S_IMODE((folder / "bin" / "iris-api").stat().st_mode) == 0o755
     assert stat.S_IMODE((folder / "release.json").stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize(
+    ("python", "machine", "complaint"),
+    [
+        ("3", "x86_64", "--python is '3'; give a version such as 3.13."),
+        ("3.13.1", "x86_64", "--python is '3.13.1'"),
+        ("../3.13", "x86_64", "--python is '../3.13'"),
+        ("3.13", "../x86_64", "--machine is '../x86_64'; give what `uname -m` prints"),
+        ("3.13", "", "--machine is ''"),
+    ],
+)
+def test_what_a_host_says_of_itself_leads_nowhere_else(
+    builder: ModuleType, tmp_path: Path, python: str, machine: str, complaint: str
+) -> None:
+    a_package(tmp_path / "app")
+    lock = tmp_path / "app.txt"
+    lock.write_text("numpy==2.4.6 --hash=sha256:00\n")
+    with pytest.raises(builder.BuildError, match=f"^{re.escape(complaint)}"):
+        builder.plan_release(builder.find_package(tmp_path), lock, tmp_path, python, machine)
+
+
+def test_one_process_builds_at_a_time(builder: ModuleType, tmp_path: Path) -> None:
+    with builder.building(tmp_path / "cache") as revisions, (tmp_path / "cache" / "build.lock").open() as other:
+        assert revisions == tmp_path / "cache" / "revisions"
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with (tmp_path / "cache" / "build.lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_an_id_follows_from_all_that_a_release_is_made_of(builder: ModuleType, tmp_path: Path) -> None:
