@@ -366,6 +366,26 @@ def test_one_process_builds_at_a_time(builder: ModuleType, tmp_path: Path) -> No
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def test_what_was_built_half_is_built_anew(builder: ModuleType, tmp_path: Path) -> None:
+    def write(archive: Path) -> None:
+        archive.write_text("half")
+        if not (tmp_path / "space").exists():
+            raise OSError("no space left")
+        archive.write_text("whole")
+
+    artifact = builder.Artifact("id", tmp_path / "releases" / "id.tar", write)
+    with pytest.raises(OSError, match="no space"):
+        artifact.build()
+    assert not artifact.archive.exists()
+    (tmp_path / "space").touch()
+    artifact.build()
+    assert [path.name for path in artifact.archive.parent.iterdir()] == ["id.tar"]
+    assert artifact.archive.read_text() == "whole"
+    (tmp_path / "space").unlink()
+    # It is there: nothing is written.
+    artifact.build()
+
+
 def test_an_id_follows_from_all_that_a_release_is_made_of(builder: ModuleType, tmp_path: Path) -> None:
     lock = tmp_path / "app.txt"
 
