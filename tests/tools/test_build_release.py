@@ -386,6 +386,36 @@ def test_what_was_built_half_is_built_anew(builder: ModuleType, tmp_path: Path) 
     artifact.build()
 
 
+def test_what_is_fetched_is_checked_by_its_hash_and_is_no_source_to_be_run(
+    builder: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "app.txt"
+    lock.write_text("numpy==2.4.6 --hash=sha256:00\n")
+    commands: list[list[str]] = []
+    monkeypatch.setattr(builder, "run", lambda command, _: commands.append(command))
+    assert builder.download(tmp_path / "wheels", lock, "3.13", "aarch64") == tmp_path / "wheels"
+    [command] = commands
+    assert {"--require-hashes", "--no-deps", "--only-binary=:all:", "--python-version=3.13"} <= set(command)
+    platforms = {option for option in command if option.startswith("--platform=")}
+    # As new as the oldest Debian's C library, and no newer.
+    assert {"--platform=manylinux_2_36_aarch64", "--platform=manylinux2014_aarch64"} <= platforms
+    assert "--platform=manylinux_2_37_aarch64" not in platforms
+    # Not once more.
+    builder.download(tmp_path / "wheels", lock, "3.13", "aarch64")
+    assert len(commands) == 1
+
+
+def test_an_archive_depends_on_its_members_alone(builder: ModuleType, tmp_path: Path) -> None:
+    builder.write_archive(tmp_path / "a.tar", {"b": b"2", "a": b"1", "bin/c": b"3"})
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        found = [(each.name, each.mode, each.mtime, each.uid, each.gid, each.uname) for each in tar]
+    assert found == [
+        ("a", 0o644, builder.EPOCH, 0, 0, ""),
+        ("b", 0o644, builder.EPOCH, 0, 0, ""),
+        ("bin/c", 0o755, builder.EPOCH, 0, 0, ""),
+    ]
+
+
 def test_an_id_follows_from_all_that_a_release_is_made_of(builder: ModuleType, tmp_path: Path) -> None:
     lock = tmp_path / "app.txt"
 

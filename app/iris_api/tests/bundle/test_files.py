@@ -130,6 +130,13 @@ def proof(manifest: dict[str, Any]) -> dict[str, Any]:
         (lambda manifest: manifest["features"][0].update(minimum=float("nan")), "Input should be a finite number"),
         (lambda manifest: manifest["target"].update(reference=REFERENCE), "a classifier has classes"),
         (lambda manifest: manifest.update(classes=None), "a classifier has classes"),
+        (
+            lambda manifest: (
+                manifest.update(task="regression", classes=None),
+                manifest["target"].update(reference=REFERENCE),
+            ),
+            "a regressor has no probabilities",
+        ),
         (lambda manifest: manifest.update(no_onnx_reason="both"), "either an onnx model or the reason"),
         (lambda manifest: manifest.update(onnx=None), "either an onnx model or the reason"),
         (lambda manifest: manifest["onnx"].update(probabilities=None), "if and only if answers carry them"),
