@@ -1,5 +1,8 @@
 """A steady load from outside by three kinds of client, each answer checked; runs as a process of its own.
 
+Load tools such as Locust wait for an answer before they send the next request, and so ask least where most is wrong;
+and none tells a connection that was closed while idle from one that was closed under a request.
+
 The first line of its input is what it needs to know, as JSON. It begins to count at the next line, ends with its input,
 and prints what it saw as one line of JSON.
 """

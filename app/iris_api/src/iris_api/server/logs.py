@@ -17,7 +17,8 @@ class JsonFormatter(logging.Formatter):
     """Formats a record as one line of JSON that any parser takes; whatever a client sent comes out escaped.
 
     Under systemd the line starts with a priority such as <3>, which the journal takes off again, so that
-    `journalctl -p err` works.
+    `journalctl -p err` works. Of python-json-logger only a loop over the record's fields would be used: the priority,
+    strict JSON and an event that was logged wrongly would be written here all the same.
     """
 
     def __init__(self) -> None:
