@@ -24,7 +24,7 @@ RESTORE_SECONDS = 90
 
 
 def say(text: str) -> None:
-    """Say how far it is: the journal has it."""
+    """Log the progress to standard output, which the journal keeps."""
     print(text, flush=True)
 
 
@@ -47,7 +47,7 @@ class Rollout:
 
     @property
     def stale(self) -> list[int]:
-        """The instances that do not serve what they should, or would start something else the next time."""
+        """Numbers of the instances that serve another deployment, or would start another one the next time."""
         return [
             number
             for number, has in self.before.items()
@@ -56,7 +56,7 @@ class Rollout:
 
     @property
     def disabled(self) -> list[int]:
-        """The instances that do not come up at boot."""
+        """Numbers of the instances that do not come up at boot."""
         return [number for number in self.numbers if number not in self.host.systemd.enabled]
 
     @property
@@ -71,7 +71,7 @@ class Rollout:
         )
 
     def run(self) -> None:
-        """Do it. Whatever goes wrong, everything then runs, or waits to run, what it did before."""
+        """Roll the deployment out; on an error put back what every instance ran before, and raise that error."""
         carry_out(self.steps(Deadline(self.host.machine, self.host.settings.timeout)), say)
 
     def steps(self, deadline: Deadline) -> Iterator[Step]:
@@ -111,7 +111,7 @@ class Rollout:
             )
 
     def _try_candidate(self, deadline: Deadline) -> None:
-        """Let the new deployment answer its golden samples in the sandbox it will run in, away from all traffic."""
+        """Start the new deployment in its sandbox, without traffic, and check its answers to the golden samples."""
         say(f"candidate: trying {self.new}")
         host, unit, started = self.host, unit_of(CANDIDATE), time.time()
         paths, run = host.paths, host.systemd.run
@@ -172,7 +172,7 @@ class Rollout:
         self._settled_at = self.host.machine.clock() + self.host.settings.settle
 
     def _switch(self, number: int, deployment: Deployment, deadline: Deadline) -> None:
-        """Let one instance run a deployment, and wait until it serves."""
+        """Restart one instance with a deployment, and wait until it serves."""
         host, unit, started = self.host, unit_of(number), time.time()
         host.store.assign(number, deployment)
         try:
@@ -185,7 +185,7 @@ class Rollout:
         say(f"{unit}: serves {deployment} after {time.time() - started:.1f} s")
 
     def _switch_back(self, number: int) -> None:
-        """Let an instance run what it ran, by the unit it ran by."""
+        """Restart an instance with what it ran before, by the unit it ran by."""
         self._restore_unit()
         if self._serves(number):
             while self.host.machine.clock() < self._settled_at:
