@@ -206,21 +206,26 @@ def test_a_deployment_whose_control_node_dies_goes_on_and_can_be_asked_for_again
     assert [event["event"] for event in history(host)[-2:]] == ["begun", "deployed"]
 
 
-def test_instances_beyond_the_number_are_stopped_for_good(host: Host, inventory: str) -> None:
+def test_ports_and_instances_are_the_hosts_and_change_by_the_site(host: Host, inventory: str) -> None:
+    """What was deployed by hand stays meanwhile; what nginx no longer asks is gone afterwards."""
+    parts = ("--tags", "iris_api,nginx")
     # Of a deployment program that was a folder of modules.
     host.run_expect([0], "mkdir -p /usr/local/lib/iris_deploy && touch /usr/local/lib/iris_deploy/cli.py")
     try:
-        done = deploy(inventory, "-e", "fortress_model_name=wine", "-e", json.dumps({"fortress_api_instances": 2}))
+        done = play(inventory, "site.yml", *parts, fortress_api_instances=2, fortress_api_base_port=8002)
         assert done.returncode == 0, done.stdout
+        assert "Host and inventory differ in model" in " ".join(done.stdout.split())
         assert not host.service("iris-api@3").is_running
         assert not host.service("iris-api@3").is_enabled
         assert host.run("ls /opt/iris-api/instances").stdout.split() == ["1", "2"]
+        assert host.run("ls /opt/iris-api/listeners").stdout.split() == ["1.env", "2.env"]
+        assert not host.socket("tcp://127.0.0.1:8001").is_listening
         assert not host.file("/usr/local/lib/iris_deploy").exists
     finally:
-        done = deploy(inventory, "-e", "fortress_model_name=wine")
+        done = play(inventory, "site.yml", *parts)
     assert done.returncode == 0, done.stdout
     assert host.service("iris-api@3").is_enabled
-    assert ready(host, 3)["model"] == "wine"
+    assert [ready(host, instance)["model"] for instance in (1, 2, 3)] == ["wine"] * 3
 
 
 def test_release_1_0_0_can_still_be_deployed(host: Host, inventory: str) -> None:
