@@ -132,6 +132,42 @@ def test_what_is_no_json_is_400(client: TestClient, body: bytes) -> None:
     assert response.json()["request_id"] == response.headers["X-Request-ID"]
 
 
+@pytest.mark.parametrize(
+    ("by_default", "of_the_output", "is_binary"),
+    [
+        (None, None, False),
+        (None, True, True),
+        (None, False, False),
+        (True, None, True),
+        (True, False, False),
+        (False, None, False),
+        (False, True, True),
+    ],
+)
+def test_an_output_is_binary_where_it_was_asked_for(
+    client: TestClient, by_default: bool | None, of_the_output: bool | None, is_binary: bool
+) -> None:
+    """What tritonclient gets it reads either way, so its tests do not tell."""
+    output: dict[str, Any] = {"name": "prediction"}
+    if of_the_output is not None:
+        output["parameters"] = {"binary_data": of_the_output}
+    body = tensor() | {"outputs": [output]}
+    if by_default is not None:
+        body["parameters"] = {"binary_data_output": by_default}
+    response = client.post(INFER, json=body)
+    assert response.status_code == 200
+    length = response.headers.get("Inference-Header-Content-Length")
+    assert (length is not None) == is_binary
+    [found] = json.loads(response.content[: int(length)] if length else response.content)["outputs"]
+    if length:
+        assert response.headers["Content-Type"] == "application/octet-stream"
+        assert "data" not in found
+        assert found["parameters"] == {"binary_data_size": 24}
+        assert struct.unpack("<3q", response.content[int(length) :]) == (2, 0, 1)
+    else:
+        assert found["data"] == [2, 0, 1]
+
+
 def test_an_id_comes_back_as_it_is(client: TestClient) -> None:
     for given in ("r\u00e9\U0001f600\u0000\n", ""):
         assert client.post(INFER, json=tensor() | {"id": given}).json()["id"] == given
