@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
 from tests import ROOT
+from tests.faults.traffic import longest_gap
 
 LOCALVM = ROOT / "tools" / "localvm"
 
@@ -59,14 +59,13 @@ class Polite:
         failures = sorted(
             (failure["began"] - began, failure["reason"]) for each in seen.values() for failure in each["failures"]
         )
-        moments = sorted([began, ended, *(at for at, _ in answered)])
         took = [1000 * seconds for _, seconds in answered]
         return cls(
             sent=sum(each["sent"] for each in seen.values()),
             ok=sum(each["ok"] for each in seen.values()),
             p99_ms=percentile(took, 99),
             slowest_ms=max(took, default=math.inf),
-            gap_s=max(after - before for before, after in pairwise(moments)),
+            gap_s=longest_gap((at for at, _ in answered), began, ended),
             late_ms=max(each["late_ms"] for each in seen.values()),
             failures=[f"{at:+.2f} s: {reason}" for at, reason in failures],
         )

@@ -56,6 +56,16 @@ def test_a_task_that_gives_a_secret_to_its_module_is_not_printed(path: Path) -> 
     assert shown == []
 
 
+def test_a_file_with_passwords_is_for_its_owner_alone() -> None:
+    written = {
+        f"{path.name}: {task['name']}": task["ansible.builtin.copy"].get("mode")
+        for path in PLAYBOOKS
+        for task in tasks(yaml.safe_load(path.read_text()))
+        if "ansible.builtin.copy" in task and gives_a_secret(task)
+    }
+    assert written == {"handover.yml: Write the settings that `make env` prints": "0600"}
+
+
 def test_modules_leave_their_arguments_out_of_the_hosts_journal() -> None:
     """Whole configuration files are among them."""
     settings = configparser.ConfigParser()
