@@ -99,7 +99,7 @@ class Http1:
 
     @property
     def closed(self) -> bool:
-        """Whether the server has hung up, as far as is known."""
+        """Whether the server has closed the connection, as far as is known."""
         return self.reader.at_eof() or self.writer.is_closing()
 
     async def ask(self, site: Site, identity: str, body: bytes) -> Answer:
@@ -131,7 +131,7 @@ class Http1:
         return answer
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         # Not the polite way round: a lost peer would never answer it.
         self.writer.transport.abort() if self.closed else self.writer.close()
 
@@ -244,7 +244,7 @@ class Http2(asyncio.Protocol):
             self.transport.close()
 
     def fail(self, stream: int, reason: str, *, safe: bool = False) -> None:
-        """Tell who waits for a stream that nothing will come."""
+        """Fail the request that waits for a stream."""
         if stream not in self.waiting:
             return
         future, answer, used = self.waiting[stream]
@@ -267,7 +267,7 @@ class Http2(asyncio.Protocol):
 
 
 def describe(error: BaseException) -> str:
-    """Say in a few words what an exception means."""
+    """Return in a few words what an exception means."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

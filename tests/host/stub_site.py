@@ -52,7 +52,7 @@ def serve(stub, connection, request):
 
 
 def freeze(stub, connection, request):
-    """Say nothing until nginx hangs up."""
+    """Answer nothing until nginx closes the connection."""
     with contextlib.suppress(OSError):
         connection.recv(1)
     stub.hung_up.set()

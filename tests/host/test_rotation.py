@@ -50,7 +50,7 @@ def playbook(inventory: str, secrets: Path) -> Iterator[Playbook]:
 
 
 def predict(password: str, client: httpx.Client | None = None) -> httpx.Response:
-    """Ask for a prediction, over a connection of its own unless a client keeps one."""
+    """Request a prediction, over a connection of its own unless a client keeps one."""
     trust = ssl.create_default_context(cafile=os.environ["FORTRESS_CA"])
     with httpx.Client(verify=trust) if client is None else _kept(client) as one:
         login = (os.environ["FORTRESS_USER"], password)

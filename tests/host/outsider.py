@@ -1,4 +1,4 @@
-"""Runs at a stranger's address: opens connections, or asks for as much as is answered, and prints what became of it.
+"""Runs at an outsider's address: opens connections, or asks for as much as is answered, and prints what became of it.
 
 Takes one argument, JSON. `do` is one of:
 
@@ -30,7 +30,7 @@ NAME = "iris.fortress.test"
 
 
 class Connections:
-    """Those that a stranger has opened."""
+    """Those that an outsider has opened."""
 
     def __init__(self, wanted: dict[str, Any]) -> None:
         self.wanted = wanted
