@@ -243,7 +243,7 @@ def deployment() -> Picture:
 
     memory = picture.box("api", 310, 50, 250, 56, "memory", "is there enough?")
     candidate = picture.box(
-        "api", 310, 142, 250, 76, "candidate", "a unit away from all traffic", "answers the golden samples"
+        "api", 310, 142, 250, 76, "candidate", "a unit without traffic", "answers the golden samples"
     )
     instances = [
         picture.box(

@@ -32,7 +32,7 @@ def tasks(items: Any) -> Iterator[dict[str, Any]]:
 
 
 def gives_a_secret(task: dict[str, Any]) -> bool:
-    """Tell whether a secret is in what a task gives to its module; Ansible itself hides `url_password`."""
+    """Return whether a secret is in what a task gives to its module; Ansible itself hides `url_password`."""
     given = {
         name: value for name, value in task.items() if "." in name or name in ("args", "vars", "loop", "environment")
     }

@@ -1,4 +1,4 @@
-"""Who is told what: plugins/filter/wiring.py, and what group_vars/all/wiring.yml makes of an inventory by it."""
+"""Variables of the roles: plugins/filter/wiring.py, and what group_vars/all/wiring.yml makes of an inventory by it."""
 
 from __future__ import annotations
 
@@ -320,7 +320,7 @@ def tasks(node: Any) -> list[dict[str, Any]]:
 
 
 def carries_a_secret(task: dict[str, Any]) -> bool:
-    """Tell whether a secret is among what Ansible would print of a task."""
+    """Return whether a secret is among what Ansible would print of a task."""
     if {"ansible.builtin.assert", "ansible.builtin.stat", "credentials"} & set(task):
         return False  # prints names of users and files
     for name, arguments in task.items():

@@ -17,7 +17,7 @@ from tests import ROOT
 
 ROLES = sorted(path.parents[1] for path in (ROOT / "roles").glob("*/tasks/main.yml"))
 PHASES = ["preflight", "install", "configure", "service"]
-SECTIONS = ["Needs", "On the host", "Tags", "Example", "Variables"]
+SECTIONS = ["Requirements", "On the host", "Tags", "Example", "Variables"]
 HEADER = re.compile(r"[#;] Managed by Fortress \(role (\w+)\): ")
 # Ansible prints "ok: [host] => Refuse weak passwords" where nothing was refused.
 UNUSUAL = {

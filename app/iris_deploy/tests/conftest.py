@@ -214,7 +214,7 @@ class Site:
         self.paths.settings.write_text(json.dumps(values))
 
     def memory(self, total: int, free: int) -> None:
-        """Let the host have so many megabytes, and so many of them free."""
+        """Give the host so many megabytes, and so many of them free."""
         lines = f"MemTotal: {total * 10**6 // 1024} kB\nMemAvailable: {free * 10**6 // 1024} kB\n"
         (self.paths.proc / "meminfo").write_text(lines)
 

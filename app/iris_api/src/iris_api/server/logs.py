@@ -70,7 +70,7 @@ class _Lines(io.TextIOBase):
 
 
 def configure(level: str) -> None:
-    """Let all that this process writes be events of the log, before gunicorn has read its configuration and after.
+    """Log all that this process writes as events, before gunicorn has read its configuration and after.
 
     That is more than loggers: Python's warnings, exceptions that end the process or that nobody can catch, and what
     libraries print to standard error.
