@@ -21,7 +21,6 @@ from iris_api.settings import Settings
 
 from .instance import Instance
 from .paths import BUNDLE
-from .slow import Slow
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +74,8 @@ def slow_bundle(
     copied_bundle: Path, edit_manifest: Callable[[Callable[[dict[str, Any]], None]], Path]
 ) -> Callable[..., Path]:
     """Make of the default model one that takes its time: see `slow`. costs: what its manifest says of that."""
+    # It needs scikit-learn, which takes most tests of the server longer to import than to run.
+    from .slow import Slow
 
     def make(costs: dict[str, float] | None = None, **times: Any) -> Path:
         artifact = copied_bundle / "model.joblib"
@@ -96,7 +97,7 @@ def slow_bundle(
 @pytest.fixture(scope="module")
 def quick_costs() -> Iterator[None]:
     """Let packing measure costs in this process and by a few calls, in modules that test anything else of a bundle."""
-    # It needs all of scikit-learn, which most tests of the server don't.
+    # See `slow_bundle`.
     from iris_api.packing import costs, pack
 
     few = partial(costs.measure_here, seconds=costs.SECONDS / 2, repeat_seconds=0)
