@@ -3,7 +3,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -110,14 +109,14 @@ MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+def made_once(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> MadeOnce:
     """Return a folder by its name, made by the first test that asks for it: once a run, however many workers there are.
 
     What it holds is for all of them: nobody changes it.
     """
     base = tmp_path_factory.getbasetemp()
     # A worker of pytest-xdist has a folder of its own in that of the run.
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    base = base.parent if hasattr(pytestconfig, "workerinput") else base
 
     def make_once(name: str, make: Callable[[Path], object]) -> Path:
         folder, unfinished = base / name, base / f"{name}.new"
