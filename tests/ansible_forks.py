@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable
 from functools import cache, partial
 from importlib import import_module
@@ -92,11 +93,24 @@ def serve_programs(jobs: IO[str], modules: str) -> None:
     programs = {name: import_module(f"ansible.cli.{module}") for name, module in PROGRAMS.items()}
     for module in ("executor.playbook_executor", "executor.task_executor", "executor.module_common", "vars.manager"):
         import_module(f"ansible.{module}")
+    load_plugins()
     run_modules_by(modules)
     for job in jobs:
         program, arguments, cwd, *outputs = json.loads(job)
         work = partial(programs[program].main, [program, *arguments])
         print(fork(work, cwd, outputs), flush=True)
+
+
+def load_plugins() -> None:
+    """Read what each run would read for itself: the list of Ansible's own plugins, and the options of some."""
+    loader = import_module("ansible.plugins.loader")
+    warnings.filterwarnings("ignore", "AnsibleCollectionFinder has already been configured")
+    loader.init_plugin_loader()
+    import_module("ansible_collections.ansible.builtin")
+    for plugins in (loader.inventory_loader, loader.connection_loader, loader.shell_loader):
+        list(plugins.all(class_only=True))
+    for plugins, name in ((loader.callback_loader, "default"), (loader.strategy_loader, "linear")):
+        plugins.get(name, class_only=True)
 
 
 def fork(work: Callable[[], object], cwd: str, outputs: list[str]) -> int:
