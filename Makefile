@@ -5,6 +5,10 @@ INVENTORY ?= local
 RELEASE ?= trixie
 PYTHON ?= python3
 
+ifeq ($(wildcard inventory/$(INVENTORY)),)
+$(error There is no inventory/$(INVENTORY); there are: $(notdir $(wildcard inventory/*)). To make one: cp -r inventory/example inventory/$(INVENTORY))
+endif
+
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -69,11 +73,11 @@ history: control  ## Every deployment, rollback and abort
 	@$(ON_API) 'iris-deploy history'
 
 .PHONY: hold
-hold: control  ## Keep deployments off: make hold WHY="the fair is on"
+hold: control  ## Lock deployments and rollbacks: make hold WHY="the fair is on"
 	@$(ON_API) 'iris-deploy hold --who $(shell id -un)@$(shell uname -n) "$(WHY)"'
 
 .PHONY: unlock
-unlock: control  ## Let them happen again
+unlock: control  ## Allow deployments again
 	@$(ON_API) 'iris-deploy unlock --who $(shell id -un)@$(shell uname -n)'
 
 ON_API = $(BIN)/ansible -i inventory/$(INVENTORY) api --become -m ansible.builtin.command -a
@@ -105,14 +109,14 @@ balance: $(ENV_FILE)  ## How 30 requests spread over the instances
 	@tools/tour balance $(ENV_FILE)
 
 .PHONY: logs
-logs:  ## Follow the journal of the local VM
-	@ssh $(SSH_OPTIONS) sudo journalctl --follow --lines=50 --unit='iris-api@*' --unit=nginx --unit='prometheus*' --unit=grafana-server
+logs: control  ## Follow the journal of every host, or of one: HOST=
+	@$(REMOTE) --hosts $(or $(HOST),all) -- sudo journalctl --follow --lines=50 --unit="'iris-api@*'" --unit=nginx --unit="'prometheus*'" --unit=grafana-server
 
 .PHONY: ssh
-ssh:  ## A shell on the local VM
-	@ssh $(SSH_OPTIONS)
+ssh: control  ## A shell on the host, or on one of several: HOST=
+	@$(REMOTE) --hosts $(or $(HOST),all)
 
-SSH_OPTIONS = -i $(SSH_KEY) -o UserKnownHostsFile=inventory/local/secrets/ssh/known_hosts debian@$(VM_ADDRESS)
+REMOTE := $(BIN)/python -m tools.remote --inventory inventory/$(INVENTORY)
 
 $(ENV_FILE):
 	@echo "$@ is not there yet: it is written at the end of \`make up\` (or \`make converge INVENTORY=$(INVENTORY)\`)." >&2; exit 1

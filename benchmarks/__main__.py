@@ -22,7 +22,7 @@ FOREST_STACKS = ("naive", "sklearn", "onnx", "limit", "mlserver")
 
 
 def main() -> int:
-    """Do as the command line says."""
+    """Run the command line."""
     options = _options()
     # kill(1) and a closed terminal end a run in the same order as Ctrl-C.
     for name in (signal.SIGTERM, signal.SIGHUP):

@@ -1,4 +1,4 @@
-"""The chart: requests a second of every stack, as an SVG of our own making."""
+"""The chart: requests a second of every stack, as an SVG. A dozen rectangles are no reason to lock matplotlib."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Say where the processor time of an instance goes, a request, under the load of the benchmarks."""
+"""Measure where the processor time of an instance goes, a request, under the load of the benchmarks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ STACKS_OF_OURS = ("limit-own", "onnx", "sklearn")
 
 
 def main() -> int:
-    """Do as the command line says."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
     parser.add_argument("--engine", action="append", choices=STACKS_OF_OURS, help="default: each of them")
     parser.add_argument("--connections", type=int, default=16)

@@ -97,7 +97,7 @@ class Target:
     measure: Callable[[Results, str], float | None]
 
     def reached(self, engine: str, value: float) -> bool:
-        """Tell whether an engine's value is good enough."""
+        """Return whether an engine's value is good enough."""
         return value >= self.goals[engine] if self.at_least else value <= self.goals[engine]
 
     def cell(self, engine: str, results: Results) -> str:

@@ -2,7 +2,7 @@
 
 project = "Fortress"
 extensions = ["myst_parser"]
-# Links to headings, as a forge makes them: page.md#what-takes-long.
+# Links to headings, as a forge makes them: page.md#long-predictions.
 myst_heading_anchors = 3
 exclude_patterns = ["README.md"]
 

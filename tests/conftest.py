@@ -19,16 +19,12 @@ from typing import Any
 
 import pytest
 import testinfra
-from ansible.inventory.manager import InventoryManager
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar
-from ansible.vars.manager import VariableManager
 from testinfra.host import Host
 
 from tests.controller import Run, ansible, run_tasks
+from tools.remote import Hosts
 
 UNITS = " ".join(f"--unit='{unit}'" for unit in ("iris-api@*", "nginx", "prometheus*", "grafana-server", "init.scope"))
-CONNECTION = ("ansible_host", "ansible_port", "ansible_user", "ansible_ssh_private_key_file", "ansible_ssh_common_args")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -66,19 +62,13 @@ def resolve_inventory(config: pytest.Config) -> None:
 
 def resolve(source: str, folder: Path) -> dict[str, Any]:
     """Read an inventory as Ansible does; return its groups, and how each host is reached."""
-    loader = DataLoader()
-    inventory = InventoryManager(loader=loader, sources=[source])
-    variables = VariableManager(loader=loader, inventory=inventory)
-    hosts: dict[str, dict[str, Any]] = {}
-    for host in inventory.get_hosts():
-        known = variables.get_vars(host=host)
-        templar = Templar(loader=loader, variables=known)
-        reach = {name: str(templar.template(known[name])) for name in CONNECTION if name in known}
+    read = Hosts(source)
+    hosts = read.reach()
+    for reach in hosts.values():
         # One connection for all tests of a host instead of one for each command.
         shared = f"-o ControlMaster=auto -o ControlPersist=60 -o ControlPath={folder}/%C"
         reach["ansible_ssh_common_args"] = f"{reach.get('ansible_ssh_common_args', '')} {shared}".strip()
-        hosts[host.name] = reach
-    groups = {name: {"hosts": dict.fromkeys(members)} for name, members in inventory.get_groups_dict().items()}
+    groups = {name: {"hosts": dict.fromkeys(members)} for name, members in read.groups.items()}
     return {
         "all": {"hosts": hosts, "children": {name: groups[name] for name in groups if name not in ("all", "ungrouped")}}
     }

@@ -125,7 +125,7 @@ def damaged_model(folder: Path) -> list[str]:
 
 
 def take_more_memory(bundle: Path, times: int = 1) -> None:
-    """Let the manifest say that the model takes 1.3 GB by ONNX Runtime, 454 MB by scikit-learn, or so many times it."""
+    """Raise the manifest's costs to 1.3 GB by ONNX Runtime and 454 MB by scikit-learn, or so many times that."""
     manifest = json.loads((bundle / "manifest.json").read_text())
     costs = {
         engine: {"call_us": 9, "row_us": 1, "memory_mb": size * times}
@@ -135,7 +135,7 @@ def take_more_memory(bundle: Path, times: int = 1) -> None:
 
 
 def promise_another_answer(bundle: Path) -> None:
-    """Let the golden samples promise what the model does not answer."""
+    """Change the golden samples to what the model does not answer."""
     manifest = json.loads((bundle / "manifest.json").read_text())
     manifest["golden_samples"][0]["probabilities"] = [0.2, 0.3, 0.5]
     (bundle / "manifest.json").write_text(json.dumps(manifest))

@@ -1,7 +1,8 @@
 """Draws the pictures of the documentation: `python3 docs/pictures/draw.py` writes an SVG beside this file for each.
 
 They bring their own background, so that they can be read on a light page and on a dark one. tests/docs compares what is
-committed with what this file draws.
+committed with what this file draws; that could not be done with Mermaid's, which need a browser to be drawn, and
+Graphviz places boxes differently from version to version.
 """
 
 from __future__ import annotations
@@ -242,7 +243,7 @@ def deployment() -> Picture:
 
     memory = picture.box("api", 310, 50, 250, 56, "memory", "is there enough?")
     candidate = picture.box(
-        "api", 310, 142, 250, 76, "candidate", "a unit away from all traffic", "answers the golden samples"
+        "api", 310, 142, 250, 76, "candidate", "a unit without traffic", "answers the golden samples"
     )
     instances = [
         picture.box(

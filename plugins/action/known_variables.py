@@ -60,7 +60,7 @@ def role_options(roles: Path) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def mistyped(options: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -> list[str]:
-    """Say which values are of another type than the one specified. A number or a list in quotes is a text."""
+    """Return a message for each value of another type than specified. A number or a list in quotes is a text."""
     return [
         f"{name} is {_shown(value, option)}, and must be {NOUNS[option['type']]}, written without quotes. "
         f"{option['description']}"

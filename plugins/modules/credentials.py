@@ -328,7 +328,7 @@ class Credentials:
         return []
 
     def set_expiry(self, days: int) -> list[str]:
-        """Let the previous passwords whose new ones are on every gateway work for so many days."""
+        """Set the expiry of the previous passwords whose new ones are on every gateway, so many days from now."""
         until = time.strftime(TIME, time.gmtime(time.time() + days * 86400))
         for user in self.users:
             previous = self.previous(user)
@@ -337,7 +337,7 @@ class Credentials:
         return []
 
     def retire(self, only: str = "") -> list[str]:
-        """End previous passwords now."""
+        """Remove previous passwords now."""
         chosen = [only] if only else [user for user in self.users if self.previous(user) is not None]
         self._assert_known(chosen)
         if unfinished := [user for user in chosen if self.state(user) in (State.SAVED, State.ROTATING)]:

@@ -34,7 +34,7 @@ class Gateway:
         return ssl.create_default_context(cafile=self.ca)
 
     def predict(self, json: Any = IRIS, *, method: str = "POST", **options: Any) -> httpx.Response:
-        """Ask for a prediction, with the password unless told otherwise, never faster than the limit allows."""
+        """Request a prediction, with the password unless told otherwise, never faster than the limit allows."""
         if "content" not in options and method == "POST":
             options["json"] = json
         self.wait()
@@ -62,7 +62,7 @@ class Gateway:
 
 
 def exchange(connection: socket.socket, request: bytes) -> bytes:
-    """Send bytes, and return what comes until the other side hangs up."""
+    """Send bytes, and return what comes until the other side closes the connection."""
     connection.sendall(request)
     answer = b""
     try:

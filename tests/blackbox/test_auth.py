@@ -1,4 +1,4 @@
-"""Who gets in."""
+"""HTTP Basic authentication: which requests are accepted."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The documents lead somewhere: links and headings, and in code the paths, make's targets and variables."""
+"""Nothing in the documents is dead: links and headings, and in code the paths, make's targets and variables."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -132,6 +133,21 @@ def test_what_a_page_names_in_code_is_there(name: str) -> None:
         "targets of make": missing_targets(text),
         "variables": missing_variables(text),
     } == {"paths": [], "targets of make": [], "variables": []}
+
+
+def links(name: str) -> set[str]:
+    """Return the pages of the repository that a page links to."""
+    folder = (ROOT / name).parent
+    found = tokens((ROOT / name).read_text(encoding="utf-8"))
+    paths = [str(token.attrs["href"]).partition("#")[0] for token in found if token.type == "link_open"]
+    return {os.path.relpath(folder / path, ROOT) for path in paths if path and "://" not in path}
+
+
+def test_every_document_is_in_the_list_of_the_readme() -> None:
+    """Those of `docs/why` in a list of their own; the rest are parts of the site alone."""
+    documents = {name for name in PAGES if name.startswith("docs/")}
+    of_the_site = {"docs/index.md", "docs/contributing.md", "docs/changelog.md"}
+    assert documents - of_the_site - links("README.md") - links("docs/why/index.md") == set()
 
 
 def test_the_readme_is_short() -> None:

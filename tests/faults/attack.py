@@ -1,4 +1,4 @@
-"""What one client can do to the site from one address; runs as a process of its own, as a stranger (siege.py).
+"""What one client can do to the site from one address; runs as a process of its own, as an outsider (siege.py).
 
 The first line of its input is what it needs to know, as JSON. It begins at the next line, ends by itself after the
 seconds it was given, and prints what it sent and what came back as one line of JSON.
@@ -143,7 +143,7 @@ class Line:
         return top[9:12].decode(), fields.get(b"connection") != b"close" and b"content-length" in fields
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.peer.close()
 
 
@@ -248,7 +248,7 @@ class Attacker:
         return line
 
     def close(self, line: Line) -> None:
-        """Hang up; count it."""
+        """Close the connection; count it."""
         self.open_now -= 1
         line.close()
 
@@ -339,7 +339,7 @@ class Attacker:
             self.spawn(self.held(opening, trickle))
 
     async def held(self, opening: bytes, trickle: bytes) -> None:
-        """Be one of them."""
+        """Hold one of them open."""
         if (line := await self.open()) is None:
             return
         try:
@@ -387,7 +387,7 @@ class Attacker:
                 await asyncio.sleep(0.002)
 
     async def deaf(self, connections: int, request: bytes, count: int) -> None:
-        """Ask over and over and read nothing, with the smallest window that there is."""
+        """Send requests and read no answer, with the smallest window that there is."""
 
         async def go() -> None:
             while self.going:
@@ -479,7 +479,7 @@ class Crowd:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Hang all of them up."""
+        """Close all of them."""
         self.sent.answers["held to the end"] += len(self.peers) - len(self.connecting)
         self.sent.answers["no connection until the end"] += len(self.connecting)
         self.sent.answers = +self.sent.answers
@@ -508,7 +508,7 @@ class Crowd:
             self.drop(next(iter(self.connecting)), "no connection: timeout")
 
     def connected(self, fd: int) -> None:
-        """Say the opening, or learn that there is no connection."""
+        """Send the opening, or record that there is no connection."""
         if code := self.peers[fd].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self.drop(fd, f"no connection: {reason(OSError(code, ''))}")
             return
@@ -531,7 +531,7 @@ class Crowd:
             self.drop(fd, reason(error))
 
     def drop(self, fd: int, answer: str) -> None:
-        """Hang one of them up; count why."""
+        """Close one of them; count why."""
         self.sent.answers[answer] += 1
         self.connecting.pop(fd, None)
         self.poll.unregister(fd)
@@ -588,7 +588,7 @@ def status_of(block: bytes) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Say in a word or two why nothing came."""
+    """Return in a word or two why nothing came."""
     if isinstance(error, ssl.SSLError):
         return "TLS refused"
     if isinstance(error, TimeoutError):

@@ -99,7 +99,7 @@ class Http1:
 
     @property
     def closed(self) -> bool:
-        """Whether the server has hung up, as far as is known."""
+        """Whether the server has closed the connection, as far as is known."""
         return self.reader.at_eof() or self.writer.is_closing()
 
     async def ask(self, site: Site, identity: str, body: bytes) -> Answer:
@@ -131,7 +131,7 @@ class Http1:
         return answer
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         # Not the polite way round: a lost peer would never answer it.
         self.writer.transport.abort() if self.closed else self.writer.close()
 
@@ -236,7 +236,7 @@ class Http2(asyncio.Protocol):
                 )
 
     def go_away(self, last: int) -> None:
-        """Ask nothing more over this connection, and give up what the server says it has not looked at."""
+        """Send nothing more over this connection, and fail what the server says it has not looked at."""
         self.usable = False
         for stream in [stream for stream in self.waiting if stream > last]:
             self.fail(stream, "not processed: the connection was closed before", safe=True)
@@ -244,7 +244,7 @@ class Http2(asyncio.Protocol):
             self.transport.close()
 
     def fail(self, stream: int, reason: str, *, safe: bool = False) -> None:
-        """Tell who waits for a stream that nothing will come."""
+        """Fail the request that waits for a stream."""
         if stream not in self.waiting:
             return
         future, answer, used = self.waiting[stream]
@@ -255,19 +255,19 @@ class Http2(asyncio.Protocol):
             future.set_exception(Closed(reason) if closed else Failed(f"{what}: {reason}"))
 
     def lose(self, error: Exception | None) -> None:
-        """Give all streams up."""
+        """Fail all streams."""
         self.usable = False
         for stream in list(self.waiting):
             self.fail(stream, describe(error) if error else "closed", safe=not isinstance(error, ProtocolError))
         self.transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Give all streams up."""
+        """Fail all streams."""
         self.lose(error)
 
 
 def describe(error: BaseException) -> str:
-    """Say in a few words what an exception means."""
+    """Return in a few words what an exception means."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
@@ -278,7 +278,7 @@ class FreshClient:
         self.site, self.context = site, site.tls("http/1.1")
 
     async def ask(self, identity: str, body: bytes) -> Answer:
-        """Ask once."""
+        """Send the request once."""
         connection = await Http1.open(self.site, self.context)
         try:
             return await connection.ask(self.site, identity, body)

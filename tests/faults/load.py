@@ -1,5 +1,8 @@
 """A steady load from outside by three kinds of client, each answer checked; runs as a process of its own.
 
+Load tools such as Locust wait for an answer before they send the next request, and so ask least where most is wrong;
+and none tells a connection that was closed while idle from one that was closed under a request.
+
 The first line of its input is what it needs to know, as JSON. It begins to count at the next line, ends with its input,
 and prints what it saw as one line of JSON.
 """
@@ -19,8 +22,12 @@ from tests.faults.clients import KINDS, Client, Closings, Failed, Site
 
 RATE = 36.0
 """Requests a second of each kind, where nobody says another rate."""
+IN_TIME = 2.0
+"""Seconds from the time when a request is due within which it must have its right answer; else it has failed."""
+LATE = "right but late"
+"""How the reason of a failure begins whose answer was right and came too late."""
 PATIENCE = 20.0
-"""Seconds after which a client gives a request up, likewise."""
+"""Seconds for which a client waits for an answer all the same, likewise: how late it comes tells what went wrong."""
 
 
 @dataclass
@@ -74,7 +81,7 @@ class Load:
             self.seen[kind] = Seen(closings=before.closings)
 
     async def go(self, kind: str, offset: float) -> None:
-        """Be the clients of one kind until it ends; what is late then is still sent."""
+        """Run the clients of one kind until it ends; what is late then is still sent."""
         client = KINDS[kind](self.site, self.seen[kind].closings)
         due, number = time.monotonic() + offset, 0
         while due < self.end:
@@ -107,11 +114,14 @@ class Load:
         except (Failed, TimeoutError, ValueError, LookupError) as error:
             reason = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
             seen.failures.append(Failure(identity, began, time.monotonic(), reason))
+            return
+        ended = time.monotonic()
+        seen.slowest_ms = max(seen.slowest_ms, (ended - began) * 1000)
+        if ended - due > IN_TIME:
+            seen.failures.append(Failure(identity, began, ended, f"{LATE}, {ended - due:.2f} s after it was due"))
         else:
-            ended = time.monotonic()
             seen.ok += 1
             seen.answered.append((began, ended, answer.headers.get("x-served-by", "")))
-            seen.slowest_ms = max(seen.slowest_ms, (ended - began) * 1000)
 
     async def until_told(self) -> None:
         """Send until the input ends, then wait for the last answers."""

@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
 from tests import ROOT
+from tests.faults.traffic import longest_gap
 
 LOCALVM = ROOT / "tools" / "localvm"
 
@@ -59,14 +59,13 @@ class Polite:
         failures = sorted(
             (failure["began"] - began, failure["reason"]) for each in seen.values() for failure in each["failures"]
         )
-        moments = sorted([began, ended, *(at for at, _ in answered)])
         took = [1000 * seconds for _, seconds in answered]
         return cls(
             sent=sum(each["sent"] for each in seen.values()),
             ok=sum(each["ok"] for each in seen.values()),
             p99_ms=percentile(took, 99),
             slowest_ms=max(took, default=math.inf),
-            gap_s=max(after - before for before, after in pairwise(moments)),
+            gap_s=longest_gap((at for at, _ in answered), began, ended),
             late_ms=max(each["late_ms"] for each in seen.values()),
             failures=[f"{at:+.2f} s: {reason}" for at, reason in failures],
         )
@@ -107,12 +106,12 @@ def besiege(kind: str | None, model: str, cases: Path, seconds: float) -> tuple[
         "patience": PATIENCE,
     }
     with ExitStack() as both:
-        polite = both.enter_context(Stranger("load", POLITE, site | asked))
+        polite = both.enter_context(Outsider("load", POLITE, site | asked))
         polite.hear("warm")
         attacker = None
         if kind is not None:
             attacker = both.enter_context(
-                Stranger("attack", ATTACKER, site | {"kind": kind, "model": model, "seconds": seconds})
+                Outsider("attack", ATTACKER, site | {"kind": kind, "model": model, "seconds": seconds})
             )
             attacker.hear("ready")
         time.sleep(WARM_UP)
@@ -129,14 +128,14 @@ def besiege(kind: str | None, model: str, cases: Path, seconds: float) -> tuple[
         return attack, Polite.of(polite.end(PATIENCE + 30), began, ended)
 
 
-class Stranger:
+class Outsider:
     """A program of this folder that runs under an address of its own; tells what it found as JSON, at its end."""
 
     def __init__(self, program: str, niceness: int, given: dict[str, Any]) -> None:
         # Where the kernel shares the processor out by session (autogroup), niceness counts within one alone.
         share = f'echo {niceness} > /proc/self/autogroup 2>/dev/null; exec nice -n {niceness} "$@"'
         self.command = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
-        self.command += [sys.executable, str(LOCALVM), "stranger", "--", "sh", "-c", share, "sh"]
+        self.command += [sys.executable, str(LOCALVM), "outsider", "--", "sh", "-c", share, "sh"]
         self.command += [sys.executable, "-m", f"tests.faults.{program}"]
         self.given = given
 
@@ -159,7 +158,7 @@ class Stranger:
         self.process.wait()
 
     def say(self, line: str) -> None:
-        """Say something to it."""
+        """Write a line to it."""
         assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()

@@ -27,6 +27,7 @@ HEAD = (
     "kept connections found closed",
     "of them hit by a request",
     "slowest (ms)",
+    "longest gap (s)",
     "recovery (s)",
 )
 ATTACK_HEAD = (
@@ -83,6 +84,7 @@ class Row:
             each(lambda kind: kind.found_closed + kind.hit_closed),
             each(lambda kind: kind.hit_closed),
             each(lambda kind: round(kind.slowest_ms)),
+            " / ".join(f"{kind.gap_s:.1f}" for kind in self.kinds.values()),
             "" if self.recovery is None else f"{self.recovery:.1f}",
         ]
 
@@ -95,7 +97,7 @@ def apart(numbers: Iterable[float]) -> str:
 
 @dataclass(frozen=True)
 class AttackRow:
-    """What one attack sent, and what a polite client felt of it."""
+    """What one attack sent, and what a polite client noticed of it."""
 
     name: str
     model: str

@@ -8,6 +8,7 @@ import ipaddress
 import json
 import math
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import StreamEnded
 
-from tests.faults import attack, clients, siege, table, traffic
+from tests.faults import attack, clients, load, siege, table, traffic
 from tools import pages
 
 BODY = b'{"prediction": 2}'
@@ -182,14 +183,50 @@ def test_http2_ends_on_the_old_connection_what_the_server_still_answers_and_repe
     asyncio.run(run())
 
 
+def test_a_right_answer_that_comes_too_late_is_a_failure_that_says_so(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "IN_TIME", 0.5)
+    body = json.dumps({"prediction": 2, "model": "iris", "model_version": "1.0.0"}).encode()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if number == 2:
+            await asyncio.sleep(0.6)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+
+    async def run() -> None:
+        async with server(certificate, "http/1.1", talk) as site:
+            one = load.Load(site, "x", [[6.5, 0.8]], {"iris 1.0.0": [2]})
+            client = clients.FreshClient(site, clients.Closings())
+            now = time.monotonic()
+            # In time, late by the server's doing, and late by the load's own: due is when it should have been sent.
+            for due in (now, now + 0.1, now - 1):
+                await one.ask(client, "new connection", "x", due)
+        found = one.seen["new connection"]
+        assert (found.sent, found.ok, len(found.answered)) == (3, 1, 1)
+        assert [failure.reason.startswith(load.LATE) for failure in found.failures] == [True, True]
+        assert found.slowest_ms > 600
+
+    asyncio.run(run())
+
+
+def test_the_longest_gap_may_be_at_the_begin_or_the_end() -> None:
+    assert traffic.longest_gap([3.0, 1.0], 0.5, 4.0) == 2.0
+    assert traffic.longest_gap([3.0], 0.5, 4.0) == 2.5
+    assert traffic.longest_gap([], 0.5, 4.0) == 3.5
+
+
 def kind(**values: float) -> traffic.Kind:
-    return traffic.Kind(**{"sent": 0, "ok": 0, "found_closed": 0, "hit_closed": 0, "retried": 0} | values)  # type: ignore[arg-type]
+    return traffic.Kind(**{"sent": 0, "ok": 0, "gap_s": 0.1, "found_closed": 0, "hit_closed": 0, "retried": 0} | values)  # type: ignore[arg-type]
 
 
 def test_the_table_is_put_between_the_markers(tmp_path: Path) -> None:
     kinds = {
         "new connection": kind(sent=10, ok=10, slowest_ms=20.4, late_ms=1),
-        "keep-alive": kind(sent=11, ok=11, slowest_ms=30, late_ms=1, found_closed=3, hit_closed=1, retried=2),
+        "keep-alive": kind(
+            sent=11, ok=11, slowest_ms=30, gap_s=1.52, late_ms=1, found_closed=3, hit_closed=1, retried=2
+        ),
         "http2": kind(sent=12, ok=12, slowest_ms=40, late_ms=1),
     }
     row = table.Row("a reload", kinds, dict.fromkeys(kinds, 0), 1.26, "")
@@ -199,7 +236,7 @@ def test_the_table_is_put_between_the_markers(tmp_path: Path) -> None:
         table.write([table.Row.from_json(row.as_json())], page)
         text = page.read_text()
         assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-        assert "| a reload | 33 | 0 | 2 | 0 / 4 / 0 | 0 / 1 / 0 | 20 / 30 / 40 | 1.3 |\n" in text
+        assert "| a reload | 33 | 0 | 2 | 0 / 4 / 0 | 0 / 1 / 0 | 20 / 30 / 40 | 0.1 / 1.5 / 0.1 | 1.3 |\n" in text
         assert "0 of 33 failed" in text
 
 

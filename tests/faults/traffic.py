@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,7 @@ from typing import Any, Self
 from testinfra.host import Host
 
 from tests import ROOT
+from tests.faults.load import LATE
 
 RATE = 108
 """Requests a second of all kinds together."""
@@ -31,6 +33,8 @@ class Kind:
     sent: int
     ok: int
     slowest_ms: float
+    gap_s: float
+    """Longest time without a right answer, from the begin of the load to its end."""
     late_ms: float
     found_closed: int
     """Kept connections that the server had closed, noticed before a request was sent."""
@@ -98,6 +102,7 @@ class Traffic:
                 sent=what["sent"],
                 ok=what["ok"],
                 slowest_ms=what["slowest_ms"],
+                gap_s=longest_gap((answer[1] for answer in what["answered"]), self.began, self.ended),
                 late_ms=what["late_ms"],
                 found_closed=what["closings"]["idle"],
                 hit_closed=what["closings"]["hit"],
@@ -107,7 +112,7 @@ class Traffic:
         self.answered.sort(key=lambda answer: answer[1])
 
     def tell(self, line: str) -> None:
-        """Say something to the load."""
+        """Write a line to the load."""
         assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
@@ -144,13 +149,20 @@ class Traffic:
         assert not self.failures, self.explain()
         self.assert_enough()
 
+    def assert_late_at_most(self, seconds: float) -> None:
+        """Assert that all answers were right, and those late, within so many seconds, that nginx asked for again."""
+        assert all(failure["reason"].startswith(LATE) for failure in self.failures), self.explain()
+        assert all(failure["ended"] - failure["began"] < seconds for failure in self.failures), self.explain()
+        assert len(self.failures) <= sum(kind.retried for kind in self.kinds.values()), self.explain()
+        self.assert_enough()
+
     def assert_enough(self) -> None:
         """Assert that no request is unaccounted for and that the load was kept up."""
         assert sum(kind.ok for kind in self.kinds.values()) + len(self.failures) == self.sent, self.kinds
         assert self.sent >= 0.95 * RATE * (self.ended - self.began) > 0, self.kinds
 
     def explain(self) -> str:
-        """Say what failed, when and why, and what nginx wrote about it."""
+        """Return what failed, when and why, and what nginx wrote about it."""
         lines = [f"{len(self.failures)} of {self.sent} requests failed; seconds are counted from the fault:"]
         for failure in self.failures[:20]:
             began, ended = failure["began"] - self.struck, failure["ended"] - self.struck
@@ -159,6 +171,11 @@ class Traffic:
         errors = "journalctl --quiet --unit=nginx --lines=20"
         log = self.host.run(f"grep -hE '\"({names})\"' /var/log/nginx/access.log; {errors}")
         return "\n".join([*lines, log.stdout])
+
+
+def longest_gap(answered: Iterable[float], began: float, ended: float) -> float:
+    """Return the longest time between two right answers, or between one and the begin or the end, in seconds."""
+    return max(after - before for before, after in pairwise(sorted([began, *answered, ended])))
 
 
 Load = Callable[..., Traffic]

@@ -1,4 +1,4 @@
-"""Every host: nothing failed, our ports are closed to strangers, nobody else's are touched, no secret lies open."""
+"""Every host: nothing failed, our ports are closed to outsiders and no others, no secret is world-readable."""
 
 from __future__ import annotations
 

@@ -39,13 +39,13 @@ ROTATE = "logrotate --force /etc/logrotate.d/nginx && sleep 0.3"
 IRIS = {"petal_length": 6.5, "petal_width": 0.8}
 HALF = f"GET / HTTP/1.1\r\nHost: {os.environ.get('FORTRESS_DOMAIN', '')}\r\nX-Half:"
 
-Stranger = Callable[..., subprocess.Popen[str]]
-"""Takes the number of the stranger, and what stranger.py is told."""
+Outsider = Callable[..., subprocess.Popen[str]]
+"""Takes the number of the outsider, and what outsider.py is told."""
 
 
 @pytest.fixture
-def stranger() -> Iterator[Stranger]:
-    """Start stranger.py at an address of its own, outside of every allowlist."""
+def outsider() -> Iterator[Outsider]:
+    """Start outsider.py at an address of its own, outside of every allowlist."""
     try:
         local = ipaddress.ip_address(os.environ["FORTRESS_HOST"]) in LOCAL_NETWORK
     except ValueError:
@@ -60,8 +60,8 @@ def stranger() -> Iterator[Stranger]:
 
     def start(number: int, **wanted: Any) -> subprocess.Popen[str]:
         wanted["host"] = os.environ["FORTRESS_HOST"]
-        program = [sys.executable, str(HERE / "stranger.py"), json.dumps(wanted)]
-        command = [sys.executable, str(LOCALVM), "stranger", "--address", address_of(number), "--", *program]
+        program = [sys.executable, str(HERE / "outsider.py"), json.dumps(wanted)]
+        command = [sys.executable, str(LOCALVM), "outsider", "--address", address_of(number), "--", *program]
         running.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         return running[-1]
 
@@ -70,22 +70,22 @@ def stranger() -> Iterator[Stranger]:
         process.communicate(timeout=60)
 
 
-def address_of(stranger: int) -> str:
-    """Return the address of a stranger by its number, 1 to 9; each site has its own, as two may be tested at once."""
+def address_of(outsider: int) -> str:
+    """Return the address of an outsider by its number, 1 to 9; each site has its own, as two may be tested at once."""
     site = int(os.environ["FORTRESS_HOST"].rpartition(".")[2])
-    return f"198.51.100.{100 + site % 15 * 10 + stranger}"
+    return f"198.51.100.{100 + site % 15 * 10 + outsider}"
 
 
 def read(process: subprocess.Popen[str]) -> dict[str, float]:
-    """Return what a stranger says next."""
+    """Return what an outsider says next."""
     assert process.stdout is not None
     line = process.stdout.readline()
-    assert line, "the stranger ended without a word"
+    assert line, "the outsider ended without a word"
     return dict(json.loads(line))
 
 
 def order(process: subprocess.Popen[str], **what: Any) -> dict[str, float]:
-    """Give a stranger that keeps connections an order; return its answer."""
+    """Send an order to an outsider that keeps connections; return its answer."""
     assert process.stdin is not None
     process.stdin.write(json.dumps(what) + "\n")
     process.stdin.flush()
@@ -94,7 +94,7 @@ def order(process: subprocess.Popen[str], **what: Any) -> dict[str, float]:
 
 @contextmanager
 def others() -> Iterator[list[object]]:
-    """Be another client, which asks for five predictions a second, each over a new connection; yields what it gets."""
+    """Run another client, which requests five predictions a second, each over a new connection; yields what it gets."""
     trust = ssl.create_default_context(cafile=os.environ["FORTRESS_CA"])
     login = os.environ["FORTRESS_USER"], os.environ["FORTRESS_PASSWORD"]
     seen: list[object] = []
@@ -138,9 +138,9 @@ def written(host: Host) -> Callable[[], int]:
     return count
 
 
-def test_half_sent_requests_of_one_address_cost_no_other_a_connection(host: Host, stranger: Stranger) -> None:
+def test_half_sent_requests_of_one_address_cost_no_other_a_connection(host: Host, outsider: Outsider) -> None:
     """More than nginx had connections for."""
-    attack = stranger(1, do="connect", port=80, count=8200, data=HALF)
+    attack = outsider(1, do="connect", port=80, count=8200, data=HALF)
     got = read(attack)
     with others() as seen:
         time.sleep(4)
@@ -152,10 +152,10 @@ def test_half_sent_requests_of_one_address_cost_no_other_a_connection(host: Host
     assert order(attack, send=" x\r\n\r\n")["answered"] == got["open"]
 
 
-def test_one_address_has_so_many_connections_and_no_more(host: Host, stranger: Stranger) -> None:
+def test_one_address_has_so_many_connections_and_no_more(host: Host, outsider: Outsider) -> None:
     before = refusals(host)
     # Slower than the rate allows, and with requests that are whole: such a connection stays open for a minute.
-    attack = stranger(2, do="connect", port=80, count=OPEN + 88, rate=0.9 * NEW, data=f"{HALF} x\r\n\r\n")
+    attack = outsider(2, do="connect", port=80, count=OPEN + 88, rate=0.9 * NEW, data=f"{HALF} x\r\n\r\n")
     got = read(attack)
     assert (got["open"], got["refused"]) == (OPEN, 88)
     assert refusals(host)[f"open_{OPEN}_ipv4"] - before[f"open_{OPEN}_ipv4"] == 88
@@ -168,8 +168,8 @@ def test_one_address_has_so_many_connections_and_no_more(host: Host, stranger: S
     assert order(attack, open=30)["open"] == 20
 
 
-def test_a_reload_of_the_firewall_ends_no_connection_and_forgets_none(host: Host, stranger: Stranger) -> None:
-    attack = stranger(3, do="connect", port=80, count=OPEN, rate=0.9 * NEW, data=f"{HALF} x\r\n\r\n")
+def test_a_reload_of_the_firewall_ends_no_connection_and_forgets_none(host: Host, outsider: Outsider) -> None:
+    attack = outsider(3, do="connect", port=80, count=OPEN, rate=0.9 * NEW, data=f"{HALF} x\r\n\r\n")
     assert read(attack)["open"] == OPEN
     assert host.run("systemctl reload fortress-firewall").rc == 0
     assert order(attack, open=10)["refused"] == 10
@@ -239,9 +239,9 @@ def stream(method: str, target: str, *headers: tuple[str, str], host: str = NAME
     ],
 )  # fmt: skip
 def test_what_one_address_can_write_is_bounded(
-    host: Host, stranger: Stranger, written: Callable[[], int], flood: dict[str, Any]
+    host: Host, outsider: Outsider, written: Callable[[], int], flood: dict[str, Any]
 ) -> None:
-    attack = stranger(4, **{"connections": 4, "seconds": SECONDS, "pipelined": 8} | flood)
+    attack = outsider(4, **{"connections": 4, "seconds": SECONDS, "pipelined": 8} | flood)
     with others() as seen:
         got = read(attack)
     time.sleep(0.5)
@@ -270,13 +270,13 @@ def small_logs(host: Host) -> Iterator[int]:
     host.run_expect([0], f"rm -r {drop_in} && {restart} && {ROTATE}")
 
 
-def test_a_log_stops_at_its_bound_and_requests_go_on(host: Host, stranger: Stranger, small_logs: int) -> None:
+def test_a_log_stops_at_its_bound_and_requests_go_on(host: Host, outsider: Outsider, small_logs: int) -> None:
     """The kernel refuses what is over at the moment of writing: no timer has to be fast enough."""
     pid = host.run("systemctl show nginx --property=MainPID").stdout
     flood = {"do": "ask", "connections": 4, "seconds": SECONDS, "pipelined": 8}
     with others() as seen:
-        read(stranger(5, port=443, data=request(f"/{LONG}"), **flood))
-        read(stranger(6, port=80, data=request(f"/nginx_status?{LONG}"), **flood))
+        read(outsider(5, port=443, data=request(f"/{LONG}"), **flood))
+        read(outsider(6, port=80, data=request(f"/nginx_status?{LONG}"), **flood))
     assert host.file("/var/log/nginx/access.log").size == small_logs
     assert host.file("/var/log/nginx/error.log").size <= small_logs
     assert set(seen) == {200}, seen

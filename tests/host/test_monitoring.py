@@ -1,4 +1,4 @@
-"""Hosts of the group monitoring: what is watched is seen, bad news becomes an alert, the watchers are guarded."""
+"""Hosts of the group monitoring: targets are scraped, failures become alerts, only trusted networks may connect."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ QUERIES = [
 
 
 def prometheus(host: Host, path: str) -> Any:
-    """Ask Prometheus' API on the host."""
+    """Query Prometheus' API on the host."""
     answer = json.loads(host.check_output(f"curl --silent --max-time 5 'http://127.0.0.1:9090/api/v1/{path}'"))
     assert answer["status"] == "success", answer.get("error")
     return answer["data"]
@@ -60,7 +60,7 @@ def pid_of(host: Host, unit: str) -> int:
 
 @pytest.fixture(autouse=True)
 def installed(host: Host, request: pytest.FixtureRequest) -> None:
-    """Leave out, and say why, what asks for a unit that this host does not have."""
+    """Skip, with the reason, what asks for a unit that this host does not have."""
     unit = getattr(request.node, "callspec", None) and request.node.callspec.params.get("unit")
     if unit == "grafana-server":
         request.getfixturevalue("grafana")
@@ -81,7 +81,7 @@ def grafana(host: Host) -> str:
 
 @pytest.fixture
 def real_grafana(grafana: str) -> str:
-    """Leave out what only Grafana itself can answer."""
+    """Skip what only Grafana itself can answer."""
     if "standin" in grafana:
         pytest.skip("a stand-in is installed in Grafana's place: its vendor's repository can't be reached from here")
     return grafana
@@ -256,7 +256,7 @@ def test_the_exporter_waits_for_an_nginx_that_is_late(host: Host) -> None:
     assert wait_for(lambda: host.run(up).rc == 0, 10)
 
 
-# --- the watchers are guarded ----------------------------------------------------------------------------------------
+# --- the services are restricted to trusted networks ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("unit", UNITS)

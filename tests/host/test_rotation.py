@@ -50,7 +50,7 @@ def playbook(inventory: str, secrets: Path) -> Iterator[Playbook]:
 
 
 def predict(password: str, client: httpx.Client | None = None) -> httpx.Response:
-    """Ask for a prediction, over a connection of its own unless a client keeps one."""
+    """Request a prediction, over a connection of its own unless a client keeps one."""
     trust = ssl.create_default_context(cafile=os.environ["FORTRESS_CA"])
     with httpx.Client(verify=trust) if client is None else _kept(client) as one:
         login = (os.environ["FORTRESS_USER"], password)
@@ -64,7 +64,7 @@ def _kept(client: httpx.Client) -> Iterator[httpx.Client]:
 
 @contextmanager
 def asking(password: str) -> Iterator[list[int | str]]:
-    """Ask all the time, in turn over new connections and over a kept one; collect the statuses."""
+    """Send requests all the time, in turn over new connections and over a kept one; collect the statuses."""
     statuses: list[int | str] = []
     enough = threading.Event()
 

@@ -1,8 +1,9 @@
-"""An inventory of one's own: its settings win, its secrets are no hosts, its mistakes are named."""
+"""A user's inventory: its settings win, its secrets are no hosts, its mistakes are named."""
 
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -46,13 +47,49 @@ def test_the_gateway_and_the_instances_have_the_same_limits(inventory: Path) -> 
     assert {name: variable(inventory, name) for name in wired} == {name: str(value) for name, value in wired.items()}
 
 
-def test_secrets_are_no_hosts(inventory: Path) -> None:
-    (inventory / "secrets" / "users").mkdir(parents=True)
-    (inventory / "secrets" / "users" / "iris").write_text("swordfish\n")
+@pytest.mark.parametrize("folder", ["secrets", "secrets.old", "old-secrets"])
+def test_secrets_are_no_hosts(inventory: Path, folder: str) -> None:
+    (inventory / folder / "users").mkdir(parents=True)
+    (inventory / folder / "users" / "iris").write_text("swordfish\n")
     done = ansible("ansible-inventory", "-i", str(inventory), "--list")
     assert done.returncode == 0
     assert "iris" in done.stdout
     assert "swordfish" not in done.stdout + done.stderr
+
+
+def test_what_else_is_read_as_hosts_is_noticed_and_not_printed(inventory: Path) -> None:
+    (inventory / "backup" / "users").mkdir(parents=True)
+    (inventory / "backup" / "users" / "iris").write_text("swordfish\n")
+    done = check_inventory(inventory)
+    assert done.returncode != 0
+    assert "has hosts in no group (1)" in " ".join(done.stdout.split())
+    assert "swordfish" not in done.stdout + done.stderr
+
+
+def test_a_mistake_in_the_file_of_hosts_stops_the_run(inventory: Path) -> None:
+    hosts = inventory / "hosts.yml"
+    hosts.write_text(hosts.read_text().replace("      ansible_user", "     ansible_user"))
+    for program, *arguments in (
+        ("ansible-playbook", "playbooks/preflight-inventory.yml"),
+        ("ansible", "all", "-m", "ping"),
+    ):
+        done = ansible(program, "-i", str(inventory), *arguments)
+        assert done.returncode != 0
+        assert "hosts.yml" in done.stdout + done.stderr
+
+
+def test_an_inventory_that_is_not_there_stops_the_run(tmp_path: Path) -> None:
+    done = check_inventory(tmp_path / "nonesuch")
+    assert done.returncode != 0
+    assert "nonesuch" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("target", ["converge", "deploy", "verify", "links", "logs", "ssh"])
+def test_make_names_the_inventories_that_there_are(target: str) -> None:
+    done = subprocess.run(["make", target, "INVENTORY=nonesuch"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "There is no inventory/nonesuch" in done.stderr
+    assert "example" in done.stderr and "cp -r inventory/example inventory/nonesuch" in done.stderr
 
 
 def test_an_unknown_setting_is_told_the_nearest_name(inventory: Path) -> None:

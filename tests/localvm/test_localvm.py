@@ -1,4 +1,4 @@
-"""Boots real machines with tools/localvm and treats them badly. Needs root; takes the addresses 172.30.0.24 to .28."""
+"""Boots real machines with tools/localvm, reboots them and cuts their power. Needs root and 172.30.0.24 to .28."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Guest:
 
 
 def traces() -> dict[str, list[str]]:
-    """What machines and strangers could leave on the host; other people's machines are not looked at."""
+    """What machines and outsiders could leave on the host; other people's machines are not looked at."""
 
     def lines(*command: str, about: str) -> list[str]:
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -254,9 +254,15 @@ def test_stop_lets_services_end_and_start_brings_it_back(trixie: Guest) -> None:
 def test_a_cut_is_a_cut(trixie: Guest) -> None:
     trixie.run("sudo systemd-run --quiet --unit=cut --property='ExecStop=touch /farewell' sleep 1000")
     trixie.run("echo written | sudo tee /data; sync")
-    started = time.monotonic()
-    localvm("cut", trixie.name)
-    assert time.monotonic() - started < 3
+    with socket.create_connection((trixie.address, 22), timeout=3) as peer:
+        assert peer.recv(4) == b"SSH-"
+        started = time.monotonic()
+        localvm("cut", trixie.name)
+        assert time.monotonic() - started < 3
+        # A process that is killed has its connections closed; a host without power says nothing.
+        with pytest.raises(TimeoutError):
+            while peer.recv(1000):
+                pass
     localvm("start", trixie.name)
     assert trixie.run("cat /data; ls /farewell", check=False) == "written"
     eventually(lambda: trixie.run("systemctl is-system-running", check=False) == "running")
@@ -277,22 +283,22 @@ def test_up_recovers_what_a_crash_of_the_host_side_left(trixie: Guest) -> None:
     trixie.run("sudo systemd-run --quiet --wait true")
 
 
-def test_a_stranger_knocks_with_a_foreign_address(trixie: Guest) -> None:
+def test_an_outsider_connects_from_a_foreign_address(trixie: Guest) -> None:
     before = traces()
-    done = localvm("stranger", "--", *trixie.ssh, "echo $SSH_CLIENT")
+    done = localvm("outsider", "--", *trixie.ssh, "echo $SSH_CLIENT")
     assert done.stdout.startswith("198.51.100.7 ")
-    assert localvm("stranger", "--address", "198.51.100.99", "--", *trixie.ssh, "echo $SSH_CLIENT").stdout.startswith(
+    assert localvm("outsider", "--address", "198.51.100.99", "--", *trixie.ssh, "echo $SSH_CLIENT").stdout.startswith(
         "198.51.100.99 "
     )
-    assert localvm("stranger", "--", "sh", "-c", "exit 7", check=False).returncode == 7
+    assert localvm("outsider", "--", "sh", "-c", "exit 7", check=False).returncode == 7
     assert traces() == before
 
 
-def test_a_stranger_who_is_stopped_leaves_nothing(trixie: Guest) -> None:
+def test_an_outsider_who_is_stopped_leaves_nothing(trixie: Guest) -> None:
     before = traces()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
         process = subprocess.Popen(
-            [sys.executable, LOCALVM, "stranger", "--", "sleep", "1000"],
+            [sys.executable, LOCALVM, "outsider", "--", "sleep", "1000"],
             # A shell starts what it puts into the background with SIGINT ignored, and children inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
@@ -300,13 +306,13 @@ def test_a_stranger_who_is_stopped_leaves_nothing(trixie: Guest) -> None:
         process.send_signal(number)
         assert process.wait(10) != 0
         # What a killed one could not clear away itself goes with the next.
-        localvm("stranger", "--", "true")
+        localvm("outsider", "--", "true")
         assert traces() == before
 
 
 @pytest.mark.parametrize(("link", "let_in"), [("lan0", False), ("fstrlan0", True)])
 def test_the_hosts_neighbours_are_not_let_in(trixie: Guest, link: str, let_in: bool) -> None:
-    """Forwarding makes the host a router; only a stranger's link, here by its name, may use it to reach machines."""
+    """Forwarding makes the host a router; only an outsider's link, here by its name, may use it to reach machines."""
     outside, inside = f"ip link add {link} type veth peer name eth0 netns test-lan", "ip -netns test-lan"
     subprocess.run(["ip", "netns", "add", "test-lan"], check=True)
     try:

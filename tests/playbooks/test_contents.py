@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 
 from tests import ROOT
 from tests.controller import ansible
@@ -58,6 +60,59 @@ def test_every_preflight_comes_before_the_first_change(listed: list[tuple[str, s
 def test_a_role_that_is_in_the_site_has_its_preflight_there() -> None:
     plays = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text())
     assert {role["role"] for play in plays for role in play.get("roles", [])} == ROLES
+
+
+@pytest.mark.parametrize("playbook", ["site", "deploy", "rollback"])
+def test_one_host_after_the_other_changes_what_it_serves(playbook: str) -> None:
+    """And where one fails, the next is left as it is."""
+    plays = yaml.safe_load((ROOT / "playbooks" / f"{playbook}.yml").read_text())
+    changing = [play for play in plays if play.get("hosts") == "api" and not play["name"].startswith("Check")]
+    assert [play.get("serial") for play in changing] == [1]
+
+
+def test_each_phase_of_the_role_is_one_of_a_deployment_in_its_order() -> None:
+    """What `make deploy` does is what site.yml does, without the installation, and also with what was left before."""
+    plays = yaml.safe_load((ROOT / "playbooks" / "deploy.yml").read_text())
+    role = yaml.safe_load((ROOT / "roles" / "iris_api" / "tasks" / "main.yml").read_text())
+    imports = [task.get("ansible.builtin.import_role", {}).get("tasks_from") for task in plays[-1]["tasks"]]
+    phases = [str(task.get("ansible.builtin.import_tasks", "")).removesuffix(".yml") for task in role]
+    assert [phase for phase in imports if phase] == phases[phases.index("install") + 1 :]
+    assert plays[-1]["vars"] == {"iris_api_redeploy": True}
+
+
+def steps(playbook: str) -> list[str]:
+    """Return the playbooks that one imports, and the steps of the credentials between them."""
+    found = []
+    for play in yaml.safe_load((ROOT / "playbooks" / f"{playbook}.yml").read_text()):
+        if imported := play.get("import_playbook"):
+            found.append(imported.removesuffix(".yml"))
+        found += [task["credentials"]["step"] for task in play.get("tasks", []) if "credentials" in task]
+    return found
+
+
+def test_a_password_is_replaced_on_the_gateways_before_it_may_expire() -> None:
+    checks = ["preflight-inventory", "preflight-gateway"]
+    assert steps("rotate-credentials") == [*checks, "rotate", "gateway", "set_expiry", "handover"]
+    assert steps("retire-credentials") == [*checks, "retire", "gateway", "handover"]
+    # What has expired is removed where the gateways know it no more.
+    assert steps("handover") == ["expire"]
+
+
+def test_a_certificate_is_renewed_on_request_alone() -> None:
+    plays = yaml.safe_load((ROOT / "playbooks" / "renew-certificates.yml").read_text())
+    assert steps("renew-certificates") == ["preflight-inventory", "preflight-gateway", "gateway"]
+    assert [play["vars"] for play in plays if play.get("import_playbook") == "gateway.yml"] == [{"pki_renew_now": True}]
+
+
+@pytest.mark.parametrize("checks", [False, True])
+def test_check_mode_rolls_nothing_back(checks: bool) -> None:
+    [play] = yaml.safe_load((ROOT / "playbooks" / "rollback.yml").read_text())
+    known = {"rollback_who": "ana@laptop", "rollback_part": "model", "rollback_to": "", "ansible_check_mode": checks}
+    argv = play["tasks"][0]["ansible.builtin.command"]["argv"]
+    assert Templar(DataLoader(), known).template(trust_as_template(argv)) == [
+        "/usr/local/sbin/iris-deploy", "--json", "rollback", "--who", "ana@laptop", "--part", "model", "--to", "",
+        *(["--dry-run"] if checks else []),
+    ]  # fmt: skip
 
 
 @pytest.fixture

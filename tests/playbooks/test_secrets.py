@@ -32,7 +32,7 @@ def tasks(items: Any) -> Iterator[dict[str, Any]]:
 
 
 def gives_a_secret(task: dict[str, Any]) -> bool:
-    """Tell whether a secret is in what a task gives to its module; Ansible itself hides `url_password`."""
+    """Return whether a secret is in what a task gives to its module; Ansible itself hides `url_password`."""
     given = {
         name: value for name, value in task.items() if "." in name or name in ("args", "vars", "loop", "environment")
     }
@@ -54,6 +54,16 @@ def test_a_task_that_gives_a_secret_to_its_module_is_not_printed(path: Path) -> 
         if gives_a_secret(task) and "no_log" not in task
     ]
     assert shown == []
+
+
+def test_a_file_with_passwords_is_for_its_owner_alone() -> None:
+    written = {
+        f"{path.name}: {task['name']}": task["ansible.builtin.copy"].get("mode")
+        for path in PLAYBOOKS
+        for task in tasks(yaml.safe_load(path.read_text()))
+        if "ansible.builtin.copy" in task and gives_a_secret(task)
+    }
+    assert written == {"handover.yml: Write the settings that `make env` prints": "0600"}
 
 
 def test_modules_leave_their_arguments_out_of_the_hosts_journal() -> None:

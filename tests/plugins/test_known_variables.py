@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from ansible.plugins.loader import action_loader
 
+from tests import ROOT
 from tests.controller import Run
 
+action_loader.add_directory(str(ROOT / "plugins" / "action"))
 CHECK: list[dict[str, object]] = [{"name": "Check", "known_variables": None}]
+
+
+def function(name: str) -> Any:
+    """Return a function of the module that Ansible has loaded."""
+    return getattr(sys.modules[action_loader.get("known_variables", class_only=True).__module__], name)
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +41,42 @@ def test_a_typo_stops_the_run_and_is_told_the_nearest_name(play: Run) -> None:
 def test_known_names_pass(play: Run) -> None:
     done = play(CHECK, demo_rate=10)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "wrong"),
+    [
+        ("int", 10, ["10", True, 1.5]),
+        ("list", ["a"], ["['a']", {"a": 1}, 1]),
+        ("dict", {"a": 1}, ["{'a': 1}", ["a"]]),
+    ],
+)
+def test_a_text_is_no_number_and_no_list(kind: str, right: object, wrong: list[object]) -> None:
+    mistyped = function("mistyped")
+    option = {"demo": {"type": kind, "description": "What it is."}}
+    assert mistyped(option, {"demo": right}) == []
+    for value in wrong:
+        (complaint,) = mistyped(option, {"demo": value})
+        assert complaint.startswith(f"demo is {value!r}, and must be")
+        assert complaint.endswith("written without quotes. What it is.")
+
+
+def test_a_mistyped_secret_is_not_shown() -> None:
+    option = {"users": {"type": "list", "description": "Who may log in.", "no_log": True}}
+    (complaint,) = function("mistyped")(option, {"users": "iris:Plenty-of-9-Zebras"})
+    assert "Zebras" not in complaint
+    assert complaint.startswith("users is not shown, since it may hold a secret, and must be a list")
+
+
+def test_a_role_without_variables_has_none(tmp_path: Path) -> None:
+    (tmp_path / "roles" / "plain" / "meta").mkdir(parents=True)
+    (tmp_path / "roles" / "plain" / "meta" / "argument_specs.yml").write_text("---\n")
+    known = function("role_options")(tmp_path / "roles")
+    assert {role: list(options) for role, options in known.items()} == {
+        "demo": ["demo_rate"],
+        "demo_exporter": ["demo_exporter_port"],
+        "plain": [],
+    }
 
 
 def test_another_roles_longer_prefix_is_left_to_that_role(play: Run) -> None:

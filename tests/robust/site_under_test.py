@@ -105,6 +105,6 @@ class Site:
         assert done.returncode == 0, done.stderr
 
     def restore(self) -> None:
-        """Let the inventory's own settings be in force again."""
+        """Restore the inventory's settings."""
         if self._changed:
             self.converge()

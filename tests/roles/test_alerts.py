@@ -59,6 +59,15 @@ def test_every_alert_has_a_test_in_which_it_fires(path: Path) -> None:
     assert [alert["alert"] for alert in alerts(path) if alert["alert"] not in fire] == []
 
 
+@pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
+def test_a_metric_that_several_jobs_have_is_asked_of_one(path: Path) -> None:
+    """Prometheus adds `up` for every job, and each program with a client library has process_*."""
+    rules = [rule for group in load(path)["groups"] for rule in group["rules"]]
+    for rule in rules:
+        for name, labels in re.findall(r"\b(up|process_\w+)\b({[^}]*})?", rule["expr"]):
+            assert 'job="' in labels, f"{rule.get('alert', rule.get('record'))}: {name}{labels}"
+
+
 def mistakes(path: Path) -> Iterator[Any]:
     """Yield every file with one threshold or duration in it doubled or halved."""
     for alert in alerts(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,56 @@ def test_every_role_has_the_same_anatomy(role: Path) -> None:
     assert phases[0] == "preflight"
     first = load(role / "tasks" / "preflight.yml")[0]
     assert "known_variables" in first, "preflight.yml begins with known_variables"
+
+
+SAFE: dict[str, Any] = {
+    # Who gets in.
+    "base_trusted_networks": [],
+    "fortress_trusted_networks": ["172.16.0.0/12"],
+    "grafana_trusted_networks": [],
+    "iris_api_bind_address": "127.0.0.1",
+    "iris_api_clients": [],
+    "nginx_basic_auth_allow_weak_passwords": False,
+    "nginx_basic_auth_users": [],
+    "nginx_exporter_trusted_networks": [],
+    "nginx_trusted_networks": ["172.16.0.0/12"],
+    "node_exporter_trusted_networks": [],
+    "prometheus_trusted_networks": [],
+    # What one of them may do to the others.
+    "base_connections_per_address": 256,
+    "base_new_connections_per_second": 100,
+    "base_unlimited_networks": [],
+    "iris_api_memory_max": "512M",
+    "iris_api_request_deadline": 4,
+    "iris_api_tasks_max": 64,
+    "nginx_client_max_body_size": "60k",
+    "nginx_client_timeout": "10s",
+    "nginx_rate_limit_enabled": True,
+    # Which code is run, and which secret is seen.
+    "fortress_no_log": True,
+    "fortress_previous_password_days": 7,
+    "grafana_apt_key_fingerprints": ["B53AE77BADB630A683046005963FA27710458545"],
+    "iris_api_skops_trusted": ["sklearn.tree._tree.Tree"],
+    # What a deployment asks first, and where it can go back to.
+    "iris_api_check_memory": True,
+    "iris_api_keep_deployments": 5,
+    "iris_api_redeploy": False,
+}
+
+
+def test_a_site_that_sets_nothing_is_a_safe_one() -> None:
+    """Another default of one of these is a decision, to be made here as well and told to whoever upgrades."""
+    specified = {name: option.get("default") for role in ROLES for name, option in options(role).items()}
+    assert {name: specified[name] for name in SAFE} == SAFE
+    # A new list of who is trusted belongs here, too.
+    assert {name for name in specified if name.endswith("_networks")} <= SAFE.keys()
+
+
+def test_what_holds_a_secret_is_not_shown_where_it_is_mistyped() -> None:
+    known = {name: option for role in ROLES for name, option in options(role).items()}
+    secret = {name for name in known if re.search(r"passwords?$|secret_key$", name) and known[name]["type"] != "bool"}
+    assert len(secret) == 5
+    assert {name for name in secret if not known[name].get("no_log")} == set()
 
 
 def test_the_wiring_names_only_what_roles_know() -> None:

@@ -83,6 +83,19 @@ def test_an_address_is_bounded_at_the_limited_ports_and_nowhere_else() -> None:
     ]
 
 
+def test_no_port_is_open_before_the_rules_are_there() -> None:
+    unit = lines("etc/systemd/system/fortress-firewall.service")
+    assert {
+        # Before any address is up, and long before whatever could listen.
+        "Before=network-pre.target", "Wants=network-pre.target", "DefaultDependencies=no", "WantedBy=sysinit.target",
+        # nftables.service flushes all tables, ours too.
+        "After=nftables.service", "PartOf=nftables.service", "ReloadPropagatedFrom=nftables.service",
+        "ExecStart=/usr/sbin/nft --file /etc/fortress/firewall.nft",
+        "ExecReload=/usr/sbin/nft --file /etc/fortress/firewall.nft",
+        "RemainAfterExit=yes",
+    } <= set(unit)  # fmt: skip
+
+
 def test_a_host_without_limited_ports_counts_no_connection() -> None:
     """Counting costs every host the kernel's table of connections."""
     assert not [line for line in lines(FIREWALL, base_guarded_ports=[9090]) if line.startswith(("ct ", "set "))]

@@ -280,6 +280,28 @@ def test_headers_are_added_in_one_place_so_that_none_is_lost(render: Render, set
     assert all(args[-1] == "always" for args in find(parsed, "add_header"))
 
 
+def test_a_browser_is_told_to_run_nothing_and_to_frame_nothing(render: Render) -> None:
+    parsed = parse(render(nginx_hsts_max_age=300))
+    assert {name: value for name, value, _ in find(parsed, "add_header")} == {
+        "Allow": "$fortress_allow",
+        "X-Request-ID": "$fortress_request_id",
+        "Retry-After": "$fortress_retry_after",
+        "Strict-Transport-Security": "$fortress_hsts",
+        "Content-Security-Policy": "$fortress_csp",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "same-origin",
+    }
+    assert maps(parsed, "$fortress_hsts") == {"default": "", "on": "max-age=300"}
+    # The pages of the API and Grafana have a policy of their own.
+    assert maps(parsed, "$fortress_csp") == {"default": "", "": "$fortress_own_csp"}
+    assert maps(parsed, "$fortress_own_csp") == {
+        "default": "default-src 'none'; frame-ancestors 'none'",
+        "~^/grafana/": "",
+    }
+    assert find(parsed, "server_tokens") == [["off"]]
+
+
 def test_the_limit_is_10_a_second_and_a_burst_of_5_for_each_address(render: Render) -> None:
     parsed = parse(render())
     assert ["$fortress_client", "zone=predict:10m", "rate=10r/s"] in find(parsed, "limit_req_zone")
@@ -291,6 +313,30 @@ def test_the_limit_is_10_a_second_and_a_burst_of_5_for_each_address(render: Rend
         # Whoever nginx sends to these was counted where the request came in.
         if own(block, "proxy_pass") == [["http://iris_api"]] and name not in ("@previous_password", "@retry"):
             assert own(block, "limit_req"), f"{name} reaches the API without a limit"
+
+
+def test_each_kind_of_request_is_counted_apart_and_a_refused_one_is_told_when_to_come_again(render: Render) -> None:
+    """A browser that reads the documentation must not take away what /predict may be asked."""
+    parsed = parse(render(nginx_rate_limit="30r/m"))
+    assert find(parsed, "limit_req_zone") == [
+        ["$fortress_client", "zone=predict:10m", "rate=30r/m"],
+        ["$fortress_client", "zone=pages:10m", "rate=30r/m"],
+        ["$fortress_client", "zone=unmatched:10m", "rate=50r/s"],
+        ["$fortress_untrusted_client", "zone=untrusted:10m", "rate=50r/s"],
+    ]
+    assert maps(parsed, "$fortress_retry_after") == {"default": "", "REJECTED": "2"}
+    assert maps(parsed, "$fortress_untrusted_client") == {"1": "$fortress_client", "default": ""}
+
+
+def test_only_grafana_may_be_sent_more_than_a_prediction_takes(render: Render) -> None:
+    parsed = parse(render(nginx_client_max_body_size="1m"))
+    [http] = blocks(parsed, "http")
+    assert own(http["block"], "client_max_body_size") == own(http["block"], "client_body_buffer_size") == [["1m"]]
+    found = {name: own(block, "client_max_body_size") for name, block in locations(parsed).items()}
+    assert found.pop("^~ /grafana/") == [["10m"]]
+    # What matches nothing is answered by 404 whatever comes with it, and none of that is read.
+    assert found.pop("/") == [["0"]]
+    assert not any(found.values())
 
 
 def test_no_request_is_answered_without_being_counted(render: Render) -> None:
@@ -366,6 +412,23 @@ def test_nothing_that_an_instance_answers_is_asked_again_or_counted_against_it(r
             assert own(block, "proxy_next_upstream_tries") == ([["1"]] if name == "@retry" else [])
             assert own(block, "proxy_http_version") == [["1.1"]]
             assert ["Connection", ""] in own(block, "proxy_set_header")
+
+
+def test_nobody_is_waited_for_longer_than_told(render: Render) -> None:
+    parsed = parse(render(nginx_client_timeout="33s", nginx_keepalive_timeout="44s", nginx_upstream_timeout="7s"))
+    [http] = blocks(parsed, "http")
+    for name in ("client_header_timeout", "client_body_timeout", "send_timeout"):
+        assert find(parsed, name) == own(http["block"], name) == [["33s"]], name
+    assert find(parsed, "keepalive_timeout")[0] == own(http["block"], "keepalive_timeout")[0] == ["44s"]
+    # Otherwise the kernel would go on for minutes with what a client that is gone has not taken.
+    assert own(http["block"], "reset_timedout_connection") == [["on"]]
+    # An old worker ends after a reload, however long somebody stays connected to it.
+    assert own(parsed, "worker_shutdown_timeout") == [["10s"]]
+    for name, block in locations(parsed).items():
+        if own(block, "proxy_pass") == [["http://iris_api"]]:
+            # So short that a host that is down costs a request a second.
+            assert own(block, "proxy_connect_timeout") == [["1s"]], name
+            assert own(block, "proxy_send_timeout") == own(block, "proxy_read_timeout") == [["7s"]], name
 
 
 @pytest.mark.parametrize(
@@ -461,6 +524,26 @@ def test_a_request_id_is_the_clients_only_if_it_is_harmless(render: Render) -> N
     assert pattern and re.fullmatch(pattern[1:].strip("^$"), "order-17.b_A")
     for bad in ("", "a b", 'a"b', "a\nb", "x" * 129, "<script>"):
         assert not re.fullmatch(pattern[1:].strip("^$"), bad)
+
+
+def test_one_request_has_one_id_for_the_instance_the_log_and_the_client(render: Render) -> None:
+    parsed = parse(render())
+    [[_, _, *parts]] = find(parsed, "log_format")
+    assert '"request_id":"$fortress_request_id"' in "".join(parts)
+    for name, block in locations(parsed).items():
+        if own(block, "proxy_pass") == [["http://iris_api"]]:
+            assert ["X-Request-ID", "$fortress_request_id"] in own(block, "proxy_set_header"), name
+            assert own(block, "proxy_hide_header") == [["X-Request-ID"]], name
+
+
+@pytest.mark.parametrize(
+    ("asked", "logged"), [("previous:127.0.0.1:8001", "previous"), ("previous:", ""), (":127.0.0.1:8001", "")]
+)
+def test_a_previous_password_is_in_the_log_once_it_was_accepted(render: Render, asked: str, logged: str) -> None:
+    """Who asked an instance was let in; who did not was refused."""
+    rules = maps(parse(render()), "$fortress_accepted_password")
+    hits = [result for rule, result in rules.items() if rule[0] == "~" and re.search(rule[1:], asked)]
+    assert (hits or [rules["default"]])[0] == logged
 
 
 def test_foreign_names_get_no_certificate_and_no_response(render: Render) -> None:
@@ -616,6 +699,11 @@ def test_the_kernel_bounds_a_log_and_a_timer_puts_it_aside_at_half_of_that(rende
     ]
     rotation = (tree / "etc/logrotate.d/nginx").read_text().split("\n")
     assert {"    size 5120k", "    rotate 2"} <= set(rotation)
+    # Addresses of clients are for administrators; nginx is told to go on in the new file, and interrupts nobody.
+    assert "    create 0640 www-data adm" in rotation
+    assert [line.split()[-4:-1] for line in rotation if "kill" in line] == [["kill", "-USR1", '"$(cat']]
+    # The kernel's bound is reached in a minute of full load at the earliest.
+    assert "OnCalendar=minutely" in (tree / "etc/systemd/system/nginx-logrotate.timer").read_text()
 
 
 def test_nginx_has_connections_for_many_addresses_that_have_all_they_may(render: Render) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -334,6 +335,85 @@ def test_a_release_tells_what_it_is(release: tuple[Any, Path]) -> None:
     assert about["settings"] == sorted(Settings.model_fields)
     assert stat.S_IMODE((folder / "bin" / "iris-api").stat().st_mode) == 0o755
     assert stat.S_IMODE((folder / "release.json").stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize(
+    ("python", "machine", "complaint"),
+    [
+        ("3", "x86_64", "--python is '3'; give a version such as 3.13."),
+        ("3.13.1", "x86_64", "--python is '3.13.1'"),
+        ("../3.13", "x86_64", "--python is '../3.13'"),
+        ("3.13", "../x86_64", "--machine is '../x86_64'; give what `uname -m` prints"),
+        ("3.13", "", "--machine is ''"),
+    ],
+)
+def test_what_a_host_says_of_itself_leads_nowhere_else(
+    builder: ModuleType, tmp_path: Path, python: str, machine: str, complaint: str
+) -> None:
+    a_package(tmp_path / "app")
+    lock = tmp_path / "app.txt"
+    lock.write_text("numpy==2.4.6 --hash=sha256:00\n")
+    with pytest.raises(builder.BuildError, match=f"^{re.escape(complaint)}"):
+        builder.plan_release(builder.find_package(tmp_path), lock, tmp_path, python, machine)
+
+
+def test_one_process_builds_at_a_time(builder: ModuleType, tmp_path: Path) -> None:
+    with builder.building(tmp_path / "cache") as revisions, (tmp_path / "cache" / "build.lock").open() as other:
+        assert revisions == tmp_path / "cache" / "revisions"
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with (tmp_path / "cache" / "build.lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_what_was_built_half_is_built_anew(builder: ModuleType, tmp_path: Path) -> None:
+    def write(archive: Path) -> None:
+        archive.write_text("half")
+        if not (tmp_path / "space").exists():
+            raise OSError("no space left")
+        archive.write_text("whole")
+
+    artifact = builder.Artifact("id", tmp_path / "releases" / "id.tar", write)
+    with pytest.raises(OSError, match="no space"):
+        artifact.build()
+    assert not artifact.archive.exists()
+    (tmp_path / "space").touch()
+    artifact.build()
+    assert [path.name for path in artifact.archive.parent.iterdir()] == ["id.tar"]
+    assert artifact.archive.read_text() == "whole"
+    (tmp_path / "space").unlink()
+    # It is there: nothing is written.
+    artifact.build()
+
+
+def test_what_is_fetched_is_checked_by_its_hash_and_is_no_source_to_be_run(
+    builder: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "app.txt"
+    lock.write_text("numpy==2.4.6 --hash=sha256:00\n")
+    commands: list[list[str]] = []
+    monkeypatch.setattr(builder, "run", lambda command, _: commands.append(command))
+    assert builder.download(tmp_path / "wheels", lock, "3.13", "aarch64") == tmp_path / "wheels"
+    [command] = commands
+    assert {"--require-hashes", "--no-deps", "--only-binary=:all:", "--python-version=3.13"} <= set(command)
+    platforms = {option for option in command if option.startswith("--platform=")}
+    # As new as the oldest Debian's C library, and no newer.
+    assert {"--platform=manylinux_2_36_aarch64", "--platform=manylinux2014_aarch64"} <= platforms
+    assert "--platform=manylinux_2_37_aarch64" not in platforms
+    # Not once more.
+    builder.download(tmp_path / "wheels", lock, "3.13", "aarch64")
+    assert len(commands) == 1
+
+
+def test_an_archive_depends_on_its_members_alone(builder: ModuleType, tmp_path: Path) -> None:
+    builder.write_archive(tmp_path / "a.tar", {"b": b"2", "a": b"1", "bin/c": b"3"})
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        found = [(each.name, each.mode, each.mtime, each.uid, each.gid, each.uname) for each in tar]
+    assert found == [
+        ("a", 0o644, builder.EPOCH, 0, 0, ""),
+        ("b", 0o644, builder.EPOCH, 0, 0, ""),
+        ("bin/c", 0o755, builder.EPOCH, 0, 0, ""),
+    ]
 
 
 def test_an_id_follows_from_all_that_a_release_is_made_of(builder: ModuleType, tmp_path: Path) -> None:

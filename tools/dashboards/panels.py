@@ -40,7 +40,7 @@ def dashboard(uid: str, title: str, description: str, *panels: Panel) -> builder
 
 
 def variable(name: str, label: str, query: str) -> builder.QueryVariable:
-    """Let the reader choose among the values of a label."""
+    """Add a drop-down list of the values of a label."""
     return (
         builder.QueryVariable(name)
         .label(label)

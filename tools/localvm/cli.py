@@ -21,12 +21,12 @@ from .supervisor import Daemon
 
 
 def say(text: str) -> None:
-    """Tell the user, at once."""
+    """Print a line, unbuffered."""
     print(text, flush=True)
 
 
 def require_host() -> None:
-    """Refuse to begin without root and the host's packages."""
+    """Raise Problem unless run as root on a host with the packages that are needed."""
     if os.geteuid() != 0:
         raise Problem(f"this needs root: sudo python3 {shlex.join(sys.argv)}")
     if missing := missing_packages():
@@ -82,7 +82,7 @@ def up(options: argparse.Namespace) -> None:
     started = time.monotonic()
     built = None
     if not load(name):
-        # What can be refused is refused before the long work.
+        # Whatever can be checked is checked before the long work.
         require_free_address(address)
         network.require_free_subnet()
         built = image.ensure(options.release, mirror.find(options.mirror, options.security_mirror))
@@ -105,7 +105,7 @@ def up(options: argparse.Namespace) -> None:
 
 
 def check_same(machine: Machine, options: argparse.Namespace, key: str) -> None:
-    """A machine is what it was made as: refuse to take it for another."""
+    """Raise Problem if a machine was made with another address, release or key than the options name."""
     again = f"`localvm down {machine.name}` deletes it, then up makes it anew"
     for what in ("address", "release"):
         if (has := getattr(machine, what)) != (wanted := getattr(options, what)):
@@ -184,11 +184,11 @@ def ssh(options: argparse.Namespace) -> int:
     return subprocess.call([*command, f"debian@{machine.address}", *options.command])
 
 
-def stranger(options: argparse.Namespace) -> int:
-    """Run a command as a stranger."""
+def outsider(options: argparse.Namespace) -> int:
+    """Run a command as an outsider."""
     if not options.command:
-        raise Problem("run what? `localvm stranger -- curl http://172.30.0.10/`")
-    with network.stranger(options.address) as namespace:
+        raise Problem("run what? `localvm outsider -- curl http://172.30.0.10/`")
+    with network.outsider(options.address) as namespace:
         return subprocess.call(["ip", "netns", "exec", namespace, *options.command])
 
 
@@ -263,13 +263,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER)
 
     sub = command(
-        "stranger",
-        stranger,
+        "outsider",
+        outsider,
         "run a command from an address outside every allowlist",
-        f"It runs in a network namespace of its own with an address in {network.STRANGERS}, which the machines can "
+        f"It runs in a network namespace of its own with an address in {network.OUTSIDERS}, which the machines can "
         "answer; all of it is gone when the command ends, and its exit status is passed on.",
     )
-    sub.add_argument("--address", help="the stranger's address (default: a free one)")
+    sub.add_argument("--address", help="the outsider's address (default: a free one)")
     sub.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER)
     return top
 

@@ -27,7 +27,7 @@ HOST_PACKAGES = {
 
 
 class Problem(Exception):
-    """Something the user can repair; the text says what is wrong and what to type next."""
+    """An error that the user can fix; the text says what is wrong and what to type next."""
 
 
 def run(*argv: str | Path, stdin: str | None = None) -> str:
@@ -50,7 +50,7 @@ def missing_packages() -> list[str]:
 
 
 def require_free_space(directory: Path, megabytes: int) -> None:
-    """Refuse to begin what the disk can't hold."""
+    """Raise Problem if the disk has less space free."""
     free = shutil.disk_usage(directory).free // 2**20
     if free < megabytes:
         raise Problem(

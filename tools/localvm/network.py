@@ -1,4 +1,4 @@
-"""The machines' network: a bridge, address translation in a table of our own, and strangers to knock on doors."""
+"""The machines' network: a bridge, address translation in a dedicated table, and clients outside of every allowlist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .common import RUN, STATE, Problem, locked, run, succeeds
 BRIDGE = "fortress0"
 SUBNET = ipaddress.IPv4Network("172.30.0.0/24")
 GATEWAY = SUBNET[1]
-STRANGERS = ipaddress.IPv4Network("198.51.100.0/24")
+OUTSIDERS = ipaddress.IPv4Network("198.51.100.0/24")
 TABLE = "fortress_localvm"
 FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 REMEMBERED = RUN / "ip_forward"
@@ -28,7 +28,7 @@ delete table ip {TABLE}
 table ip {TABLE} {{
     chain postrouting {{
         type nat hook postrouting priority srcnat
-        ip saddr {SUBNET} ip daddr != {STRANGERS} oifname != "{BRIDGE}" masquerade
+        ip saddr {SUBNET} ip daddr != {OUTSIDERS} oifname != "{BRIDGE}" masquerade
     }}
     chain forward {{
         type filter hook forward priority filter
@@ -51,7 +51,7 @@ def machine_address(text: str) -> str:
 
 
 def overlapping(routes: list[dict[str, str]]) -> dict[str, str] | None:
-    """The first of the host's routes (as `ip -json route` tells them) that claims our addresses."""
+    """The first of the host's routes (as `ip -json route` prints them) that claims our addresses."""
     for route in routes:
         if route["dst"] == "default" or route.get("dev") == BRIDGE:
             continue
@@ -61,7 +61,7 @@ def overlapping(routes: list[dict[str, str]]) -> dict[str, str] | None:
 
 
 def require_free_subnet() -> None:
-    """Refuse to take addresses from somebody else's network."""
+    """Raise Problem if the host routes our subnet elsewhere."""
     if taken := overlapping(json.loads(run("ip", "-json", "-4", "route", "show"))):
         raise Problem(
             f"{SUBNET} is taken: {taken['dst']} is routed over {taken.get('dev', 'another interface')}. "
@@ -70,13 +70,13 @@ def require_free_subnet() -> None:
 
 
 def firewalls(chains: dict[str, list[dict[str, dict[str, str]]]]) -> list[str]:
-    """The tables (as `nft -j list chains` tells them) that drop forwarded packets by default; ours does not."""
+    """The tables (as `nft -j list chains` prints them) that drop forwarded packets by default; ours does not."""
     forward = (item["chain"] for item in chains["nftables"] if item.get("chain", {}).get("hook") == "forward")
     return [f"{chain['family']} {chain['table']}" for chain in forward if chain.get("policy") == "drop"]
 
 
 def warn_of_firewalls() -> None:
-    """Tell what keeps machines from the outside: in nftables no table can overrule another's drop."""
+    """Warn of tables that keep machines from the outside: in nftables no table can overrule another's drop."""
     for table in firewalls(json.loads(run("nft", "-j", "list", "chains"))):
         print(
             f"localvm: the host's firewall (nftables table `{table}`) drops forwarded packets, so machines may not "
@@ -106,7 +106,7 @@ def ensure() -> None:
 
 def remove() -> None:
     """Put the host's network back as it was."""
-    remove_dead_strangers()
+    remove_dead_outsiders()
     for port in Path("/sys/class/net", BRIDGE, "brif").glob("*"):
         succeeds("ip", "link", "delete", port.name)
     succeeds("ip", "link", "delete", BRIDGE)
@@ -130,51 +130,51 @@ def resolvers() -> list[str]:
 
 
 @contextlib.contextmanager
-def stranger(wanted: str | None) -> Iterator[str]:
+def outsider(wanted: str | None) -> Iterator[str]:
     """A network namespace with an address outside every allowlist, routed to the machines; yields its name."""
-    remove_dead_strangers()
+    remove_dead_outsiders()
     link = f"fstr{os.getpid()}"
-    namespace = f"fortress-stranger-{os.getpid()}"
+    namespace = f"fortress-outsider-{os.getpid()}"
     try:
         if not Path("/sys/class/net", BRIDGE).exists():
-            raise Problem("no machine is up, so there is no network to be a stranger in: `localvm up NAME ...`")
+            raise Problem("no machine is up, so there is no network to be an outsider in: `localvm up NAME ...`")
         with locked(STATE):
-            address = _free_stranger_address(wanted)
+            address = _free_outsider_address(wanted)
             run("ip", "netns", "add", namespace)
             run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", namespace)
-            run("ip", "address", "add", f"{STRANGERS[1]}/32", "dev", link)
+            run("ip", "address", "add", f"{OUTSIDERS[1]}/32", "dev", link)
             run("ip", "link", "set", link, "up")
             run("ip", "route", "add", address, "dev", link)
         inside = ("ip", "-netns", namespace)
         run(*inside, "link", "set", "lo", "up")
         run(*inside, "address", "add", f"{address}/32", "dev", "eth0")
         run(*inside, "link", "set", "eth0", "up")
-        run(*inside, "route", "add", str(STRANGERS[1]), "dev", "eth0")
-        run(*inside, "route", "add", "default", "via", str(STRANGERS[1]))
+        run(*inside, "route", "add", str(OUTSIDERS[1]), "dev", "eth0")
+        run(*inside, "route", "add", "default", "via", str(OUTSIDERS[1]))
         yield namespace
     finally:
-        _remove_stranger(os.getpid())
+        _remove_outsider(os.getpid())
 
 
-def _free_stranger_address(wanted: str | None) -> str:
-    """The address asked for, else the first that no other stranger has."""
-    taken = {route["dst"] for route in json.loads(run("ip", "-json", "-4", "route", "show", "root", str(STRANGERS)))}
+def _free_outsider_address(wanted: str | None) -> str:
+    """The address asked for, else the first that no other outsider has."""
+    taken = {route["dst"] for route in json.loads(run("ip", "-json", "-4", "route", "show", "root", str(OUTSIDERS)))}
     if wanted is None:
-        return next(str(address) for address in list(STRANGERS.hosts())[6:] if str(address) not in taken)
+        return next(str(address) for address in list(OUTSIDERS.hosts())[6:] if str(address) not in taken)
     try:
         address = ipaddress.IPv4Address(wanted)
     except ValueError:
         raise Problem(f"{wanted!r} is no IPv4 address") from None
-    if address not in STRANGERS or address in (STRANGERS[0], STRANGERS[1], STRANGERS[-1]):
-        raise Problem(f"a stranger's address is one of {STRANGERS[2]} ... {STRANGERS[-2]}, not {address}")
+    if address not in OUTSIDERS or address in (OUTSIDERS[0], OUTSIDERS[1], OUTSIDERS[-1]):
+        raise Problem(f"an outsider's address is one of {OUTSIDERS[2]} ... {OUTSIDERS[-2]}, not {address}")
     if wanted in taken:
-        raise Problem(f"another stranger has {wanted}: leave out --address and a free one is taken")
+        raise Problem(f"another outsider has {wanted}: leave out --address and a free one is taken")
     return wanted
 
 
-def _remove_stranger(pid: int) -> None:
-    """Remove the stranger that the process pid made, with all that runs in it."""
-    namespace = f"fortress-stranger-{pid}"
+def _remove_outsider(pid: int) -> None:
+    """Remove the outsider that the process pid made, with all that runs in it."""
+    namespace = f"fortress-outsider-{pid}"
     if Path("/run/netns", namespace).exists():
         for inhabitant in run("ip", "netns", "pids", namespace).split():
             with contextlib.suppress(ProcessLookupError):
@@ -183,9 +183,9 @@ def _remove_stranger(pid: int) -> None:
     succeeds("ip", "netns", "delete", namespace)
 
 
-def remove_dead_strangers() -> None:
-    """Remove what strangers left whose maker was killed."""
-    for namespace in Path("/run/netns").glob("fortress-stranger-*"):
+def remove_dead_outsiders() -> None:
+    """Remove what outsiders left whose maker was killed."""
+    for namespace in Path("/run/netns").glob("fortress-outsider-*"):
         pid = int(namespace.name.rsplit("-", 1)[1])
         if not Path("/proc", str(pid)).exists():
-            _remove_stranger(pid)
+            _remove_outsider(pid)

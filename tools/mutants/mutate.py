@@ -79,7 +79,7 @@ def walk(tree: ast.AST, path: Path = ()) -> Iterator[tuple[Path, ast.expr | ast.
 
 
 def is_left_out(node: ast.AST) -> bool:
-    """Tell whether nothing below a node is to be mutated."""
+    """Return whether nothing below a node is to be mutated."""
     if isinstance(node, ast.If):
         return ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'")
     if isinstance(node, ast.Assign):
@@ -122,7 +122,7 @@ def replacements(node: ast.expr | ast.stmt) -> Iterator[ast.expr | ast.stmt]:
 
 
 def is_text(node: ast.expr) -> bool:
-    """Tell whether a node is a text for sure."""
+    """Return whether a node is a text for sure."""
     return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str | bytes))
 
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +91,45 @@ def slow_bundle(
         return edit_manifest(change)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def quick_costs() -> Iterator[None]:
+    """Let packing measure costs in this process and by a few calls, in modules that test anything else of a bundle."""
+    # It needs all of scikit-learn, which most tests of the server don't.
+    from iris_api.packing import costs, pack
+
+    few = partial(costs.measure_here, seconds=costs.SECONDS / 2, repeat_seconds=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack, "measure", few)
+        yield
+
+
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Return a folder by its name, made by the first test that asks for it: once a run, however many workers there are.
+
+    What it holds is for all of them: nobody changes it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    # A worker of pytest-xdist has a folder of its own in that of the run.
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, unfinished = base / name, base / f"{name}.new"
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                make(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return make_once
 
 
 @pytest.fixture

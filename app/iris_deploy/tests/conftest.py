@@ -102,12 +102,17 @@ class Played(Machine):
             return 500, "Internal Server Error"
         if path == "health/ready":
             assert probe.body is None
+            if "another" in behaviour:
+                return 200, {"deployment": "another"}
             return 200, {"deployment": unit.deployment}
         assert path == "predict"
         if "refuses" in behaviour:
             return 503, "overloaded"
-        sample = next(each for each in SAMPLES if each["input"] == probe.body)
+        manifest = json.loads((self.paths.home / "models" / found.model / "manifest.json").read_text())
+        sample = next(each for each in manifest["golden_samples"] if each["input"] == probe.body)
         answer = {"prediction": sample["prediction"], "prediction_proba": sample["probabilities"]}
+        if "rounds" in behaviour:
+            answer["prediction"] += 1e-9
         return 200, answer | ({"prediction": 7} if "wrong" in behaviour else {})
 
     def clock(self) -> float:
@@ -177,7 +182,8 @@ class Played(Machine):
         text = (self.paths.candidate_unit if instance == "candidate" else self.paths.unit).read_text()
         behaviour = f"{deployment.release} {deployment.model}"
         unit = Unit("active", "running", self.units.get(name, Unit()).invocation + 1, "", deployment.id, text)
-        if "dead" in behaviour or ("second" in behaviour and instance == "2"):
+        nth = {"2": "second", "3": "third"}.get(instance, "dead")
+        if "dead" in behaviour or nth in behaviour:
             unit.active, unit.sub, unit.status = "activating", "auto-restart", "Model refused"
         if "dies" in behaviour:
             unit.died_at = self.time + 1
@@ -208,18 +214,22 @@ class Site:
         self.paths.settings.write_text(json.dumps(values))
 
     def memory(self, total: int, free: int) -> None:
-        """Let the host have so many megabytes, and so many of them free."""
+        """Give the host so many megabytes, and so many of them free."""
         lines = f"MemTotal: {total * 10**6 // 1024} kB\nMemAvailable: {free * 10**6 // 1024} kB\n"
         (self.paths.proc / "meminfo").write_text(lines)
 
     def deployment(self, release: str = "r1", model: str = "m1", **settings: str) -> Deployment:
-        """Put a release and a model on the host, as Ansible does; return the deployment of both."""
+        """Put a release and a classifier on the host, as Ansible does; return the deployment of both."""
         for kind, name in (("releases", release), ("models", model)):
             (self.paths.home / kind / name).mkdir(parents=True, exist_ok=True)
             (self.paths.home / kind / name / ".complete").touch()
-        manifest = {"task": "classification", "golden_samples": SAMPLES}
-        (self.paths.home / "models" / model / "manifest.json").write_text(json.dumps(manifest))
+        self.manifest(model, "classification", SAMPLES)
         return Deployment(release, model, "IRIS_API_BASE_PORT=8001\n", unit_text(**settings))
+
+    def manifest(self, model: str, task: str, samples: list[dict[str, Any]]) -> None:
+        """Let a model that is on the host promise other answers."""
+        manifest = {"task": task, "golden_samples": samples}
+        (self.paths.home / "models" / model / "manifest.json").write_text(json.dumps(manifest))
 
     def call(self, *arguments: str, deployment: Deployment | None = None) -> dict[str, Any]:
         """Do as a command line says, with a deployment as its input."""

@@ -53,6 +53,8 @@ def test_what_runs_already_is_left_alone(site: Site) -> None:
     new = site.deployed()
     before = site.events()
     assert site.deploy(new) == {"changed": False, "message": f"{new} runs already."}
+    # No unit of systemd was started for nothing.
+    assert [command for command in site.machine.commands if command.argv[0] == "systemd-run"] == []
     assert jobs.perform(site.host, Job("rollback", "me", to=new.id))["message"] == f"{new} runs already."
     assert site.started == []
     assert site.events() == before
@@ -72,6 +74,46 @@ def test_between_two_instances_the_gateway_has_time_to_ask_the_first_again(site:
     site.deploy(site.deployment(model="m2"))
     times = [when for instance, when in site.machine.starts if instance != "candidate"]
     assert [later - earlier >= 7 for earlier, later in itertools.pairwise(times)] == [True, True]
+    # After the last one nobody waits.
+    assert site.machine.time - times[-1] < 7
+
+
+def test_those_that_are_put_back_give_the_gateway_the_same_time(site: Site) -> None:
+    site.deployed()
+    site.settings(settle=7)
+    assert site.deploy(site.deployment("r-third"))["failed"]
+    assert site.started == ["candidate", "1", "2", "3", "3", "2", "1"]
+    third, second, first = [when for _, when in site.machine.starts][-3:]
+    # The third one served nobody.
+    assert second - third < 7 <= first - second
+    assert site.machine.time - first < 7
+
+
+def test_for_an_instance_that_served_nobody_no_other_waits(site: Site) -> None:
+    same = site.deployed()
+    site.settings(settle=7)
+    for number in (1, 2):
+        site.machine.units[f"iris-api@{number}.service"].active = "failed"
+    began = site.machine.time
+    assert site.deploy(same)["changed"]
+    assert site.started == ["1", "2"]
+    assert site.machine.time - began < 7
+
+
+@pytest.mark.parametrize(
+    ("task", "prediction", "model", "goes_through"),
+    [
+        ("classification", "setosa", "m-named", True),
+        ("classification", 1, "m-rounds", False),
+        ("regression", 2.5, "m-rounds", True),
+    ],
+)
+def test_a_class_must_be_equal_and_a_number_near(
+    site: Site, task: str, prediction: object, model: str, goes_through: bool
+) -> None:
+    new = site.deployment(model=model)
+    site.manifest(model, task, [{"input": {"x": 1.0}, "prediction": prediction, "probabilities": None}])
+    assert site.deploy(new)["changed"] == goes_through
 
 
 @pytest.mark.parametrize(
@@ -80,6 +122,7 @@ def test_between_two_instances_the_gateway_has_time_to_ask_the_first_again(site:
         ("r1", "m-wrong", "golden sample 1, {'x': 1.0}, must be answered 0, but the answer was 200: {'prediction': 7"),
         ("r-refuses", "m1", "golden sample 1, {'x': 1.0}, must be answered 0, but the answer was 503: overloaded"),
         ("r1", "m-dead", "iris-api@candidate.service does not start: Model refused"),
+        ("r-another", "m1", "iris-api@candidate.service answers as another and not as "),
         ("r-hangs", "m1", "the last probe of /health/ready: no answer: timed out"),
         ("r-breaks", "m1", "the last probe of /health/ready: 500: Internal Server Error"),
     ],
@@ -261,6 +304,9 @@ def test_while_it_works_the_lock_is_taken_and_says_by_whom(site: Site) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     site.machine.when[("--no-block", "iris-api@1.service")] = look
+    # Left by one that a power cut ended.
+    site.paths.run.mkdir(parents=True)
+    (site.paths.run / "lock").write_text("A rollback by bob@desk runs since noon\n")
     site.deploy(site.deployment())
     assert len(seen) == 1 and re.fullmatch(r"A deploy by ana@laptop runs since \S+Z", seen[0])
     assert site.host.lock.owner == ""
@@ -278,7 +324,7 @@ def test_nothing_is_deployed_while_somebody_holds_it(site: Site) -> None:
     with pytest.raises(Problem, match="the fair is on"):
         jobs.perform(site.host, Job("rollback", "me"))
     assert site.started == [] and serves(site, old)
-    site.call("unlock", "--who", "bob@desk")
+    assert site.call("unlock", "--who", "bob@desk") == {"changed": True, "message": "Deployments may happen again."}
     assert site.deploy(new)["changed"]
     assert kinds(site)[2:4] == ["held", "unlocked"]
 
@@ -318,12 +364,25 @@ def test_a_deployment_that_was_cut_short_is_finished_by_the_next(site: Site) -> 
     assert site.serving[1] == ("active", new.id)
     assert site.serving[3] == ("active", old.id)
     assert kinds(site)[-1] == "begun"
+    assert "begun, no end" in site.call("history")["message"].splitlines()[-1]
     site.machine.when.clear()
     site.machine.starts.clear()
     assert site.deploy(new)["changed"]
     # What serves it already is not restarted.
     assert site.started == ["candidate", "2", "3"]
     assert serves(site, new)
+    # One that was begun anew has an end; the one before still has none.
+    said = [re.split(r"  +", line)[1] for line in site.call("history")["message"].splitlines()]
+    assert said == ["EVENT", "deployed", "begun, no end", "deployed"]
+
+
+def test_what_serves_already_but_never_went_through_is_made_current(site: Site) -> None:
+    """A power cut came between the last instance and the end."""
+    new = site.deployed()
+    (site.paths.home / "current").unlink()
+    assert site.deploy(new)["changed"]
+    assert site.started == ["candidate"]
+    assert site.host.store.current == new
 
 
 def test_an_answer_that_never_came_is_said(site: Site) -> None:
@@ -393,6 +452,7 @@ def test_a_unit_that_somebody_changed_is_put_right(site: Site) -> None:
     site.paths.unit.write_text("changed")
     assert site.deploy(same)["changed"]
     assert site.paths.unit.read_text() == same.unit
+    assert site.paths.unit.stat().st_mode & 0o777 == 0o644
     assert site.started == []
 
 

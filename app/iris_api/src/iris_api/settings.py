@@ -24,7 +24,10 @@ class SettingsError(Exception):
 
 
 class Settings(BaseModel):
-    """What an instance needs to know; every field is the environment variable IRIS_API_<FIELD>."""
+    """What an instance needs to know; every field is the environment variable IRIS_API_<FIELD>.
+
+    pydantic-settings would read the environment too, but it passes over a misspelt IRIS_API_ variable in silence.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 

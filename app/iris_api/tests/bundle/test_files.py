@@ -99,6 +99,15 @@ def test_a_manifest_that_is_none_is_refused(copied_bundle: Path, content: bytes)
     assert "Make the bundle anew" in refusal(copied_bundle)
 
 
+REFERENCE = {"edges": [1.0], "shares": [0.5, 0.5]}
+
+
+def proof(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return what a manifest says of the comparison with its onnx model."""
+    found: dict[str, Any] = manifest["onnx"]["proof"]
+    return found
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -115,6 +124,26 @@ def test_a_manifest_that_is_none_is_refused(copied_bundle: Path, content: bytes)
         (lambda manifest: manifest["features"][0]["reference"]["shares"].pop(), "there must be ascending edges"),
         (lambda manifest: manifest["features"][0].update(name="petal_width"), "two features have the same name"),
         (lambda manifest: manifest["features"][1].update(maximum=1), "not all between minimum 0 and maximum 1"),
+        (lambda manifest: manifest["features"][0]["reference"]["edges"].append(99), "there must be ascending edges"),
+        (lambda manifest: manifest["features"][0].update(training_minimum=-1), "not all between minimum 0"),
+        (lambda manifest: manifest["features"][0].update(training_minimum=9), "has values from 9 to"),
+        (lambda manifest: manifest["features"][0].update(minimum=float("nan")), "Input should be a finite number"),
+        (lambda manifest: manifest["target"].update(reference=REFERENCE), "a classifier has classes"),
+        (lambda manifest: manifest.update(classes=None), "a classifier has classes"),
+        (
+            lambda manifest: (
+                manifest.update(task="regression", classes=None),
+                manifest["target"].update(reference=REFERENCE),
+            ),
+            "a regressor has no probabilities",
+        ),
+        (lambda manifest: manifest.update(no_onnx_reason="both"), "either an onnx model or the reason"),
+        (lambda manifest: manifest.update(onnx=None), "either an onnx model or the reason"),
+        (lambda manifest: manifest["onnx"].update(probabilities=None), "if and only if answers carry them"),
+        (lambda manifest: proof(manifest).update(points={"training": 0}), "the proof proves nothing"),
+        (lambda manifest: proof(manifest).update(largest_difference=1e-2), "the proof proves nothing"),
+        (lambda manifest: manifest["golden_samples"][0]["input"].pop("petal_width"), "does not have exactly the feat"),
+        (lambda manifest: manifest["golden_samples"][0]["probabilities"].pop(), "does not have exactly the features"),
         (lambda manifest: manifest["golden_samples"].clear(), "golden_samples: List should have at least 1 item"),
         (lambda manifest: manifest["libraries"].update({"scikit-learn": "1.0.2"}), "trained with scikit-learn 1.0.2"),
     ],

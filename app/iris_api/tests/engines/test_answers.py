@@ -66,6 +66,8 @@ from iris_api.settings import Settings
 from ..instance import Instance
 from ..paths import BUNDLE, TESTS
 
+pytestmark = pytest.mark.usefixtures("quick_costs")
+
 WINE, CULTIVARS = load_wine(return_X_y=True)
 IRIS, SPECIES = load_iris(return_X_y=True)
 PAIRS, LABELS = make_classification(200, 4, random_state=0)

@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ from iris_api.packing import cli, samples
 from iris_api.packing.samples import SampleError, read_features, read_sample
 
 from ..paths import BUNDLE
+from ..strategies import fuzz
+
+pytestmark = pytest.mark.usefixtures("quick_costs")
 
 DATA, CLASSES = load_iris(return_X_y=True)
 ROWS = DATA[:, 2:]
@@ -395,24 +399,22 @@ def test_a_proof_that_takes_too_long_is_ended_with_what_to_do(place: Place) -> N
 
 def test_a_bar_is_on_a_terminal_alone(place: Place) -> None:
     parent, child = os.openpty()
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm"}
     known = ["--name=mine", "--version=1", f"--models-dir={place.models}"]
-    with contextlib.closing(os.fdopen(parent, "rb", buffering=0)) as terminal:
-        program = subprocess.Popen(
-            [sys.executable, "-m", "iris_api.packing.cli", "pack", str(place.model), str(place.sample), *known],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=child,
-        )
-        os.close(child)
-        shown = b""
-        with contextlib.suppress(OSError):
-            while piece := terminal.read(1000):
-                shown += piece
-        out = program.communicate(timeout=60)[0]
-    assert program.returncode == 0
-    assert b"Proving ONNX" in shown and b"100%" in shown
-    assert b"ONNX: proven equal" in out and b"Proving" not in out
+    out = io.StringIO()
+    with contextlib.closing(os.fdopen(parent, "rb", buffering=0)) as terminal, ThreadPoolExecutor(1) as pool:
+        shown = pool.submit(lambda: b"".join(pieces_of(terminal)))
+        with os.fdopen(child, "w") as err, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = cli.main(["pack", str(place.model), str(place.sample), *known])
+        assert code == 0
+        assert b"Proving ONNX" in shown.result() and b"100%" in shown.result()
+    assert "ONNX: proven equal" in out.getvalue() and "Proving" not in out.getvalue()
+
+
+def pieces_of(terminal: io.FileIO) -> Iterator[bytes]:
+    # It ends in an error when nobody has the other side open.
+    with contextlib.suppress(OSError):
+        while piece := terminal.read(1000):
+            yield piece
 
 
 def test_whoever_reads_no_further_is_no_error(tmp_path: Path) -> None:
@@ -445,10 +447,9 @@ CELLS = st.sampled_from(
 )
 LINE = st.lists(CELLS, max_size=4).map(",".join)
 TABLE = st.lists(st.one_of(LINE, st.sampled_from([HEAD, "a,b", "0,1", "a;b", "a,a", ",a"])), max_size=5)
-FUZZ = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@FUZZ
+@fuzz
 @given(
     st.one_of(TABLE.map(lambda lines: "\n".join(lines).encode()), st.binary(max_size=200)),
     st.sampled_from([None, "a", "b"]),
@@ -479,7 +480,7 @@ JSON = st.recursive(
 )
 
 
-@FUZZ
+@fuzz
 @given(JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=50))
 def test_any_description_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "features.json"

@@ -32,6 +32,8 @@ SPECIES = np.array(["setosa", "versicolor", "virginica"])
 
 Pack = Callable[..., Path]
 
+pytestmark = pytest.mark.usefixtures("quick_costs")
+
 
 @pytest.fixture
 def pack(tmp_path: Path) -> Pack:
@@ -93,6 +95,7 @@ def test_a_target_column_gives_shares_and_metrics(pack: Pack, tmp_path: Path) ->
     options = ["--target=kind", "--classes=a,b,c", f"--features={features}"]
     bundle = pack(estimator, *options, names=[*NAMES, "kind"], rows=np.column_stack([DATA, CLASSES]))
     manifest = json.loads((bundle / "manifest.json").read_text())
+    assert list(manifest["costs"]) == ["sklearn", "onnx"]
     assert manifest["classes"][2] == {"value": 2, "name": "c", "share": 1 / 3}
     assert manifest["metrics"]["sample_accuracy"] > 0.95
     assert (manifest["features"][3]["unit"], manifest["features"][3]["maximum"]) == ("cm", 9)

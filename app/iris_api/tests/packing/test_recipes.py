@@ -7,7 +7,6 @@ what it computed is compared within TOLERANCE, and all that was not computed exa
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,14 +19,15 @@ import pytest
 from sklearn.base import BaseEstimator
 
 from iris_api.bundle.manifest import json_schema
-from iris_api.engines.model import EngineChoice, Model
-from iris_api.packing import cli
+from iris_api.engines.model import EngineChoice, Model, Prediction
+from iris_api.packing import cli, recipes
 from iris_api.packing.card import model_card
 from iris_api.packing.recipes import RECIPES
 
-from ..paths import BUNDLE, MODELS, SOURCE
+from ..conftest import MadeOnce
+from ..paths import BUNDLE, MODELS
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("quick_costs")]
 
 BUNDLES = {name: MODELS / name / recipe.about.version for name, recipe in RECIPES.items()}
 
@@ -89,26 +89,26 @@ def test_the_repository_holds_exactly_what_there_are_recipes_for() -> None:
     assert sorted(path.parent for path in MODELS.glob("*/*/manifest.json")) == sorted(BUNDLES.values())
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All models, trained again; in a process of its own, because a pickle's bytes know which objects were shared."""
-    models = tmp_path_factory.mktemp("models")
-    command = [sys.executable, "-m", "iris_api.packing.cli", "train", "all", f"--models-dir={models}"]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(SOURCE)})
-    return models
+@pytest.fixture
+def trained(name: str, made_once: MadeOnce) -> Path:
+    """The bundle of a model that is trained again."""
+
+    def train(models: Path) -> None:
+        assert cli.main(["train", name, f"--models-dir={models}"]) == 0
+
+    return made_once(f"trained-{name}", train) / name / BUNDLES[name].name
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_training_again_gives_the_manifest_of_the_repository(name: str, trained: Path) -> None:
-    made = trained / name / BUNDLES[name].name
-    assert_alike(comparable(made), comparable(BUNDLES[name]), name)
-    assert {path.name for path in made.iterdir()} == {path.name for path in BUNDLES[name].iterdir()}
+    assert_alike(comparable(trained), comparable(BUNDLES[name]), name)
+    assert {path.name for path in trained.iterdir()} == {path.name for path in BUNDLES[name].iterdir()}
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_training_again_gives_the_estimator_of_the_repository(name: str, trained: Path) -> None:
     """Its steps, their parameters, and all that it learned: coefficients, or each threshold of each tree."""
-    made = joblib.load(trained / name / BUNDLES[name].name / "model.joblib")
+    made = joblib.load(trained / "model.joblib")
     shipped = joblib.load(BUNDLES[name] / "model.joblib")
     # What the recipe asks for is in the file; what is learned, its names end in _, is in both.
     assert repr(shipped) == repr(RECIPES[name].estimator())
@@ -118,7 +118,7 @@ def test_training_again_gives_the_estimator_of_the_repository(name: str, trained
 @pytest.mark.parametrize("engine", ["sklearn", "onnx"])
 @pytest.mark.parametrize("name", RECIPES)
 def test_training_again_gives_the_answers_of_the_repository(name: str, engine: EngineChoice, trained: Path) -> None:
-    made = Model.load(trained / name / BUNDLES[name].name, engine)
+    made = Model.load(trained, engine)
     shipped = Model.load(BUNDLES[name], engine)
     low, high = ([getattr(each, end) for each in shipped.manifest.features] for end in ("minimum", "maximum"))
     trained_low = [each.training_minimum for each in shipped.manifest.features]
@@ -126,8 +126,14 @@ def test_training_again_gives_the_answers_of_the_repository(name: str, engine: E
     chance = np.random.default_rng(7)
     rows = [*chance.uniform(trained_low, trained_high, (5000, len(low))), *chance.uniform(low, high, (5000, len(low)))]
     # None of the rows is so close to a border that the last bits could decide its class.
-    found, expected = ([answer and tuple(answer) for answer in each.predict(rows)] for each in (made, shipped))
+    found, expected = (columns(each.predict(rows)) for each in (made, shipped))
     assert_alike(found, expected, name)
+
+
+def columns(answers: list[Prediction | None]) -> list[Any]:
+    """Return the parts of all answers side by side: numbers as arrays, which are compared at once."""
+    parts = zip(*(answer for answer in answers if answer), strict=True)
+    return [len(answers), *(np.array(part) if isinstance(part[0], float | list) else part for part in parts)]
 
 
 def test_other_coefficients_are_not_taken_for_those_of_the_repository() -> None:
@@ -142,6 +148,12 @@ def test_a_checkout_trains_without_the_package_installed() -> None:
     done = subprocess.run([sys.executable, "-I", MODELS / "train.py", "nonsense"], capture_output=True, text=True)
     assert done.returncode == 1
     assert "There is no model 'nonsense' to train; there are iris, iris-forest" in done.stderr
+
+
+def test_all_stands_for_every_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "RECIPES", {name: RECIPES[name] for name in ("diabetes", "wine")})
+    assert cli.main(["train", "all", f"--models-dir={tmp_path}"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["diabetes", "wine"]
 
 
 def test_a_bundle_is_replaced_whole(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from ..paths import BUNDLE, SOURCE
 PATIENCE = 1.5
 # A server that closes while a client still speaks resets the connection, and what it said last may be lost: by chance.
 TRIES = 5
+# Conversations that are carried on side by side: most of them wait.
+AT_ONCE = 32
 SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
 
 
@@ -341,7 +343,7 @@ CUTS = [in_one_piece, at_random_places, byte_by_byte]
 async def differences(servers: Servers, said: dict[str, list[bytes]], *, leaves: bool = False) -> dict[str, object]:
     """Return by name the conversations that the two servers do not carry on alike, with what each said."""
     found: dict[str, object] = {}
-    at_once = asyncio.Semaphore(8)
+    at_once = asyncio.Semaphore(AT_ONCE)
 
     async def compare(name: str, pieces: list[bytes]) -> None:
         async with at_once:
@@ -372,7 +374,13 @@ def test_the_comparison_sees_every_kind_of_answer(servers: Servers) -> None:
     """Two servers that say nothing would be alike as well."""
 
     async def listen() -> list[bytes]:
-        return [await answer(servers.ours, [message + LAST]) for message in WHOLE.values()]
+        at_once = asyncio.Semaphore(AT_ONCE)
+
+        async def one(message: bytes) -> bytes:
+            async with at_once:
+                return await answer(servers.ours, [message + LAST])
+
+        return await asyncio.gather(*map(one, WHOLE.values()))
 
     answers = asyncio.run(listen())
     assert all(each.startswith(b"HTTP/1.1 ") for each in answers)

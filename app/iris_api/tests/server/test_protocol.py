@@ -30,15 +30,16 @@ def serve(app: ASGIApp, talk: Talk, keep_alive: Any = 30) -> bytes:
     async def run() -> bytes:
         options: dict[str, Any] = {"lifespan": "off", "log_config": None, "proxy_headers": False}
         config = uvicorn.Config(app, http=Protocol, port=0, timeout_keep_alive=keep_alive, **options)
+        config.load()
         server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
+        server.lifespan = config.lifespan_class(config)
+        # What its `serve` does, less the loop that looks ten times a second whether it is to end.
+        await server.startup()
+        await server.on_tick(0)
         reader, writer = await asyncio.open_connection(*server.servers[0].sockets[0].getsockname())
         answer = await asyncio.wait_for(talk(reader, writer), 10)
         writer.close()
-        server.should_exit = True
-        await serving
+        server.servers[0].close()
         return answer
 
     return asyncio.run(run())

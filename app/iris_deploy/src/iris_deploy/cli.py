@@ -53,13 +53,13 @@ def rollback(host: Host, options: argparse.Namespace) -> Result:
 
 
 def hold(host: Host, options: argparse.Namespace) -> Result:
-    """Keep deployments off until `unlock`."""
+    """Lock deployments and rollbacks until `unlock`."""
     host.hold.acquire(options.who, options.why)
     return {"changed": True, "message": "No deployment and no rollback starts until `make unlock`."}
 
 
 def unlock(host: Host, options: argparse.Namespace) -> Result:
-    """Let deployments happen again."""
+    """Unlock deployments and rollbacks."""
     if host.hold.release(options.who):
         return {"changed": True, "message": "Deployments may happen again."}
     more = f" {host.lock.owner}: it ends by itself." if host.lock.owner else ""
@@ -141,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Do as the command line says."""
+    """Run the command line."""
     options = parser().parse_args()
     if os.geteuid() != 0:
         print("iris-deploy: root is needed: sudo iris-deploy ...", file=sys.stderr)

@@ -94,7 +94,7 @@ def systemctl(*arguments: str) -> Command:
 
 
 def reload_units() -> Command:
-    """Let systemd read the units again."""
+    """Reload the unit files."""
     return systemctl("daemon-reload")
 
 
@@ -114,17 +114,17 @@ def stop(unit: str) -> Command:
 
 
 def kill(unit: str) -> Command:
-    """End a unit's processes at once; nobody's request is lost by that of the candidate."""
+    """Kill a unit's processes: for the candidate alone, which has no clients."""
     return systemctl("kill", "--signal=KILL", unit)
 
 
 def reset_failed(unit: str) -> Command:
-    """Let systemd forget that a unit failed."""
+    """Reset the failed state of a unit."""
     return systemctl("reset-failed", unit)
 
 
 def enable(*units: str) -> Command:
-    """Let units come up at boot."""
+    """Enable units, so that they come up at boot."""
     return systemctl("enable", *units)
 
 
@@ -134,7 +134,7 @@ def enable_now(unit: str) -> Command:
 
 
 def disable(*units: str) -> Command:
-    """Let units not come up at boot."""
+    """Disable units, so that they do not come up at boot."""
     return systemctl("disable", *units)
 
 
@@ -156,7 +156,7 @@ def journal(unit: str, since: float) -> Command:
 
 
 def in_a_unit(name: str, *argv: str) -> Command:
-    """Let systemd run a program as a unit of its own, which goes on where whoever asked for it is cut off."""
+    """Run a program as a transient unit of systemd, which goes on where whoever asked for it is cut off."""
     return Command(
         (
             "systemd-run",
@@ -176,7 +176,7 @@ def sync(path: Path) -> Command:
 
 
 def what_it_takes(release: Path, environment: Mapping[str, str]) -> Command:
-    """Ask a release by which engine an instance would serve, and the memory that takes, as a line of JSON.
+    """Print, as a line of JSON, by which engine an instance of a release would serve, and the memory that takes.
 
     It reads the model's manifest, which comes from anywhere: not as root, and with no environment but its own.
     """
@@ -184,12 +184,12 @@ def what_it_takes(release: Path, environment: Mapping[str, str]) -> Command:
 
 
 def readiness(address: str) -> Probe:
-    """Ask whether an instance is ready, and which deployment it serves."""
+    """Request the readiness of an instance, which names the deployment that it serves."""
     return Probe(f"http://{address}/health/ready")
 
 
 def prediction(address: str, row: object) -> Probe:
-    """Ask for a prediction."""
+    """Request a prediction."""
     return Probe(f"http://{address}/predict", row)
 
 
@@ -199,5 +199,5 @@ def candidate_unit(unit: str, environment: Path) -> str:
 
 
 def candidate_environment(port: int) -> str:
-    """Return what the candidate is told beside its deployment's own settings: to listen away from all traffic."""
+    """Return the environment of the candidate beside its deployment's settings: a port of loopback without traffic."""
     return f"IRIS_API_INSTANCE=1\nIRIS_API_BASE_PORT={port}\nIRIS_API_BIND_ADDRESS=127.0.0.1\n"

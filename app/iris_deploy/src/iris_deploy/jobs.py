@@ -39,7 +39,7 @@ class Job:
 
 
 def submit(host: Host, job: Job) -> Result:
-    """Let systemd carry a job out, wait for it, and return what came of it."""
+    """Run a job as a unit of systemd, wait for it, and return what came of it."""
     host.paths.run.mkdir(parents=True, exist_ok=True)
     file = host.paths.run / f"{uuid.uuid4().hex}.json"
     file.write_text(json.dumps(asdict(job)))

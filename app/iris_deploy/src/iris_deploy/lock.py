@@ -44,7 +44,7 @@ class Hold:
         self._history.append(event)
 
     def release(self, who: str) -> bool:
-        """Let deployments happen again; return whether they were held."""
+        """Release the hold; return whether there was one."""
         if not self._path.exists():
             return False
         self._path.unlink()

@@ -45,14 +45,14 @@ class Available:
 
     @classmethod
     def here(cls, proc: Path = Path("/proc")) -> Available:
-        """Look at this host."""
+        """Measure this host."""
         lines = (line.split() for line in (proc / "meminfo").read_text().splitlines())
         known = {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines}
         return cls(known["MemTotal"], known["MemAvailable"], _held(proc))
 
 
 def ask_need(machine: Machine, store: Store, deployment: Deployment) -> Need:
-    """Ask the application of a deployment what an instance of it would take; raise UnknownError where it can't tell."""
+    """Return what an instance of a deployment takes, as its application says; raise UnknownError if it does not."""
     release = store.home / "releases" / deployment.release
     lines = (line.split("=", 1) for line in deployment.environment.splitlines() if line.startswith("IRIS_API_"))
     settings = {line[0]: line[-1] for line in lines} | {

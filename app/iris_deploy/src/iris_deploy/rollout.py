@@ -23,7 +23,7 @@ RESTORE_SECONDS = 90
 
 
 def say(text: str) -> None:
-    """Say how far it is: the journal has it."""
+    """Log the progress to standard output, which the journal keeps."""
     print(text, flush=True)
 
 
@@ -42,7 +42,7 @@ class Rollout:
 
     @property
     def stale(self) -> list[int]:
-        """The instances that do not serve what they should, or would start something else the next time."""
+        """Numbers of the instances that serve another deployment, or would start another one the next time."""
         return [
             number
             for number, has in self.before.items()
@@ -51,7 +51,7 @@ class Rollout:
 
     @property
     def disabled(self) -> list[int]:
-        """The instances that do not come up at boot."""
+        """Numbers of the instances that do not come up at boot."""
         return [number for number in self.numbers if number not in self.host.systemd.enabled]
 
     @property
@@ -66,7 +66,7 @@ class Rollout:
         )
 
     def run(self) -> None:
-        """Do it. Whatever goes wrong, everything then runs, or waits to run, what it did before."""
+        """Roll the deployment out; on an error put back what every instance ran before, and raise that error."""
         carry_out(self.steps(Deadline(self.host.machine, self.host.settings.timeout)), say)
 
     def steps(self, deadline: Deadline) -> list[Step]:
@@ -107,7 +107,7 @@ class Rollout:
         ]
 
     def _try_candidate(self, deadline: Deadline) -> None:
-        """Let the new deployment answer its golden samples in the sandbox it will run in, away from all traffic."""
+        """Start the new deployment in its sandbox, without traffic, and check its answers to the golden samples."""
         say(f"candidate: trying {self.new}")
         host, unit, started = self.host, unit_of(CANDIDATE), time.time()
         paths, run = host.paths, host.systemd.run
@@ -150,7 +150,7 @@ class Rollout:
                 )
 
     def _switch(self, number: int, deployment: Deployment, deadline: Deadline, *, pause: bool) -> None:
-        """Let one instance run a deployment; wait until it serves, and the gateway has seen that."""
+        """Restart one instance with a deployment; wait until it serves, and the gateway has seen that."""
         host, unit, started = self.host, unit_of(number), time.time()
         served = host.systemd.state(unit)["ActiveState"] == "active"
         host.store.assign(number, deployment)
@@ -167,7 +167,7 @@ class Rollout:
             raise Failure(f"{failure}\n{host.systemd.evidence(unit, started)}") from None
 
     def _switch_back(self, number: int, *, pause: bool) -> None:
-        """Let an instance run what it ran, by the unit it ran by."""
+        """Restart an instance with what it ran before, by the unit it ran by."""
         self._restore_unit()
         if old := self.before[number]:
             self._switch(number, old, Deadline(self.host.machine, RESTORE_SECONDS), pause=pause)

@@ -159,7 +159,7 @@ class Store:
         self._link(self.home / "current", f"deployments/{deployment.id}")
 
     def assign(self, instance: int | str, deployment: Deployment | None) -> None:
-        """Let an instance run a deployment when it starts the next time; None: nothing."""
+        """Set the deployment that an instance runs from its next start on; None for none."""
         link = self.home / "instances" / str(instance)
         if deployment:
             self._link(link, f"../deployments/{deployment.id}")

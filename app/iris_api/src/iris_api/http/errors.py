@@ -44,7 +44,7 @@ def api_error_response(request_id: str, error: ApiError) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Let an application answer errors in this shape.
+    """Register the handlers by which an application answers errors in this shape.
 
     Exceptions that nobody expected are answered in `middleware`, which stands outside of everything that may raise one.
     """

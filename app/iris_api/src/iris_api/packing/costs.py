@@ -27,7 +27,7 @@ SERVER_MB = 14
 # Within which a model must be loaded and have answered, by each engine.
 SECONDS = 60
 # Calls of a size are repeated for so long.
-_REPEAT_SECONDS = 0.2
+REPEAT_SECONDS = 0.2
 # And for longer until there are so many, unless they are slow.
 _FEWEST = 5
 _PATIENCE_SECONDS = 1
@@ -46,8 +46,8 @@ def measure(directory: Path, engine: EngineName, skops_trusted: Sequence[str], *
     half of them is not tried, and its time follows from that of smaller ones.
     """
     seconds = seconds or SECONDS
-    command = [sys.executable, "-P", "-m", "iris_api.packing.costs", str(directory), engine, str(seconds / 2)]
-    command += skops_trusted
+    command = [sys.executable, "-P", "-m", "iris_api.packing.costs", str(directory), engine]
+    command += [str(seconds / 2), str(REPEAT_SECONDS), *skops_trusted]
     # Whatever this process can import, the estimator's own module for one.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     try:
@@ -67,8 +67,13 @@ def measure(directory: Path, engine: EngineName, skops_trusted: Sequence[str], *
     return Cost(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _measure_here(directory: Path, engine: EngineName, skops_trusted: Sequence[str], seconds: float) -> Cost:
-    """Measure in this process, whose greatest memory is then that of model and engine."""
+def measure_here(
+    directory: Path, engine: EngineName, skops_trusted: Sequence[str], *, seconds: float, repeat_seconds: float
+) -> Cost:
+    """Measure in this process, whose greatest memory is that of model and engine if it has done nothing else.
+
+    A batch is tried if it will end within `seconds`; calls of a size are repeated for `repeat_seconds`.
+    """
     end = time.monotonic() + seconds
     model = Model.load(directory, engine, skops_trusted)
     manifest = model.manifest
@@ -79,7 +84,7 @@ def _measure_here(directory: Path, engine: EngineName, skops_trusted: Sequence[s
         """Return the seconds that calls with so many rows take."""
         batch = list(islice(cycle(golden), rows))
         found: list[float] = []
-        enough = time.monotonic() + _REPEAT_SECONDS
+        enough = time.monotonic() + repeat_seconds
         # A call that was disturbed is no reason to end here, with a median that is its own or half so.
         while (
             not found
@@ -117,10 +122,13 @@ def _peak_mb() -> float:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the cost of `DIRECTORY ENGINE SECONDS [TRUSTED...]` as a line of JSON."""
-    directory, engine, seconds, *trusted = arguments
+    """Print the cost of `DIRECTORY ENGINE SECONDS REPEAT_SECONDS [TRUSTED...]` as a line of JSON."""
+    directory, engine, seconds, repeat_seconds, *trusted = arguments
+    name: EngineName = "onnx" if engine == "onnx" else "sklearn"
     try:
-        cost = _measure_here(Path(directory), "onnx" if engine == "onnx" else "sklearn", trusted, float(seconds))
+        cost = measure_here(
+            Path(directory), name, trusted, seconds=float(seconds), repeat_seconds=float(repeat_seconds)
+        )
     except BundleError as error:
         print(error, file=sys.stderr)
         return 1

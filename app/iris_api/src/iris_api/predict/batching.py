@@ -166,7 +166,7 @@ class Batcher:
             self._durations.observe(rows, seconds)
 
     def _answer_each(self, batch: list[_Waiting], error: Exception) -> None:
-        """Let the request fail whose rows made the call fail, and no other; find out which it is, if need be."""
+        """Fail the request whose rows made the call fail, and no other; find out which it is, if need be."""
         if len(batch) == 1:
             batch[0].done(error)
             return
@@ -185,7 +185,7 @@ class Batcher:
             asyncio.get_running_loop().call_soon(self._answer, part)
 
     def _without_expired(self, batch: list[_Waiting], now: float) -> list[_Waiting]:
-        """Let the requests fail that have waited for longer than the deadline, and return the others."""
+        """Fail the requests that have waited for longer than the deadline, and return the others."""
         for waiting in batch:
             if now - waiting.since > self._deadline:
                 waiting.done(deadline_exceeded(self._deadline))

@@ -299,7 +299,7 @@ class LongLane:
                 self._settle(job, job.answers)
 
     def _fail(self, piece: _Piece, error: Exception) -> None:
-        """Let the request fail whose rows made the piece fail, and no other; ask each alone where it is not known."""
+        """Fail the request whose rows made the piece fail, and no other; ask each alone where it is not known."""
         blamed = piece.parts[0][0] if len(piece.parts) == 1 else None
         if isinstance(error, RefusedError):
             first = 0

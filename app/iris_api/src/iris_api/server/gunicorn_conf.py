@@ -49,7 +49,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # its base comes without typ
         # Nothing here asks who the client is; the gateway logs it.
         "proxy_headers": False,
         "server_header": False,
-        # Tell the master each second that the event loop turns; left alone it would be half the timeout.
+        # Notify the master each second that the event loop turns; left alone it would be half the timeout.
         "timeout_notify": 0.5,
     }
 
@@ -62,7 +62,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # its base comes without typ
         super().run()
 
     def stop_listening(self) -> None:
-        """Let connections be refused until a worker listens again.
+        """Stop listening: connections are refused until a worker listens again.
 
         To close the listener is not enough: the master has it open too, and the kernel would go on to take connections
         for a worker that is not there yet. Refused, the gateway goes to another instance at once.
@@ -71,7 +71,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # its base comes without typ
             listener.shutdown(socket.SHUT_RDWR)
 
     def init_signals(self) -> None:
-        """Let SIGABRT, which the master sends to a worker that stands still, reach `worker_abort` below."""
+        """Handle SIGABRT, which the master sends to a worker that stands still, by `worker_abort` below."""
         super().init_signals()
         signal.signal(signal.SIGABRT, self.handle_abort)
 
@@ -102,7 +102,7 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Let the worker talk to systemd, and its event loop take turns with a long call."""
+    """Connect the worker to systemd, and let its event loop take turns with a long call."""
     os.environ.update(_systemd)
     # The longest that a call beside the event loop may keep Python's lock when the loop wants it. With the default,
     # 5 ms, an estimator written in Python makes the loop several times as late, and is itself no faster.

@@ -17,7 +17,8 @@ class JsonFormatter(logging.Formatter):
     """Formats a record as one line of JSON that any parser takes; whatever a client sent comes out escaped.
 
     Under systemd the line starts with a priority such as <3>, which the journal takes off again, so that
-    `journalctl -p err` works.
+    `journalctl -p err` works. Of python-json-logger only a loop over the record's fields would be used: the priority,
+    strict JSON and an event that was logged wrongly would be written here all the same.
     """
 
     def __init__(self) -> None:
@@ -69,7 +70,7 @@ class _Lines(io.TextIOBase):
 
 
 def configure(level: str) -> None:
-    """Let all that this process writes be events of the log, before gunicorn has read its configuration and after.
+    """Log all that this process writes as events, before gunicorn has read its configuration and after.
 
     That is more than loggers: Python's warnings, exceptions that end the process or that nobody can catch, and what
     libraries print to standard error.

@@ -55,7 +55,7 @@ class Protocol(HttpToolsProtocol):
                 self._give_up = handler(cycle.scope, bytes(cycle.body), reply)  # type: ignore[arg-type]
 
     def send_400_response(self, msg: str) -> None:
-        """Let the application answer what is no HTTP; uvicorn calls this."""
+        """Hand what is no HTTP to the application to answer; uvicorn calls this."""
         if not self._direct:
             super().send_400_response(msg)
             return

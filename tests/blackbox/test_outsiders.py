@@ -1,4 +1,4 @@
-"""From an address outside every allowlist: the door is open, everything behind it is shut."""
+"""What a client outside of every allowlist reaches: the gateway, and nothing of the monitoring."""
 
 from __future__ import annotations
 
@@ -30,42 +30,42 @@ def _only_with_a_local_vm(gateway: Gateway) -> None:
         pytest.skip("only root can make the network namespace to call from")
 
 
-def stranger(gateway: Gateway, url: str) -> tuple[int, str]:
-    """Call from a stranger's address; return curl's exit code and the HTTP status."""
+def outsider(gateway: Gateway, url: str) -> tuple[int, str]:
+    """Call from an outsider's address; return curl's exit code and the HTTP status."""
     done = subprocess.run(
-        [sys.executable, LOCALVM, "stranger", "--", "curl", "--silent", "--insecure", "--connect-timeout", "2",
+        [sys.executable, LOCALVM, "outsider", "--", "curl", "--silent", "--insecure", "--connect-timeout", "2",
          "--max-time", "10", "--output", "/dev/null", "--write-out", "%{http_code}", url],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout.strip()
 
 
-def test_a_stranger_reaches_the_gateway(gateway: Gateway) -> None:
+def test_an_outsider_reaches_the_gateway(gateway: Gateway) -> None:
     """Else the refusals below would prove nothing."""
-    assert stranger(gateway, f"https://{gateway.host}/health") == (0, "200")
-    assert stranger(gateway, f"https://{gateway.host}/predict") == (0, "401")
-    assert stranger(gateway, f"http://{gateway.host}/") == (0, "308")
+    assert outsider(gateway, f"https://{gateway.host}/health") == (0, "200")
+    assert outsider(gateway, f"https://{gateway.host}/predict") == (0, "401")
+    assert outsider(gateway, f"http://{gateway.host}/") == (0, "308")
 
 
-def test_a_stranger_does_not_see_the_status_page(gateway: Gateway) -> None:
-    assert stranger(gateway, f"http://{gateway.host}/nginx_status") == (0, "403")
+def test_an_outsider_does_not_see_the_status_page(gateway: Gateway) -> None:
+    assert outsider(gateway, f"http://{gateway.host}/nginx_status") == (0, "403")
 
 
-def test_a_stranger_does_not_see_grafana(gateway: Gateway) -> None:
-    assert stranger(gateway, f"https://{gateway.host}/grafana/") == (0, "403")
+def test_an_outsider_does_not_see_grafana(gateway: Gateway) -> None:
+    assert outsider(gateway, f"https://{gateway.host}/grafana/") == (0, "403")
 
 
 @pytest.mark.parametrize(
     "port", [9090, 9100, 9113, 3000], ids=["prometheus", "node_exporter", "nginx_exporter", "grafana"]
 )
-def test_a_stranger_does_not_reach_the_monitoring(gateway: Gateway, port: int) -> None:
+def test_an_outsider_does_not_reach_the_monitoring(gateway: Gateway, port: int) -> None:
     try:
         socket.create_connection((gateway.host, port), timeout=5).close()
     except OSError:
         pytest.skip(f"nothing listens on port {port}, not even for the trusted")
-    assert stranger(gateway, f"http://{gateway.host}:{port}/")[0] in (REFUSED, TIMED_OUT)
+    assert outsider(gateway, f"http://{gateway.host}:{port}/")[0] in (REFUSED, TIMED_OUT)
 
 
 @pytest.mark.parametrize("port", [8001, 8002, 8003])
 def test_nobody_reaches_an_instance_past_the_gateway(gateway: Gateway, port: int) -> None:
-    assert stranger(gateway, f"http://{gateway.host}:{port}/health")[0] in (REFUSED, TIMED_OUT)
+    assert outsider(gateway, f"http://{gateway.host}:{port}/health")[0] in (REFUSED, TIMED_OUT)

@@ -1,0 +1,74 @@
+"""The Makefile: what each target runs, as `make --dry-run` prints it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from tests import ROOT
+
+
+def recipe(*arguments: str) -> str:
+    """Return the commands that make would run."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "--dry-run", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["converge"], "-i inventory/local site.yml"),
+        (["deploy"], "playbooks/deploy.yml"),
+        (["deploy", "MODEL=wine"], "playbooks/deploy.yml -e fortress_model_name='wine'"),
+        (["deploy", "MODEL_VERSION=2.0.0"], "-e fortress_model_version='2.0.0'"),
+        (["deploy", "APP=v1.2.0"], "-e iris_api_revision='v1.2.0'"),
+        (["rollback", "PART=model"], "playbooks/rollback.yml -e rollback_part=model"),
+        (["rollback", "TO=iris-1.0.0"], "-e rollback_to=iris-1.0.0"),
+        (["rotate-credentials", "FOR=iris"], "playbooks/rotate-credentials.yml --extra-vars rotate_user=iris"),
+        (["retire-credentials", "FOR=iris"], "playbooks/retire-credentials.yml --extra-vars retire_user=iris"),
+        (["hold", "WHY=the fair is on"], ' "the fair is on"\''),
+        (["unlock"], "'iris-deploy unlock --who "),
+        (["history"], "'iris-deploy history'"),
+        (["test-unit", "T=tests/roles/test_pki.py"], "pytest tests/roles/test_pki.py"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_what_is_given_reaches_the_command(arguments: list[str], command: str) -> None:
+    assert command in recipe(*arguments).rstrip().replace("  ", " ")
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["converge", "deploy", "rollback", "history", "hold", "unlock", "verify", "rotate-credentials",
+     "retire-credentials", "renew-certificates"],
+)  # fmt: skip
+def test_another_inventory_is_meant_by_every_target(target: str) -> None:
+    """Or what is meant for one site would happen to another."""
+    said = recipe(target, "INVENTORY=prod")
+    assert "-i inventory/prod " in said
+    assert "inventory/local" not in said
+
+
+def test_the_key_of_the_local_machine_is_for_its_owner_alone() -> None:
+    assert "mkdir -p -m 0700 inventory/local/secrets/ssh/" in recipe("--always-make", "vm")
+
+
+@pytest.mark.parametrize(
+    ("target", "commands"),
+    [
+        (
+            "lint",
+            ["ruff check", "ruff format --check", "typecheck", "lint-imports", "yamllint --strict", "ansible-lint",
+             "shellcheck", "tools/reference --check", "sphinx-build"],
+        ),
+        ("docs", ["--fail-on-warning", "--nitpicky"]),
+        ("test-fast", ["ruff check", "pytest"]),
+        ("test", ["ruff check", "pytest", "tests/kernels", "tests/localvm", "test-site-default", "test-site-debian12"]),
+    ],
+)  # fmt: skip
+def test_a_check_has_all_its_parts(target: str, commands: list[str]) -> None:
+    said = recipe(target)
+    assert [command for command in commands if command not in said] == []

@@ -1,0 +1,73 @@
+"""`make ssh` and `make logs` reach the hosts of the inventory that was named, as Ansible reaches them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import ROOT
+from tools import remote
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    hosts = {
+        "behind": {
+            "ansible_host": "192.0.2.7",
+            "ansible_port": 2222,
+            "ansible_user": "debian",
+            "ansible_ssh_private_key_file": "{{ inventory_dir }}/a key",
+            "ansible_ssh_common_args": "-o ProxyJump=bastion -o UserKnownHostsFile={{ inventory_dir }}/known",
+        },
+        "alias": {},
+        "here": {"ansible_connection": "local"},
+        "too": {"ansible_connection": "local"},
+    }
+    groups = {
+        "api": {"hosts": dict.fromkeys(["here", "too"])},
+        "gateway": {"hosts": dict.fromkeys(["behind", "alias"])},
+    }
+    file = tmp_path / "hosts.yml"
+    file.write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": groups}}))
+    return file
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tools.remote", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_port_key_user_and_jump_host_are_those_of_the_inventory(inventory: Path) -> None:
+    reach = remote.Hosts(str(inventory)).reach()
+    folder = inventory.parent
+    jump = ["-o", "ProxyJump=bastion", "-o", f"UserKnownHostsFile={folder}/known"]
+    expected = ["ssh", "-p", "2222", "-i", f"{folder}/a key", *jump, "-l", "debian", "192.0.2.7"]
+    assert remote.ssh("behind", reach["behind"]) == expected
+    assert remote.ssh("alias", reach["alias"]) == ["ssh", "alias"]
+
+
+def test_each_line_of_several_hosts_says_whose_it_is(inventory: Path) -> None:
+    done = run("-i", inventory, "--hosts", "api", "--", "echo one; echo two")
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["here  one", "here  two", "too   one", "too   two"]
+
+
+def test_a_single_host_says_it_as_it_is_and_its_exit_code_is_passed_on(inventory: Path) -> None:
+    done = run("-i", inventory, "--hosts", "here", "--", "echo one; exit 7")
+    assert (done.stdout, done.returncode) == ("one\n", 7)
+
+
+def test_a_shell_needs_one_host_and_says_which_there_are(inventory: Path) -> None:
+    done = run("-i", inventory, "--hosts", "api")
+    assert done.returncode == 1
+    assert "HOST= one of here, too" in done.stderr
+
+
+def test_a_host_that_is_not_there_is_named_with_those_that_are(inventory: Path) -> None:
+    done = run("-i", inventory, "--hosts", "nobody", "--", "true")
+    assert done.returncode == 1
+    assert "has no host nobody: it has alias, behind, here, too" in done.stderr

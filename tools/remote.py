@@ -1,0 +1,131 @@
+"""Run a command over SSH on hosts of an inventory, or open a shell on one of them, as Ansible reaches them.
+
+    python -m tools.remote -i inventory/prod --hosts iris                    a shell
+    python -m tools.remote -i inventory/prod --hosts api -- uptime           the output of several hosts side by side
+
+What follows `--` is read by a shell there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
+from ansible.vars.manager import VariableManager
+
+CONNECTION = (
+    "ansible_connection",
+    "ansible_host",
+    "ansible_port",
+    "ansible_user",
+    "ansible_private_key_file",
+    "ansible_ssh_private_key_file",
+    "ansible_ssh_common_args",
+    "ansible_ssh_extra_args",
+)
+
+
+class Hosts:
+    """An inventory as Ansible reads it: its groups, and how each host is reached."""
+
+    def __init__(self, source: str) -> None:
+        self._loader = DataLoader()
+        self._inventory = InventoryManager(loader=self._loader, sources=[source])
+        self._variables = VariableManager(loader=self._loader, inventory=self._inventory)
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """The hosts of each group, by its name."""
+        return {group: list(hosts) for group, hosts in self._inventory.get_groups_dict().items()}
+
+    def reach(self, pattern: str = "all") -> dict[str, dict[str, str]]:
+        """Return how each host of a pattern is reached: those of CONNECTION that are set, with no templates left."""
+        found = {}
+        for host in self._inventory.get_hosts(pattern):
+            known = self._variables.get_vars(host=host)
+            templar = Templar(loader=self._loader, variables=known)
+            found[host.name] = {name: str(templar.template(known[name])) for name in CONNECTION if name in known}
+        return found
+
+
+def ssh(name: str, reach: Mapping[str, str]) -> list[str]:
+    """Return the command that connects to a host; nothing for one that Ansible does not connect to."""
+    if reach.get("ansible_connection") == "local":
+        return []
+    options = []
+    if port := reach.get("ansible_port"):
+        options += ["-p", port]
+    if key := reach.get("ansible_ssh_private_key_file") or reach.get("ansible_private_key_file"):
+        options += ["-i", key]
+    for more in ("ansible_ssh_common_args", "ansible_ssh_extra_args"):
+        options += shlex.split(reach.get(more, ""))
+    user = reach.get("ansible_user")
+    return ["ssh", *options, *(["-l", user] if user else []), reach.get("ansible_host", name)]
+
+
+def side_by_side(commands: Mapping[str, Sequence[str]]) -> int:
+    """Run a command for each host at once, print their lines as they come, each behind its host's name.
+
+    Return the greatest of their exit codes.
+    """
+    width = max(map(len, commands)) if len(commands) > 1 else 0
+    running = {
+        name: subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace")
+        for name, command in commands.items()
+    }
+
+    def follow(name: str, process: subprocess.Popen[str]) -> int:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(f"{name:{width}}  {line}" if width else line, end="", flush=True)
+        return process.wait()
+
+    try:
+        with ThreadPoolExecutor(len(running)) as threads:
+            return max(threads.map(follow, running, running.values()))
+    finally:
+        for process in running.values():
+            process.terminate()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-i", "--inventory", required=True, help="a folder or file, as for ansible-playbook")
+    parser.add_argument("--hosts", default="all", help="a host, a group or any pattern of Ansible's; default: all")
+    parser.add_argument("command", nargs="*", help="run there by a shell; nothing: an interactive shell")
+    options = parser.parse_args(arguments)
+    hosts: dict[str, Any] = Hosts(options.inventory).reach(options.hosts)
+    if not hosts:
+        print(f"{options.inventory} has no host {options.hosts}: it has {_known(options.inventory)}.", file=sys.stderr)
+        return 1
+    if options.command:
+        command = " ".join(options.command)
+        argv = {name: [*(ssh(name, reach) or ["sh", "-c"]), command] for name, reach in hosts.items()}
+        try:
+            return side_by_side(argv)
+        except KeyboardInterrupt:
+            return 130
+    if len(hosts) > 1:
+        print(f"On which host? HOST= one of {', '.join(hosts)}", file=sys.stderr)
+        return 1
+    [(name, reach)] = hosts.items()
+    shell = ssh(name, reach) or [os.environ.get("SHELL", "sh")]
+    os.execvp(shell[0], shell)
+
+
+def _known(inventory: str) -> str:
+    return ", ".join(Hosts(inventory).reach()) or "none"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
