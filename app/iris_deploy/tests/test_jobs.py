@@ -326,7 +326,7 @@ def test_nothing_is_deployed_while_somebody_holds_it(site: Site) -> None:
     assert site.started == [] and serves(site, old)
     assert site.call("unlock", "--who", "bob@desk") == {
         "changed": True,
-        "message": "Deployments and rollbacks are unlocked.",
+        "message": "Deployments may happen again.",
     }
     assert site.deploy(new)["changed"]
     assert kinds(site)[2:4] == ["held", "unlocked"]
