@@ -206,9 +206,42 @@ def test_a_deployment_whose_control_node_dies_goes_on_and_can_be_asked_for_again
     assert [event["event"] for event in history(host)[-2:]] == ["begun", "deployed"]
 
 
+def test_a_deployment_that_is_killed_is_finished_by_the_host(host: Host) -> None:
+    """By the unit that does so after a power cut too."""
+    before, other = ready(host, 1)["model"], "diabetes"
+    host.run_expect([0], f"systemd-run --quiet iris-deploy rollback --part model --to {other}")
+    for _ in range(200):
+        if ready(host, 1).get("model") == other:
+            break
+        time.sleep(0.1)
+    assert ready(host, 3)["model"] == before, "it was over before it was killed"
+    host.run_expect([0], "systemctl kill --signal=KILL 'iris-deploy-job-*.service'")
+    cut = host.run("iris-deploy status --check")
+    assert cut.rc == 1, cut.stdout
+    for _ in range(100):
+        if host.run("iris-deploy status --check").rc == 0:
+            break
+        time.sleep(0.3)
+    assert [ready(host, instance)["model"] for instance in (1, 2, 3)] == [other] * 3
+    assert host.run("systemctl --failed --no-legend").stdout == ""
+
+
+def test_a_damaged_file_is_found_and_mended(host: Host, inventory: str) -> None:
+    file = host.check_output("find /opt/iris-api/current/app/ -name golden.py")
+    host.run_expect([0], f"echo '#' >> {file}")
+    red = host.run("iris-deploy status --check")
+    assert red.rc == 1 and "iris_api/bundle/golden.py was damaged: `make converge`" in red.stdout
+    pids = main_pids(host)
+    done = deploy(inventory, "-e", f"fortress_model_name={ready(host, 1)['model']}")
+    assert done.returncode == 0, done.stdout
+    assert host.run("iris-deploy status --check").rc == 0
+    # From what was damaged none of them had to start.
+    assert main_pids(host) == pids
+
+
 def test_ports_and_instances_are_the_hosts_and_change_by_the_site(host: Host, inventory: str) -> None:
     """What was deployed by hand stays meanwhile; what nginx no longer asks is gone afterwards."""
-    parts = ("--tags", "iris_api,nginx")
+    parts, before = ("--tags", "iris_api,nginx"), ready(host, 1)["model"]
     # Of a deployment program that was a folder of modules.
     host.run_expect([0], "mkdir -p /usr/local/lib/iris_deploy && touch /usr/local/lib/iris_deploy/cli.py")
     try:
@@ -225,7 +258,7 @@ def test_ports_and_instances_are_the_hosts_and_change_by_the_site(host: Host, in
         done = play(inventory, "site.yml", *parts)
     assert done.returncode == 0, done.stdout
     assert host.service("iris-api@3").is_enabled
-    assert [ready(host, instance)["model"] for instance in (1, 2, 3)] == ["wine"] * 3
+    assert [ready(host, instance)["model"] for instance in (1, 2, 3)] == [before] * 3
 
 
 def test_release_1_0_0_can_still_be_deployed(host: Host, inventory: str) -> None:

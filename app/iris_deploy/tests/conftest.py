@@ -19,6 +19,7 @@ from iris_deploy.commands import Command, Paths, Probe
 from iris_deploy.host import Host
 from iris_deploy.machine import Machine
 from iris_deploy.store import Deployment
+from iris_deploy.systemd import Systemd
 
 SAMPLES = [
     {"input": {"x": 1.0}, "prediction": 0, "probabilities": [0.9, 0.1]},
@@ -105,7 +106,10 @@ class Played(Machine):
 
     def ask(self, probe: Probe) -> tuple[int, Any]:
         address, _, path = probe.url.removeprefix("http://").partition("/")
-        there = [unit for unit in self.units.values() if Address.parse(address) in unit.listeners.addresses]
+        asked = Address.parse(address)
+        if asked.is_own and asked.host not in Systemd(self, self.paths).clients:
+            return 0, "timed out"
+        there = [unit for unit in self.units.values() if asked in unit.listeners.addresses]
         # Where several share an address, those that live have it.
         unit = next((unit for unit in there if unit.active == "active"), there[0] if there else Unit())
         if unit.active == "active" and self.time >= unit.died_at:

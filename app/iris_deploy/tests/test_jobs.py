@@ -391,7 +391,7 @@ def test_what_serves_already_but_never_went_through_is_made_current(site: Site) 
 def test_an_answer_that_never_came_is_said(site: Site) -> None:
     site.machine.run = lambda command: site.machine.done(code=1)  # type: ignore[method-assign]
     result = site.deploy(site.deployment())
-    said = r"It ended without an answer: as the test wants it\. See `journalctl --unit=iris-deploy-\w+`\."
+    said = r"It ended without an answer: as the test wants it\. See `journalctl --unit=iris-deploy-job-\w+\.service`\."
     assert re.fullmatch(said, result["message"])
 
 

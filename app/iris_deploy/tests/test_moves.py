@@ -35,12 +35,15 @@ class Gateway:
         site.machine.run = watched  # type: ignore[method-assign]
 
     def look(self, *, restarting: bool = True) -> int:
-        """Count the addresses at which an instance answers; the one started last was away for a while."""
-        last = self.site.machine.starts[-1][0] if restarting and self.site.machine.starts else ""
+        """Count the addresses that it takes for good: those of what was started just before it leaves alone."""
+        machine, settle = self.site.machine, self.site.host.settings.settle
+        away = {
+            f"iris-api@{each}.service" for each, when in machine.starts if restarting and machine.time - when < settle
+        }
         held = {
             address
             for name, unit in self.site.machine.units.items()
-            if unit.active == "active" and name != f"iris-api@{last}.service"
+            if unit.active == "active" and name not in away
             for address in unit.listeners.addresses
         }
         # From an address of the host itself, which is a client as any other.
@@ -102,6 +105,7 @@ def test_expand_switch_contract(site: Site, old: tuple[int, int, str], new: tupl
     settled(site)
     gateway = Gateway(site)
     gateway.told()
+    site.machine.time += 10
     settings(*new)
 
     expanded = "expanded" in site.deploy(same)

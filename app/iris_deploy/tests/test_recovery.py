@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from iris_deploy import cli
+from iris_deploy import cli, commands
 from iris_deploy.store import Deployment
 
 from .conftest import Site
@@ -69,6 +69,8 @@ def test_one_that_reached_an_instance_is_finished(site: Site) -> None:
     assert recover(site)["message"].startswith(f"Deployed {new} in ")
     assert site.started == ["candidate", "3"]
     assert whole(site, new)
+    # What was killed is in no list of failed units.
+    assert commands.reset_failed("iris-deploy-job-*.service") in site.machine.commands
     assert site.events()[-1]["who"] == "boot for ana@laptop"
     assert not recover(site)["changed"]
 

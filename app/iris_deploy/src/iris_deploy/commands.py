@@ -13,6 +13,7 @@ CANDIDATE = "candidate"
 # Whom the instances run as.
 USER = "iris-api"
 ASK_SECONDS = 60
+JOBS = "iris-deploy-job-*.service"
 RECOVERY = "iris-deploy-recover.service"
 
 

@@ -47,7 +47,7 @@ def submit(host: Host, job: Job) -> Result:
     host.paths.run.mkdir(parents=True, exist_ok=True)
     file = host.paths.run / f"{uuid.uuid4().hex}.json"
     file.write_text(json.dumps(asdict(job)))
-    unit = f"iris-deploy-{file.stem}"
+    unit = commands.JOBS.replace("*", file.stem)
     done = host.machine.run(commands.in_a_unit(unit, str(Path(sys.argv[0]).absolute()), "perform", str(file)))
     answer = file.with_suffix(".answer")
     try:
@@ -128,6 +128,8 @@ def recover(host: Host, who: str) -> Result:
         if not (cut := host.cut_short):
             return nothing
         host.store.assign(CANDIDATE, None)
+        # Of one that was killed; nobody needs to look at it any more.
+        host.machine.run(commands.reset_failed(commands.JOBS))
         current, began = host.store.current, host.store.read(cut.deployment)
         runs = {host.store.of(number) for number in host.store.instances}
         finish = began if began in runs and cut.event != "aborted" else None

@@ -158,7 +158,10 @@ class Store:
         return self._linked(self.home / "instances" / str(instance))
 
     def _linked(self, link: Path) -> Deployment | None:
-        return self.read(os.readlink(link).rsplit("/", 1)[-1]) if link.is_symlink() else None
+        try:
+            return self.read(os.readlink(link).rsplit("/", 1)[-1])
+        except OSError:
+            return None
 
     def make_current(self, deployment: Deployment) -> None:
         """Remember a deployment as the one that went through last."""
