@@ -42,7 +42,12 @@ def command(arguments: dict[str, Any], **variables: Any) -> list[str]:
 def test_check_mode_deploys_nothing(checks: bool, again: bool, options: list[str]) -> None:
     """The command runs in check mode too: it says what would happen."""
     deploys = task("rollout", "Roll the deployment out, one instance after the other")
-    known = {"_iris_api_deployer": "ana@laptop", "iris_api_redeploy": again, "ansible_check_mode": checks}
+    known = {
+        "_iris_api_deployer": "ana@laptop",
+        "iris_api_redeploy": again,
+        "iris_api_is_inventory": False,
+        "ansible_check_mode": checks,
+    }
     assert command(deploys, **known) == [
         "/usr/local/sbin/iris-deploy",
         "--json",
@@ -52,6 +57,8 @@ def test_check_mode_deploys_nothing(checks: bool, again: bool, options: list[str
         *options,
     ]
     assert deploys["check_mode"] is False
+    # `make deploy` without MODEL and APP.
+    assert "--inventory" in command(deploys, **known | {"iris_api_is_inventory": True})
 
 
 @pytest.mark.parametrize(

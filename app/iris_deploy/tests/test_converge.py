@@ -43,6 +43,18 @@ def test_what_was_deployed_by_hand_stays_until_the_inventory_changes(site: Site)
     assert "differs" not in result and "inventory:" not in site.call("status")["message"]
 
 
+def test_what_make_deploy_brought_of_the_inventory_counts_as_applied(site: Site) -> None:
+    """Without it the next converge would bring it once more, over what was deployed by hand meanwhile."""
+    converge(site, wanted(site))
+    site.deploy(wanted(site, model="m2"), "--again", "--inventory")
+    site.deploy(wanted(site, model="m3"), "--again")
+    assert not converge(site, wanted(site, model="m2"))["changed"]
+    assert site.host.store.current == wanted(site, model="m3")
+    # And deployed once more by the inventory, where nothing is to do.
+    site.deploy(wanted(site, model="m3"), "--again", "--inventory")
+    assert site.host.store.last_applied == wanted(site, model="m3")
+
+
 def test_only_the_part_that_the_inventory_changed_is_changed(site: Site) -> None:
     converge(site, wanted(site))
     site.deploy(wanted(site, model="m2"), "--again")

@@ -336,4 +336,11 @@ def test_addresses() -> None:
     both = Listeners((Address(LOOPBACK, 9002), Address(LOOPBACK, 8002)), shared=True).environment(2).splitlines()
     assert both[-1] == 'GUNICORN_CMD_ARGS="--reuse-port --bind=127.0.0.1:9002 --bind=127.0.0.1:8002"'
     assert Listeners.read(2, "# IRIS_API_BASE_PORT=1\n") == Listeners((Address(LOOPBACK, 8002),))
+    assert [Address(host, 1).is_own for host in ("192.0.2.7", "2001:db8::1", "::1", "0.0.0.0", "localhost")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
     assert not NOWHERE.clash(Listeners((one,)))

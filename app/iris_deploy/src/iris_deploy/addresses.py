@@ -34,7 +34,11 @@ class Address:
     @property
     def is_own(self) -> bool:
         """Return whether it is an address of a host, and neither loopback nor all of them."""
-        address = ipaddress.ip_address(self.host)
+        try:
+            address = ipaddress.ip_address(self.host)
+        except ValueError:
+            # A name, which the application refuses when it starts.
+            return False
         return not address.is_loopback and not address.is_unspecified
 
     def covers(self, other: Address) -> bool:

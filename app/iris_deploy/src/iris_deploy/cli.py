@@ -25,7 +25,8 @@ WIDEST_REASON = 100
 
 def deploy(host: Host, options: argparse.Namespace) -> Result:
     """Roll out what standard input describes; with --converge only what the inventory changed of it."""
-    job = Job("deploy", options.who, json.loads(sys.stdin.read()), options.converge)
+    inventory = options.inventory or options.converge
+    job = Job("deploy", options.who, json.loads(sys.stdin.read()), options.converge, inventory)
     wanted = Deployment(**job.deployment or {})
     # Check mode has not put the release there.
     if not options.dry_run:
@@ -206,6 +207,7 @@ def parser() -> argparse.ArgumentParser:
             added.add_argument("--dry-run", action="store_true", help="only say what would happen")
         if name == "deploy":
             added.add_argument("--again", action="store_true", help="also what was rolled back from")
+            added.add_argument("--inventory", action="store_true", help="it is what the inventory says: remember that")
             added.add_argument(
                 "--converge", action="store_true", help="only what the inventory changed since this was run last"
             )

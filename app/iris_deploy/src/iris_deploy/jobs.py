@@ -29,7 +29,9 @@ class Job:
     who: str
     deployment: dict[str, str] | None = None
     converge: bool = False
-    """Whether the deployment is what the inventory wants, of which only what changed is to be deployed."""
+    """Whether only that part of the deployment is meant that the inventory changed since it was applied last."""
+    inventory: bool = False
+    """Whether the deployment is what the inventory wants."""
     part: Part = "all"
     to: str = ""
 
@@ -151,7 +153,7 @@ def recover(host: Host, who: str) -> Result:
 
 def applied(host: Host, job: Job) -> None:
     """Remember what the inventory wants as applied, where the job was that."""
-    if job.converge and job.deployment:
+    if job.inventory and job.deployment:
         host.store.apply(Deployment(**job.deployment))
 
 
