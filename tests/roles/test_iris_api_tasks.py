@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,3 +99,16 @@ def test_the_program_is_told_how_to_deploy() -> None:
         )
     )
     assert Settings(**told) == Settings(instances=2, keep=7, timeout=90, settle=4, check_memory=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["Create the virtual environment", "Install the locked wheels, each by its hash, from the release alone"]
+)
+def test_the_instances_can_read_what_is_installed_by_a_login_with_a_strict_umask(name: str, tmp_path: Path) -> None:
+    """The command as it is, but for the program that it ends in."""
+    arguments = task("prepare", name)["ansible.builtin.command"]
+    words = [str(word) for word in arguments.get("argv") or shlex.split(arguments["cmd"])]
+    assert words[:2] == ["sh", "-c"]
+    script = words[2].partition("&&")[0] + "&& umask"
+    done = subprocess.run(["sh", "-c", f"umask 077; {script}"], capture_output=True, text=True, check=True)
+    assert done.stdout == "0022\n"
