@@ -1,9 +1,9 @@
-"""Which Ansible collections are missing on the control node."""
+"""What an Ansible that is not that of .venv lacks: collections, and modules of its Python."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from ansible.errors import AnsibleFilterError
 from ansible.module_utils.compat.version import LooseVersion
 
 DOCUMENTATION = r"""
-name: collections
-short_description: Which Ansible collections are missing on the control node
+name: control_node
+short_description: What is missing on the control node
 description:
   - O(missing_collections) compares a requirements file of ansible-galaxy with what is installed.
+  - O(missing_modules) lists the modules that this Python does not find.
 author: Fortress
 """
 
@@ -31,6 +32,11 @@ def missing_collections(requirements: Mapping[str, Any]) -> list[str]:
         for each in requirements["collections"]
         if not _is_installed(str(each["name"]), str(each["version"]))
     ]
+
+
+def missing_modules(names: Iterable[str]) -> list[str]:
+    """Return the top-level modules that the Python of this Ansible does not find, in their order."""
+    return [name for name in names if find_spec(name) is None]
 
 
 def _is_installed(name: str, version: str) -> bool:
@@ -55,4 +61,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name the filters of this file."""
-        return {"missing_collections": missing_collections}
+        return {"missing_collections": missing_collections, "missing_modules": missing_modules}
