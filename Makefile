@@ -23,6 +23,8 @@ LOCALVM := $(SUDO) $(PYTHON) tools/localvm
 VM_NAME := fortress
 VM_ADDRESS := 172.30.0.10
 SSH_KEY := inventory/local/secrets/ssh/id_ed25519
+# A locale that this machine does not have would end Ansible before it begins.
+export LC_ALL := C.UTF-8
 # Ansible and Molecule start programs of the virtual environment by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 

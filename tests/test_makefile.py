@@ -80,3 +80,11 @@ def test_the_key_of_the_local_machine_is_for_its_owner_alone() -> None:
 def test_a_check_has_all_its_parts(target: str, commands: list[str]) -> None:
     said = recipe(target)
     assert [command for command in commands if command not in said] == []
+
+
+def test_a_locale_that_is_not_there_is_no_end_of_ansible() -> None:
+    environment = os.environ | {"LC_ALL": "xx_YY.UTF-8"}
+    command = ["make", "converge", "INVENTORY=example", "PLAYBOOK=.venv/bin/ansible-playbook --version"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ansible-playbook [core" in done.stdout

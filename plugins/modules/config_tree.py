@@ -109,6 +109,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    # Folders get the mode they are made with, whatever the login of this host takes away: a daemon must read them.
+    os.umask(0o022)
     wanted = [File(module, entry["path"], entry["content"]) for entry in module.params["files"]]
     stale = [path for path in module.params["absent"] if os.path.lexists(path)]
     try:
