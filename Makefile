@@ -60,7 +60,7 @@ verify: control  ## Check a running site from the inside: health, targets, Grafa
 ##@ Release
 
 DEPLOY_OPTIONS = $(if $(MODEL),-e fortress_model_name='$(MODEL)') $(if $(MODEL_VERSION),-e fortress_model_version='$(MODEL_VERSION)') \
-    $(if $(APP),-e iris_api_revision='$(APP)')
+    $(if $(APP),-e iris_api_revision='$(APP)') $(if $(MODEL)$(MODEL_VERSION)$(APP),,-e iris_api_is_inventory=true)
 
 .PHONY: deploy
 deploy: control  ## One instance after the other; MODEL= MODEL_VERSION= APP=git-revision choose what

@@ -23,6 +23,7 @@ def recipe(*arguments: str) -> str:
     [
         (["converge"], "-i inventory/local site.yml"),
         (["deploy"], "playbooks/deploy.yml"),
+        (["deploy"], "-e iris_api_is_inventory=true"),
         (["deploy", "MODEL=wine"], "playbooks/deploy.yml -e fortress_model_name='wine'"),
         (["deploy", "MODEL_VERSION=2.0.0"], "-e fortress_model_version='2.0.0'"),
         (["deploy", "APP=v1.2.0"], "-e iris_api_revision='v1.2.0'"),
