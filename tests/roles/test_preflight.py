@@ -49,6 +49,14 @@ def test_memory_that_systemd_reads_is_not(preflight: Callable[..., str], size: s
     [
         ({"base_journal_max_size": "500MB"}, "which journald would ignore"),
         ({"base_unlimited_networks": "10.0.0.0/8"}, "base_unlimited_networks has 10.0.0.0/8; give a list"),
+        (
+            {"base_trusted_networks": ["office.example.com"]},
+            "base_trusted_networks has office.example.com; give a list",
+        ),
+        (
+            {"base_port_clients": [{"ports": [8001], "networks": ["gateway"]}]},
+            "base_port_clients has gateway; give a list",
+        ),
         ({"base_unlimited_networks": ["10.0.0.0/8", "balancer.example.com"]}, "has balancer.example.com; give a list"),
     ],
 )
