@@ -287,7 +287,7 @@ def test_prometheus_scrapes_every_host(one: dict[str, Any], several: dict[str, d
 
 def test_what_is_set_for_a_host_is_heard_by_those_who_talk_with_it(tmp_path: Path) -> None:
     """Numbers of instances, ports and addresses of one host, of IPv6 too, and a host that only others use."""
-    own = {
+    own: dict[str, dict[str, Any]] = {
         "a1": {"fortress_api_instances": 1},
         "a2": {"fortress_api_base_port": 9001, "fortress_api_instances": 2, "fortress_address": "2001:db8::4"},
         "g2": {"fortress_nginx_exporter_port": 9114, "fortress_node_exporter_port": 9101},
@@ -317,7 +317,7 @@ def test_what_is_set_for_a_host_is_heard_by_those_who_talk_with_it(tmp_path: Pat
 
 
 def test_users_passwords_and_secrets_reach_those_who_need_them(tmp_path: Path) -> None:
-    given = {
+    given: dict[str, Any] = {
         "fortress_users": ["iris", "rosa"],
         "fortress_passwords": {"rosa": "hers"},
         "fortress_previous_passwords": {"rosa": "her old one"},
