@@ -21,6 +21,7 @@ import pytest
 import testinfra
 from testinfra.host import Host
 
+from tests import ROOT
 from tests.controller import Run, ansible, run_tasks
 from tools.remote import Hosts
 
@@ -98,6 +99,15 @@ def preflight(tmp_path: Path) -> Callable[..., str]:
         return " ".join(done.stdout.split()) if done.returncode else ""
 
     return run
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Prometheus' own tool, which evaluates rules and queries over series that a test makes up."""
+    program = ROOT / ".cache" / "promtool"
+    if not program.exists():
+        pytest.skip(f"there is no {program}: tools/control-node could not download Debian's package")
+    return str(program)
 
 
 STARTED = pytest.StashKey[float]()

@@ -304,6 +304,9 @@ def test_nginx_and_prometheus_know_every_instance(one: dict[str, Any], several: 
     for told, expected in [(one, one["nginx_upstreams"]), *((told, upstreams) for told in several.values())]:
         assert told["nginx_upstreams"] == expected
         assert [target["address"] for target in jobs(told)["iris-api"]] == expected
+    assert one["nginx_upstream_hosts"] == {}
+    hosts = {address: "a1" if "192.0.2.3" in address else "a2" for address in upstreams}
+    assert several["g1"]["nginx_upstream_hosts"] == hosts
 
 
 def test_prometheus_scrapes_every_host(one: dict[str, Any], several: dict[str, dict[str, Any]]) -> None:
