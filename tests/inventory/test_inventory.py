@@ -180,6 +180,14 @@ def test_a_host_that_is_alone_may_be_known_by_an_alias(inventory: Path) -> None:
     assert "https://iris.example.com" in variable(inventory, "_fortress_url")
 
 
+def test_all_hosts_may_have_a_key_beside_the_inventory(inventory: Path) -> None:
+    """The first check runs on the control node, which is in no inventory, and yet has the variables of all hosts."""
+    settings = inventory / "group_vars" / "all.yml"
+    settings.write_text('ansible_ssh_private_key_file: "{{ inventory_dir }}/secrets/ssh/id_ed25519"\n')
+    done = check_inventory(inventory)
+    assert done.returncode == 0, done.stdout
+
+
 def test_two_hosts_at_one_address_are_named(inventory: Path) -> None:
     done = check_inventory(of_two_hosts(inventory, ansible_host="192.0.2.10"))
     assert done.returncode != 0
