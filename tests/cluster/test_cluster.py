@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.cluster.conftest import CONTROL, OUTSIDER, Cluster, localvm
 from tests.operator import play
+from tests.several import CONTROL, OUTSIDER, Cluster, localvm
 
 IRIS = {"petal_length": 6.5, "petal_width": 0.8}
 INSTANCES = (1, 2, 3)

@@ -1,18 +1,14 @@
-"""Several hosts: each by its name, what it is for, and what reaches it from the others."""
+"""The hosts of a site of several: each by its name, what it is for, and what reaches it from the others."""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
-import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import httpx
-import pytest
 import testinfra
 from testinfra.host import Host
 
@@ -70,28 +66,12 @@ class Cluster:
         return str(done.stdout)
 
 
-@pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest) -> Cluster:
-    """The machines of the scenario."""
-    source = str(request.config.fortress_inventory)  # type: ignore[attr-defined]
-    read, options = Hosts(source), request.config.option
-    found = testinfra.get_hosts(["ansible://all"], ansible_inventory=options.ansible_inventory, sudo=options.sudo)
+def several(inventory: str, resolved: str, *, sudo: bool) -> Cluster:
+    """Return the hosts of an inventory, reached by what Testinfra was given in its place."""
+    read = Hosts(inventory)
+    found = testinfra.get_hosts(["ansible://all"], ansible_inventory=resolved, sudo=sudo)
     return Cluster(
         groups=read.groups,
         addresses={name: reach["ansible_host"] for name, reach in read.reach().items()},
         hosts={host.backend.host: host for host in found},
     )
-
-
-@pytest.fixture
-def clients(cluster: Cluster) -> Iterator[dict[str, httpx.Client]]:
-    """A client of each gateway, by the gateway's name."""
-    trust = ssl.create_default_context(cafile=os.environ["FORTRESS_CA"])
-    login = (os.environ["FORTRESS_USER"], os.environ["FORTRESS_PASSWORD"])
-    made = {
-        name: httpx.Client(base_url=f"https://{cluster.addresses[name]}", verify=trust, auth=login, timeout=10)
-        for name in cluster.groups["gateway"]
-    }
-    yield made
-    for client in made.values():
-        client.close()
