@@ -510,7 +510,7 @@ def test_an_instance_knows_before_the_first_request_what_calls_take(
     for rows in (1, 16, 1000):
         expected = times.get("call_seconds", 0) + times.get("row_seconds", 0) * rows
         # It can't be quicker than it sleeps; how much slower depends on who else wants this processor.
-        assert 0.8 * expected <= durations.predict(rows) <= 5 * expected + 0.05
+        assert 0.8 * expected <= durations.predict(rows) <= 10 * expected + 0.2
 
 
 def test_a_model_that_cannot_answer_one_row_in_time_is_not_served(slow_bundle: SlowBundle, settings: Settings) -> None:
