@@ -36,7 +36,11 @@ def without(cluster: Cluster, inventory: str, tmp_path: Path) -> Callable[[str],
 
     def without(host: str) -> str:
         folder = Path(shutil.copytree(inventory, tmp_path / f"without-{host}", ignore=lambda *_: ["secrets"]))
-        (folder / "secrets").symlink_to(Path(inventory, "secrets").absolute())
+        secrets = Path(inventory, "secrets").absolute()
+        (folder / "secrets").symlink_to(secrets)
+        # Or the settings for the clients would name files in this folder, which does not stay.
+        with (folder / "group_vars" / "all.yml").open("a") as settings:
+            settings.write(f"fortress_secrets_dir: {secrets}\n")
         hosts = yaml.safe_load((folder / "hosts.yml").read_text())
         del hosts["all"]["hosts"][host]
         for group in hosts["all"]["children"].values():
