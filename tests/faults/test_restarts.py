@@ -1,0 +1,50 @@
+"""Restarts that nobody asked a deployment about: by hand, by needrestart, by a package."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from testinfra.host import Host
+
+from tests.faults.traffic import Load, Record
+
+testinfra_hosts = ["ansible://gateway"]
+
+INSTANCES = "iris-api@1 iris-api@2 iris-api@3"
+
+
+def invocations(host: Host) -> list[str]:
+    return str(host.run(f"systemctl show --property=InvocationID --value {INSTANCES}").stdout).split()
+
+
+@pytest.mark.parametrize(
+    ("fault", "do"),
+    [
+        ("`systemctl restart iris-api.target`", "systemctl restart iris-api.target"),
+        ("all instances restarted in one command, as needrestart does", f"systemctl restart {INSTANCES}"),
+    ],
+)
+def test_all_instances_are_restarted(host: Host, load: Load, record: Record, fault: str, do: str) -> None:
+    before = invocations(host)
+    with load() as traffic:
+        traffic.strike()
+        # The target comes back at once; `start` waits for what has yet to be started.
+        assert host.run(f"{do} && systemctl start {INSTANCES}").rc == 0
+    assert not set(before) & set(invocations(host))
+    record(fault, traffic, traffic.recovered_after())
+    traffic.assert_nothing_failed()
+
+
+def test_all_instances_are_stopped_at_once(host: Host) -> None:
+    """A restart is in the middle, and does not delay it: instances wait for nobody when they are to stop."""
+    try:
+        host.run_expect([0], "systemctl restart --no-block iris-api.target && sleep 1")
+        began = time.monotonic()
+        host.run_expect([0], f"systemctl stop iris-api.target {INSTANCES}")
+        took = time.monotonic() - began
+        active = host.run(f"systemctl is-active {INSTANCES}").stdout.split()
+    finally:
+        host.run_expect([0], "systemctl start iris-api.target")
+    assert active == ["inactive"] * 3
+    assert took < 4
