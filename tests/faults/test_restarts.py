@@ -48,3 +48,30 @@ def test_all_instances_are_stopped_at_once(host: Host) -> None:
         host.run_expect([0], "systemctl start iris-api.target")
     assert active == ["inactive"] * 3
     assert took < 4
+
+
+def main_process(host: Host) -> str:
+    return str(host.run("systemctl show --property=MainPID --value nginx").stdout).strip()
+
+
+@pytest.mark.parametrize(
+    ("fault", "do"),
+    [
+        ("`systemctl restart nginx`", "systemctl restart nginx"),
+        ("five restarts of nginx", "for n in 1 2 3 4 5; do systemctl restart nginx; sleep 1; done"),
+        ("nginx upgraded in place, as its package does", "/etc/init.d/nginx upgrade"),
+        (
+            "nginx' package installed anew",
+            "apt-get install --yes --quiet --reinstall -o Dpkg::Options::=--force-confold nginx",
+        ),
+    ],
+)
+def test_nginx_is_restarted(host: Host, load: Load, record: Record, fault: str, do: str) -> None:
+    before = main_process(host)
+    with load() as traffic:
+        traffic.strike()
+        done = host.run(do)
+    assert done.rc == 0, done.stdout + done.stderr
+    assert main_process(host) != before
+    record(fault, traffic, traffic.recovered_after())
+    traffic.assert_nothing_failed()
