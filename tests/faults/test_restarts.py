@@ -8,6 +8,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.faults.traffic import Load, Record
+from tests.operator import play, play_and_lose_the_control_node
 
 testinfra_hosts = ["ansible://gateway"]
 
@@ -74,4 +75,33 @@ def test_nginx_is_restarted(host: Host, load: Load, record: Record, fault: str, 
     assert done.rc == 0, done.stdout + done.stderr
     assert main_process(host) != before
     record(fault, traffic, traffic.recovered_after())
+    traffic.assert_nothing_failed()
+
+
+def test_a_converge_is_cut_before_nginx_reads_what_it_wrote(
+    host: Host, inventory: str, load: Load, record: Record
+) -> None:
+    """The files are as they should be by then, so nothing else tells the next run that nginx has not read them."""
+
+    def status() -> str:
+        url = "https://$(hostname --all-ip-addresses | cut --delimiter=' ' --fields=1)/cut"
+        return str(host.run(f"curl --silent --insecure --output /dev/null --write-out '%{{http_code}}' {url}").stdout)
+
+    addition = {"nginx_extra_config": "location = /cut { return 204; }"}
+    try:
+        with load() as traffic:
+            traffic.strike()
+            play_and_lose_the_control_node(
+                inventory, "playbooks/gateway.yml", "Configure users and passwords", **addition
+            )
+            assert "/cut" in host.file("/etc/nginx/fortress.d/server-https.conf").content_string
+            assert status() == "404"
+            done = play(inventory, "playbooks/gateway.yml", **addition)
+            assert done.returncode == 0, done.stdout
+            assert status() == "204", done.stdout
+    finally:
+        done = play(inventory, "playbooks/gateway.yml")
+    assert done.returncode == 0, done.stdout
+    assert status() == "404"
+    record("a converge cut before nginx' reload, and run again", traffic, traffic.recovered_after())
     traffic.assert_nothing_failed()
