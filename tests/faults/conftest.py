@@ -106,6 +106,7 @@ ORDER = (
     "instruments",
     "control",
     "instances",
+    "restarts",
     "deployments",
     "gateway",
     "secrets",
