@@ -227,8 +227,8 @@ test-vm: tests-venv
 	@$(LOCALVM) setup
 	@echo "==> Testing the local VM itself"
 	$(SUDO) env PATH="$$PATH" $(BIN)/pytest tests/localvm
-	@echo "==> Testing the whole site on Debian 13 and on Debian 12, at once; each is printed when it is done (a quarter of an hour)"
-	@$(MAKE) --jobs=2 --output-sync=target test-site-default test-site-debian12
+	@echo "==> Testing the whole site on Debian 13 and on Debian 12, and several hosts of both; each is printed when it is done (20 minutes)"
+	@$(MAKE) --jobs=2 --output-sync=target test-site-default test-site-debian12 test-site-cluster
 
 # One of Molecule's scenarios by its name.
 test-site-%: tests-venv
@@ -244,6 +244,7 @@ faults: tests-venv  ## Break things under load and attack, count failed requests
 	@$(LOCALVM) setup
 	@mkdir -p build && rm -f $(FAULTS_RECORD)
 	FORTRESS_FAULTS_RECORD=$(CURDIR)/$(FAULTS_RECORD) $(BIN)/molecule test --scenario-name faults
+	CLUSTER=whole FORTRESS_FAULTS_RECORD=$(CURDIR)/$(FAULTS_RECORD) $(BIN)/molecule test --scenario-name cluster
 	@$(BIN)/python -m tests.faults.table $(FAULTS_RECORD)
 
 FAULTS_RECORD := build/faults.json

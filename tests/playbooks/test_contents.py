@@ -100,6 +100,12 @@ def test_what_a_gateway_may_still_ask_is_removed_after_all_of_them_were_configur
     assert any("groups['gateway']" in each and "_fortress_knows_instances" in each for each in task["when"])
 
 
+@pytest.mark.parametrize("playbook", ["site", "gateway"])
+def test_one_gateway_after_the_other_is_reloaded_or_restarted(playbook: str) -> None:
+    plays = yaml.safe_load((ROOT / "playbooks" / f"{playbook}.yml").read_text())
+    assert [play.get("serial") for play in plays if play.get("hosts") == "gateway"] == [1]
+
+
 def test_each_phase_of_the_role_is_one_of_a_deployment_in_its_order() -> None:
     """What `make deploy` does is what site.yml does, without the installation, and also with what was left before."""
     plays = yaml.safe_load((ROOT / "playbooks" / "deploy.yml").read_text())
@@ -136,7 +142,7 @@ def test_a_certificate_is_renewed_on_request_alone() -> None:
 
 @pytest.mark.parametrize("checks", [False, True])
 def test_check_mode_rolls_nothing_back(checks: bool) -> None:
-    [play] = yaml.safe_load((ROOT / "playbooks" / "rollback.yml").read_text())
+    *_, play = yaml.safe_load((ROOT / "playbooks" / "rollback.yml").read_text())
     known = {"rollback_who": "ana@laptop", "rollback_part": "model", "rollback_to": "", "ansible_check_mode": checks}
     argv = play["tasks"][0]["ansible.builtin.command"]["argv"]
     assert Templar(DataLoader(), known).template(trust_as_template(argv)) == [
@@ -148,7 +154,8 @@ def test_check_mode_rolls_nothing_back(checks: bool) -> None:
 @pytest.fixture
 def two_hosts(tmp_path: Path) -> Path:
     """Two hosts, both of them this machine, both with the monitoring."""
-    hosts = {name: {"ansible_connection": "local", "ansible_python_interpreter": sys.executable} for name in "ab"}
+    here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    hosts = {name: here | {"fortress_address": f"192.0.2.{number}"} for number, name in enumerate("ab", 1)}
     groups = {"gateway": "a", "api": "a", "monitoring": "ab"}
     children = {group: {"hosts": dict.fromkeys(members)} for group, members in groups.items()}
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": children}}))

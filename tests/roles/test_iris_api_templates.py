@@ -17,6 +17,8 @@ SERVICE = {
     "Environment": "IRIS_API_INSTANCE=%i IRIS_API_MODEL_DIR=/opt/iris-api/instances/%i/model",
     "EnvironmentFile": "/opt/iris-api/instances/%i/iris-api.env",
     "ExecStart": "/opt/iris-api/instances/%i/app/bin/iris-api",
+    # As root, which asks systemd even where there is no D-Bus.
+    "ExecStop": "-+/usr/bin/python3 -I -S /usr/local/lib/fortress/turn.py %n",
     "Group": "iris-api",
     "IPAddressAllow": "localhost",
     "KillMode": "mixed",
