@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -47,8 +50,8 @@ def test_what_is_given_reaches_the_command(arguments: list[str], command: str) -
 )  # fmt: skip
 def test_another_inventory_is_meant_by_every_target(target: str) -> None:
     """Or what is meant for one site would happen to another."""
-    said = recipe(target, "INVENTORY=prod")
-    assert "-i inventory/prod " in said
+    said = recipe(target, "INVENTORY=example")
+    assert "-i inventory/example " in said
     assert "inventory/local" not in said
 
 
@@ -72,3 +75,18 @@ def test_the_key_of_the_local_machine_is_for_its_owner_alone() -> None:
 def test_a_check_has_all_its_parts(target: str, commands: list[str]) -> None:
     said = recipe(target)
     assert [command for command in commands if command not in said] == []
+
+
+@pytest.fixture
+def team() -> Iterator[Path]:
+    """An inventory whose secrets are in another folder."""
+    folder = ROOT / "inventory" / f"test-{os.getpid()}"
+    shutil.copytree(ROOT / "inventory" / "example", folder)
+    (folder / "group_vars" / "all.yml").write_text('fortress_secrets_dir: "{{ inventory_dir }}/team"\n')
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_settings_are_read_where_the_inventory_has_its_secrets(team: Path) -> None:
+    assert f"cat {team}/team/fortress.env" in recipe("env", f"INVENTORY={team.name}", "--always-make")
+    assert "cat inventory/example/secrets/fortress.env" in recipe("env", "INVENTORY=example", "--always-make")

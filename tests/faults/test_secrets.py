@@ -24,7 +24,7 @@ def secrets(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """A copy of the site's secrets, in which they are replaced; at the end the host gets back what it had."""
     inventory = str(request.config.fortress_inventory)  # type: ignore[attr-defined]
     yield Path(shutil.copytree(Path(inventory) / "secrets", tmp_path_factory.mktemp("site") / "secrets"))
-    done = play(inventory, "playbooks/gateway.yml")
+    done = play(inventory, "playbooks/gateway.yml", fortress_replace_credentials=True)
     assert done.returncode == 0, done.stdout
 
 

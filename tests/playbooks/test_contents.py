@@ -45,7 +45,7 @@ def test_each_role_can_be_converged_alone(listed: list[tuple[str, str, set[str]]
         elif role == "fortress" or "facts" in task or "packages are installed" in task:
             assert "always" in tags, task
         else:
-            assert tags in ({"always", "credentials"}, {"handover"}), task
+            assert tags in ({"always", "credentials"}, {"always", "facts"}, {"handover"}), task
     assert seen == ROLES
 
 

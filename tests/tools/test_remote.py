@@ -71,3 +71,11 @@ def test_a_host_that_is_not_there_is_named_with_those_that_are(inventory: Path) 
     done = run("-i", inventory, "--hosts", "nobody", "--", "true")
     assert done.returncode == 1
     assert "has no host nobody: it has alias, behind, here, too" in done.stderr
+
+
+def test_a_variable_is_what_the_inventory_sets_with_its_templates_filled_in(inventory: Path) -> None:
+    (inventory.parent / "group_vars").mkdir()
+    (inventory.parent / "group_vars" / "all.yml").write_text('fortress_secrets_dir: "{{ inventory_dir }}/../team"\n')
+    done = run("-i", inventory, "--variable", "fortress_secrets_dir")
+    assert done.stdout == f"{inventory.parent}/../team\n"
+    assert run("-i", inventory, "--variable", "fortress_domain").stdout == "iris.fortress.test\n", "the default"

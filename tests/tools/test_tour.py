@@ -184,6 +184,17 @@ def test_url_and_authority_are_those_of_the_certificate(
     assert settings["FORTRESS_CA"] == ca.format(secrets=inventory / "secrets")
 
 
+@pytest.mark.parametrize(
+    ("address", "url"), [("192.0.2.1", "http://192.0.2.1:9999"), ("2001:db8::1", "http://[2001:db8::1]:9999")]
+)
+def test_prometheus_is_linked_to_at_its_own_port(inventory: Path, address: str, url: str) -> None:
+    (inventory / "group_vars" / "all.yml").write_text(
+        f"fortress_prometheus_port: 9999\nfortress_address: '{address}'\n"
+    )
+    assert handed_over(inventory)["FORTRESS_PROMETHEUS"] == url
+    assert f"Prometheus     {url}/classic/graph" in tour("links", inventory / "secrets" / "fortress.env").stdout
+
+
 def test_an_authority_that_is_no_file_is_refused(inventory: Path) -> None:
     done = check_inventory(inventory, "-e", "fortress_ca_file=/nowhere/ca.crt")
     assert done.returncode != 0
