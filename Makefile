@@ -170,7 +170,8 @@ lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files
 test: test-fast test-kernels test-vm  ## Everything, fast checks first
 
 .PHONY: test-fast
-test-fast: lint test-unit  ## What needs no VM
+test-fast: tests-venv  ## What needs no VM
+	@$(MAKE) --jobs=2 --output-sync=target lint test-unit EXAMPLES='$(EXAMPLES)' WORKERS=$$(($$(nproc) + 1))
 
 .PHONY: lint
 lint: tests-venv  ## Style, types, YAML, roles, shell scripts, references
@@ -186,7 +187,9 @@ lint: tests-venv  ## Style, types, YAML, roles, shell scripts, references
 	$(BIN)/python tools/reference --check
 	@$(MAKE) docs
 
-PYTEST := $(BIN)/pytest --numprocesses=auto --dist=worksteal
+# One more than there are cores where time counts: some tests wait most of the time.
+WORKERS := auto
+PYTEST := $(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal
 # Random examples of each property: fewer in the fast run, all of them in `make test` and `make test-unit`.
 EXAMPLES := $(if $(filter test-fast,$(MAKECMDGOALS)),FUZZ_EXAMPLES=150 SCHEMATHESIS_EXAMPLES=5)
 

@@ -63,7 +63,7 @@ class Process:
         return total
 
     def end(self) -> None:
-        """Ask it to end, and wait for it."""
+        """Terminate it, and wait for it."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

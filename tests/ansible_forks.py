@@ -1,7 +1,8 @@
 """Ansible, imported once: each run of one of its programs is a fork of a process that has all of it loaded.
 
-Importing Ansible and packing its modules for transport is most of what a small play costs. What runs is the program
-itself, in a process and a working directory of its own.
+Importing Ansible and packing its modules for transport is most of what a small play costs, and starting a Python that
+imports what a module needs is most of what a task costs. What runs is the program itself and the module itself, each in
+a process and a working directory of its own.
 """
 
 from __future__ import annotations
@@ -9,17 +10,32 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import traceback
-from functools import cache
+import warnings
+from collections.abc import Callable
+from functools import cache, partial
 from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import IO
+from types import ModuleType
+from typing import IO, NoReturn
 
 from tests import ROOT
 
+CRYPTO = "ansible_collections.community.crypto.plugins.module_utils._crypto.module_backends"
+# What many modules import; the rest, and each module itself, comes from the archive that Ansible sends to a host.
+PRELOADED = (
+    "ansible.module_utils._internal._ansiballz._loader",
+    *(
+        f"{CRYPTO}.{name}"
+        for name in ("certificate_acme", "certificate_ownca", "certificate_selfsigned", "csr", "privatekey")
+    ),
+)
 PROGRAMS = {"ansible": "adhoc", "ansible-playbook": "playbook", "ansible-inventory": "inventory"}
 
 
@@ -27,7 +43,8 @@ class Forks:
     """The process that forks, as the tests see it."""
 
     def __init__(self) -> None:
-        environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+        settings = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "1"}
+        environment = os.environ | settings
         command = [sys.executable, "-m", __name__]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, text=True)
@@ -57,29 +74,114 @@ def forks() -> Forks:
 
 def serve(jobs: IO[str]) -> None:
     """Fork for each job that is asked for, and print how it ended."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as modules:
+        address = f"{folder}/modules"
+        modules.bind(address)
+        modules.listen()
+        server = os.fork()
+        if server == 0:
+            serve_modules(modules)
+        try:
+            serve_programs(jobs, address)
+        finally:
+            os.kill(server, signal.SIGTERM)
+            os.waitpid(server, 0)
+
+
+def serve_programs(jobs: IO[str], modules: str) -> None:
+    """Import what runs on a control node, and fork for each program."""
     programs = {name: import_module(f"ansible.cli.{module}") for name, module in PROGRAMS.items()}
     for module in ("executor.playbook_executor", "executor.task_executor", "executor.module_common", "vars.manager"):
         import_module(f"ansible.{module}")
+    load_plugins()
+    run_modules_by(modules)
     for job in jobs:
-        program, arguments, cwd, stdout, stderr = json.loads(job)
-        pid = os.fork()
-        if pid == 0:
-            for number, name in ((0, os.devnull), (1, stdout), (2, stderr)):
-                os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
-            os.chdir(cwd)
-            status = 1
-            try:
-                programs[program].main([program, *arguments])
-            except SystemExit as end:
-                status = end.code if isinstance(end.code, int) else 1
-            except BaseException:
-                traceback.print_exc()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            # Ansible's temporary folder, with the modules that are packed already, is for all forks.
-            os._exit(status)
-        _, ended = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(ended), flush=True)
+        program, arguments, cwd, *outputs = json.loads(job)
+        work = partial(programs[program].main, [program, *arguments])
+        print(fork(work, cwd, outputs), flush=True)
+
+
+def load_plugins() -> None:
+    """Read what each run would read for itself: the list of Ansible's own plugins, and the options of some."""
+    loader = import_module("ansible.plugins.loader")
+    warnings.filterwarnings("ignore", "AnsibleCollectionFinder has already been configured")
+    loader.init_plugin_loader()
+    import_module("ansible_collections.ansible.builtin")
+    for plugins in (loader.inventory_loader, loader.connection_loader, loader.shell_loader):
+        list(plugins.all(class_only=True))
+    for plugins, name in ((loader.callback_loader, "default"), (loader.strategy_loader, "linear")):
+        plugins.get(name, class_only=True)
+
+
+def fork(work: Callable[[], object], cwd: str, outputs: list[str]) -> int:
+    """Do work to its end in a process and a folder of its own, with its output in two files; return its status."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    status = 1
+    try:
+        for number, name in enumerate([os.devnull, *outputs]):
+            os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
+        os.chdir(cwd)
+        work()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Ansible's temporary folder, with the modules that are packed already, is for all forks.
+    os._exit(status)
+
+
+def run_modules_by(address: str) -> None:
+    """Give what a local connection would pipe into a new Python to the process that has imported what modules need."""
+    connection = import_module("ansible.plugins.connection.local").Connection
+    execute = connection.exec_command
+    python = f"/bin/sh -c '{sys.executable} && sleep 0'"
+
+    def exec_command(
+        self: object, cmd: str, in_data: bytes | None = None, sudoable: bool = True
+    ) -> tuple[int, bytes, bytes]:
+        if cmd != python or not in_data:
+            ended: tuple[int, bytes, bytes] = execute(self, cmd, in_data, sudoable)
+            return ended
+        with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as asked:
+            program, *outputs = (Path(folder, name) for name in ("program", "stdout", "stderr"))
+            program.write_bytes(in_data)
+            asked.connect(address)
+            asked.sendall(json.dumps([os.getcwd(), str(program), *map(str, outputs)]).encode())
+            asked.shutdown(socket.SHUT_WR)
+            status = int(asked.recv(16))
+            return status, outputs[0].read_bytes(), outputs[1].read_bytes()
+
+    connection.exec_command = exec_command
+
+
+class Packed:
+    """Take from the archive of a module what is not imported yet of Ansible and of collections, as on a host."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Return where a part of Ansible or of a collection is; the archive is the first in the path of modules."""
+        package, *_ = name.split(".")
+        if package not in ("ansible", "ansible_collections"):
+            return None
+        return PathFinder.find_spec(name, [str(Path(sys.path[0], *name.split(".")[:-1]))])
+
+
+def serve_modules(jobs: socket.socket) -> NoReturn:
+    """Fork for each module that is to be run. This process has nothing of Ansible but what a host has of it."""
+    for part in PRELOADED:
+        import_module(part)
+    sys.meta_path.insert(0, Packed)
+    while True:
+        asked, _ = jobs.accept()
+        with asked, asked.makefile() as words:
+            cwd, program, *outputs = json.load(words)
+            work = partial(exec, Path(program).read_bytes(), {"__name__": "__main__"})
+            asked.sendall(str(fork(work, cwd, outputs)).encode())
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -46,13 +47,19 @@ def test_what_is_given_reaches_the_command(arguments: list[str], command: str) -
 @pytest.mark.parametrize(
     "target",
     ["converge", "deploy", "rollback", "history", "hold", "unlock", "verify", "rotate-credentials",
-     "retire-credentials", "renew-certificates"],
+     "retire-credentials", "renew-certificates", "logs", "ssh"],
 )  # fmt: skip
 def test_another_inventory_is_meant_by_every_target(target: str) -> None:
     """Or what is meant for one site would happen to another."""
     said = recipe(target, "INVENTORY=example")
-    assert "-i inventory/example " in said
+    assert re.search(r"(-i|--inventory) inventory/example ", said)
     assert "inventory/local" not in said
+
+
+def test_an_inventory_that_is_not_there_is_named_with_those_that_are() -> None:
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        recipe("converge", "INVENTORY=prdo")
+    assert "There is no inventory/prdo; there are: " in raised.value.stderr
 
 
 def test_the_key_of_the_local_machine_is_for_its_owner_alone() -> None:

@@ -339,7 +339,7 @@ class Attacker:
             self.spawn(self.held(opening, trickle))
 
     async def held(self, opening: bytes, trickle: bytes) -> None:
-        """Be one of them."""
+        """Hold one of them open."""
         if (line := await self.open()) is None:
             return
         try:
@@ -387,7 +387,7 @@ class Attacker:
                 await asyncio.sleep(0.002)
 
     async def deaf(self, connections: int, request: bytes, count: int) -> None:
-        """Ask over and over and read nothing, with the smallest window that there is."""
+        """Send requests and read no answer, with the smallest window that there is."""
 
         async def go() -> None:
             while self.going:
@@ -508,7 +508,7 @@ class Crowd:
             self.drop(next(iter(self.connecting)), "no connection: timeout")
 
     def connected(self, fd: int) -> None:
-        """Say the opening, or learn that there is no connection."""
+        """Send the opening, or record that there is no connection."""
         if code := self.peers[fd].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self.drop(fd, f"no connection: {reason(OSError(code, ''))}")
             return

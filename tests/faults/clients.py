@@ -236,7 +236,7 @@ class Http2(asyncio.Protocol):
                 )
 
     def go_away(self, last: int) -> None:
-        """Ask nothing more over this connection, and give up what the server says it has not looked at."""
+        """Send nothing more over this connection, and fail what the server says it has not looked at."""
         self.usable = False
         for stream in [stream for stream in self.waiting if stream > last]:
             self.fail(stream, "not processed: the connection was closed before", safe=True)
@@ -255,14 +255,14 @@ class Http2(asyncio.Protocol):
             future.set_exception(Closed(reason) if closed else Failed(f"{what}: {reason}"))
 
     def lose(self, error: Exception | None) -> None:
-        """Give all streams up."""
+        """Fail all streams."""
         self.usable = False
         for stream in list(self.waiting):
             self.fail(stream, describe(error) if error else "closed", safe=not isinstance(error, ProtocolError))
         self.transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Give all streams up."""
+        """Fail all streams."""
         self.lose(error)
 
 
@@ -278,7 +278,7 @@ class FreshClient:
         self.site, self.context = site, site.tls("http/1.1")
 
     async def ask(self, identity: str, body: bytes) -> Answer:
-        """Ask once."""
+        """Send the request once."""
         connection = await Http1.open(self.site, self.context)
         try:
             return await connection.ask(self.site, identity, body)

@@ -41,7 +41,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def load(host: Host, cases: Path) -> Load:
-    """Give a context in which clients of every kind ask, and 2 s longer."""
+    """Return a context in which clients of every kind send requests, and 2 s longer."""
 
     def load(*, password: str = os.environ["FORTRESS_PASSWORD"], linger: float = 2) -> Traffic:
         return Traffic(host, cases, password, linger)

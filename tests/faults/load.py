@@ -81,7 +81,7 @@ class Load:
             self.seen[kind] = Seen(closings=before.closings)
 
     async def go(self, kind: str, offset: float) -> None:
-        """Be the clients of one kind until it ends; what is late then is still sent."""
+        """Run the clients of one kind until it ends; what is late then is still sent."""
         client = KINDS[kind](self.site, self.seen[kind].closings)
         due, number = time.monotonic() + offset, 0
         while due < self.end:

@@ -158,7 +158,7 @@ class Outsider:
         self.process.wait()
 
     def say(self, line: str) -> None:
-        """Say something to it."""
+        """Write a line to it."""
         assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()

@@ -112,7 +112,7 @@ class Traffic:
         self.answered.sort(key=lambda answer: answer[1])
 
     def tell(self, line: str) -> None:
-        """Say something to the load."""
+        """Write a line to the load."""
         assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()

@@ -95,7 +95,7 @@ class Crowd:
         return context.wrap_socket(plain, server_hostname=NAME)
 
     def run(self) -> None:
-        """Ask until the time is over."""
+        """Send requests until the time is over."""
         ask = {"ask": self.ask, "ask2": self.ask2}[self.wanted["do"]]
 
         def work() -> None:
@@ -120,7 +120,7 @@ class Crowd:
             self.answers += answers
 
     def ask(self) -> None:
-        """Ask over one connection of HTTP/1.1."""
+        """Send requests over one connection of HTTP/1.1."""
         pipelined, left = self.wanted["pipelined"], self.wanted.get("each", 10**9)
         with self.open("http/1.1") as connection:
             while left > 0 and time.monotonic() < self.end:
@@ -134,7 +134,7 @@ class Crowd:
                     self.count(answers)
 
     def ask2(self) -> None:
-        """Ask over one connection of HTTP/2, as often as nginx lets one."""
+        """Send requests over one connection of HTTP/2, as often as nginx lets one."""
         # Not everything here needs it.
         from h2.config import H2Configuration
         from h2.connection import H2Connection

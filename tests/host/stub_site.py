@@ -66,7 +66,7 @@ def slowly(stub, connection, request):
 
 
 def die(stub, connection, request):
-    """Be gone with all of one's connections, as a process that is killed."""
+    """Close all connections at once, as a process that is killed."""
     stub.stop()
     raise ConnectionError
 
@@ -301,7 +301,7 @@ def ask(**options):
 
 
 def over_kept_connections(site):
-    """Ask once nginx holds open connections to every instance, of which many end at the same moment."""
+    """Send a request once nginx holds open connections to every instance, of which many end at the same moment."""
     threads = [threading.Thread(target=site.ask, args=("GET", "/health", f"warm-{number}")) for number in range(12)]
     for thread in threads:
         thread.start()
@@ -343,7 +343,7 @@ def upload(data, pause=0.0):
 
 
 def limited(site):
-    """Ask over 20 connections that are open already, so at the same moment; some of it is over the limit."""
+    """Send requests over 20 connections that are open already, so at the same moment; some of it is over the limit."""
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(site.connect()) for _ in range(20)]
         for number, connection in enumerate(connections):

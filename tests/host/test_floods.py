@@ -85,7 +85,7 @@ def read(process: subprocess.Popen[str]) -> dict[str, float]:
 
 
 def order(process: subprocess.Popen[str], **what: Any) -> dict[str, float]:
-    """Give an outsider that keeps connections an order; return its answer."""
+    """Send an order to an outsider that keeps connections; return its answer."""
     assert process.stdin is not None
     process.stdin.write(json.dumps(what) + "\n")
     process.stdin.flush()
@@ -94,7 +94,7 @@ def order(process: subprocess.Popen[str], **what: Any) -> dict[str, float]:
 
 @contextmanager
 def others() -> Iterator[list[object]]:
-    """Be another client, which asks for five predictions a second, each over a new connection; yields what it gets."""
+    """Run another client, which requests five predictions a second, each over a new connection; yields what it gets."""
     trust = ssl.create_default_context(cafile=os.environ["FORTRESS_CA"])
     login = os.environ["FORTRESS_USER"], os.environ["FORTRESS_PASSWORD"]
     seen: list[object] = []

@@ -37,7 +37,7 @@ def gateway() -> Gateway:
 
 @pytest.fixture
 def written(host: Host) -> Iterator[Any]:
-    """Give a function that returns the lines which the access log and the journal of nginx have got since, decoded."""
+    """Return a function that returns what the access log and the journal of nginx have got since, as decoded lines."""
     size = int(host.run(f"stat --format=%s {ACCESS_LOG}").stdout)
     cursor = host.run("journalctl --lines=1 --show-cursor --quiet").stdout.partition("cursor: ")[2].strip()
 

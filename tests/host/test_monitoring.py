@@ -35,7 +35,7 @@ QUERIES = [
 
 
 def prometheus(host: Host, path: str) -> Any:
-    """Ask Prometheus' API on the host."""
+    """Query Prometheus' API on the host."""
     answer = json.loads(host.check_output(f"curl --silent --max-time 5 'http://127.0.0.1:9090/api/v1/{path}'"))
     assert answer["status"] == "success", answer.get("error")
     return answer["data"]

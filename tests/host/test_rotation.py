@@ -65,7 +65,7 @@ def _kept(client: httpx.Client) -> Iterator[httpx.Client]:
 
 @contextmanager
 def asking(password: str) -> Iterator[list[int | str]]:
-    """Ask all the time, in turn over new connections and over a kept one; collect the statuses."""
+    """Send requests all the time, in turn over new connections and over a kept one; collect the statuses."""
     statuses: list[int | str] = []
     enough = threading.Event()
 

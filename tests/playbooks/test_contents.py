@@ -80,6 +80,30 @@ def test_each_phase_of_the_role_is_one_of_a_deployment_in_its_order() -> None:
     assert plays[-1]["vars"] == {"iris_api_redeploy": True}
 
 
+def steps(playbook: str) -> list[str]:
+    """Return the playbooks that one imports, and the steps of the credentials between them."""
+    found = []
+    for play in yaml.safe_load((ROOT / "playbooks" / f"{playbook}.yml").read_text()):
+        if imported := play.get("import_playbook"):
+            found.append(imported.removesuffix(".yml"))
+        found += [task["credentials"]["step"] for task in play.get("tasks", []) if "credentials" in task]
+    return found
+
+
+def test_a_password_is_replaced_on_the_gateways_before_it_may_expire() -> None:
+    checks = ["preflight-inventory", "preflight-gateway"]
+    assert steps("rotate-credentials") == [*checks, "rotate", "gateway", "set_expiry", "handover"]
+    assert steps("retire-credentials") == [*checks, "retire", "gateway", "handover"]
+    # What has expired is removed where the gateways know it no more.
+    assert steps("handover") == ["expire"]
+
+
+def test_a_certificate_is_renewed_on_request_alone() -> None:
+    plays = yaml.safe_load((ROOT / "playbooks" / "renew-certificates.yml").read_text())
+    assert steps("renew-certificates") == ["preflight-inventory", "preflight-gateway", "gateway", "handover"]
+    assert [play["vars"] for play in plays if play.get("import_playbook") == "gateway.yml"] == [{"pki_renew_now": True}]
+
+
 @pytest.mark.parametrize("checks", [False, True])
 def test_check_mode_rolls_nothing_back(checks: bool) -> None:
     [play] = yaml.safe_load((ROOT / "playbooks" / "rollback.yml").read_text())

@@ -126,3 +126,7 @@ def test_a_name_is_covered_by_itself_or_a_wildcard_of_one_label(
 def test_a_name_without_a_dot_is_covered_by_itself_alone() -> None:
     assert uncovered_names(["localhost"], ["DNS:*."]) == ["localhost"]
     assert uncovered_names(["localhost"], ["DNS:localhost"]) == []
+
+
+def test_a_wildcard_stands_for_a_label_that_is_there() -> None:
+    assert uncovered_names([".example.com"], ["DNS:*.example.com"]) == [".example.com"]

@@ -143,6 +143,38 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
     return wired(tmp_path_factory.mktemp("several") / "site", SEVERAL)
 
 
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the roles are told on such a host where every setting has another value."""
+    folder = tmp_path_factory.mktemp("other") / "site"
+    settings = {
+        "fortress_domain": "api.example.com",
+        "fortress_trusted_networks": ["10.0.0.0/8"],
+        "fortress_model_name": "wine",
+        "fortress_model_version": "2.0.0",
+        "fortress_api_instances": 2,
+        "fortress_api_base_port": 7001,
+        "fortress_request_deadline": 3,
+        "fortress_max_body_bytes": 5000,
+        "fortress_max_rows": 70,
+        "fortress_max_values": 800,
+        "fortress_users": ["iris", "rosa"],
+        "fortress_passwords": {"rosa": "hers"},
+        "fortress_previous_passwords": {"rosa": "her old one"},
+        "fortress_grafana_password": "that of Grafana",
+        "fortress_grafana_when_unreachable": "skip",
+        "fortress_prometheus_port": 9999,
+        "fortress_grafana_port": 3333,
+        "fortress_nginx_exporter_port": 9911,
+        "fortress_node_exporter_port": 9910,
+        "fortress_secrets_dir": str(folder / "elsewhere"),
+    }
+    # The rest is not for roles: how the control node reaches the site, what it checks and what it prints.
+    rest = {"address", "ca_file", "previous_password_days", "no_log", "replace_credentials"}
+    assert settings.keys() | {f"fortress_{name}" for name in rest} == SETTINGS.keys()
+    return wired(folder, ONE, **settings)["iris"]
+
+
 def test_every_port_of_ours_is_guarded_but_those_of_the_gateway(
     one: dict[str, Any], several: dict[str, dict[str, Any]]
 ) -> None:
@@ -214,22 +246,48 @@ def test_prometheus_scrapes_every_host(one: dict[str, Any], several: dict[str, d
     assert one["nginx_grafana_upstream"] == "127.0.0.1:3000"
 
 
-def test_users_passwords_and_secrets_reach_those_who_need_them(tmp_path: Path) -> None:
-    given = {
-        "fortress_users": ["iris", "rosa"],
-        "fortress_passwords": {"rosa": "hers"},
-        "fortress_previous_passwords": {"rosa": "her old one"},
-        "fortress_grafana_password": "that of Grafana",
-    }
-    told = wired(tmp_path / "site", ONE, **given)["iris"]
-    iris, rosa = told["nginx_basic_auth_users"]
+def test_users_passwords_and_secrets_reach_those_who_need_them(other: dict[str, Any]) -> None:
+    iris, rosa = other["nginx_basic_auth_users"]
     assert (iris["name"], set(iris)) == ("iris", {"name", "password"})
     assert rosa == {"name": "rosa", "password": "hers", "previous_password": "her old one"}
-    assert told["grafana_admin_password"] == "that of Grafana"
-    made = {iris["password"], told["nginx_basic_auth_salt"], told["grafana_secret_key"]}
+    assert other["grafana_admin_password"] == "that of Grafana"
+    made = {iris["password"], other["nginx_basic_auth_salt"], other["grafana_secret_key"]}
     assert len(made) == 3
     assert all(re.fullmatch("[A-Za-z0-9]{32}", value) for value in made)
-    assert not (tmp_path / "site" / "secrets").exists()
+    assert not Path(other["pki_secrets_dir"]).parent.exists()
+
+
+def test_every_setting_of_a_site_reaches_its_role(other: dict[str, Any]) -> None:
+    """A role's own default would hide that it does not, until somebody sets another value."""
+    expected = {
+        "grafana_domain": "api.example.com",
+        "grafana_port": 3333,
+        "grafana_prometheus_url": "http://127.0.0.1:9999",
+        "grafana_root_url": "https://api.example.com/grafana/",
+        "grafana_when_unreachable": "skip",
+        "iris_api_base_port": 7001,
+        "iris_api_instances": 2,
+        "iris_api_max_body_bytes": 5000,
+        "iris_api_max_rows": 70,
+        "iris_api_max_values": 800,
+        "iris_api_model_name": "wine",
+        "iris_api_model_version": "2.0.0",
+        "iris_api_request_deadline": 3,
+        "nginx_client_max_body_size": 5000,
+        "nginx_exporter_listen_address": ":9911",
+        "nginx_grafana_upstream": "127.0.0.1:3333",
+        "nginx_server_name": "api.example.com",
+        "nginx_trusted_networks": ["10.0.0.0/8", "192.0.2.10"],
+        "nginx_upstream_timeout": "4s",
+        "node_exporter_listen_address": ":9910",
+        "pki_dns_names": ["api.example.com"],
+        "pki_ip_addresses": ["192.0.2.10"],
+        "prometheus_external_url": "http://192.0.2.10:9999",
+        "prometheus_listen_address": ":9999",
+    }
+    assert {name: other[name] for name in expected} == expected
+    assert other["pki_secrets_dir"].endswith("/elsewhere/pki")
+    assert set(other["base_guarded_ports"]) == {7001, 7002, 9999, 3333, 9911, 9910}
 
 
 def test_the_gateway_waits_longer_than_an_instance_may_take(one: dict[str, Any]) -> None:

@@ -119,6 +119,22 @@ def test_handlers_validate_before_they_reload_and_restart_only_for_what_a_reload
             assert "when" in handler, handler["name"]
 
 
+def topics(task: dict[str, Any], word: str) -> set[str]:
+    """Return what a task notifies, or what a handler listens to."""
+    given = task.get(word) or []
+    return {given} if isinstance(given, str) else set(given)
+
+
+@each_role
+def test_each_handler_is_notified(role: Path) -> None:
+    """What is configured anew and never applied looks right on the disk, while the service goes on as before."""
+    notified = set().union(
+        *(topics(task, "notify") for other in ROLES for part in ("tasks", "handlers") for task in tasks(other, part))
+    )
+    for handler in tasks(role, "handlers"):
+        assert (topics(handler, "listen") or {handler["name"]}) <= notified, handler["name"]
+
+
 @each_role
 def test_every_file_on_a_host_says_who_writes_it(role: Path) -> None:
     for folder in ("templates", "files"):

@@ -55,6 +55,11 @@ def tool(name: str, tests: str) -> Part:
 PARTS = (
     plugin("htpasswd", "filter/htpasswd"),
     plugin("wiring", "filter/wiring"),
+    plugin("base", "filter/base"),
+    plugin("certificates", "filter/certificates"),
+    plugin("grafana", "filter/grafana"),
+    plugin("nginx", "filter/nginx"),
+    plugin("prometheus", "filter/prometheus"),
     plugin("credentials", "modules/credentials", "lookup/credentials"),
     plugin("config_tree", "modules/config_tree", "action/config_tree"),
     plugin("known_variables", "action/known_variables"),

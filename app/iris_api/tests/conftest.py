@@ -3,7 +3,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -21,7 +20,6 @@ from iris_api.settings import Settings
 
 from .instance import Instance
 from .paths import BUNDLE
-from .slow import Slow
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +73,8 @@ def slow_bundle(
     copied_bundle: Path, edit_manifest: Callable[[Callable[[dict[str, Any]], None]], Path]
 ) -> Callable[..., Path]:
     """Make of the default model one that takes its time: see `slow`. costs: what its manifest says of that."""
+    # It needs scikit-learn, which takes most tests of the server longer to import than to run.
+    from .slow import Slow
 
     def make(costs: dict[str, float] | None = None, **times: Any) -> Path:
         artifact = copied_bundle / "model.joblib"
@@ -96,7 +96,7 @@ def slow_bundle(
 @pytest.fixture(scope="module")
 def quick_costs() -> Iterator[None]:
     """Let packing measure costs in this process and by a few calls, in modules that test anything else of a bundle."""
-    # It needs all of scikit-learn, which most tests of the server don't.
+    # See `slow_bundle`.
     from iris_api.packing import costs, pack
 
     few = partial(costs.measure_here, seconds=costs.SECONDS / 2, repeat_seconds=0)
@@ -109,14 +109,14 @@ MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+def made_once(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> MadeOnce:
     """Return a folder by its name, made by the first test that asks for it: once a run, however many workers there are.
 
     What it holds is for all of them: nobody changes it.
     """
     base = tmp_path_factory.getbasetemp()
     # A worker of pytest-xdist has a folder of its own in that of the run.
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    base = base.parent if hasattr(pytestconfig, "workerinput") else base
 
     def make_once(name: str, make: Callable[[Path], object]) -> Path:
         folder, unfinished = base / name, base / f"{name}.new"

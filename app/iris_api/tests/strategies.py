@@ -1,4 +1,4 @@
-"""Bodies that no client should send, and some that one should: for the API in its process and for the whole site.
+"""Bodies that no client should send, some that one should, and what must come back: in its process or from a site.
 
 FUZZ_EXAMPLES says how many of each kind a test is called with.
 """
@@ -6,13 +6,16 @@ FUZZ_EXAMPLES says how many of each kind a test is called with.
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from starlette.testclient import TestClient
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "1500"))
 
@@ -126,3 +129,31 @@ any_body_of_infer = called_with(
     b'{"inputs": [{"name": "input", "shape": [99999999999999999999, 2], "datatype": "FP64", "data": []}]}',
 )
 any_binary_body_of_infer = called_with(binary_requests())
+
+
+JSON = {"Content-Type": "application/json"}
+INFER = "/v2/models/iris/infer"
+
+
+def send_to_predict(client: httpx.Client | TestClient, body: bytes) -> int:
+    """Assert that the answer is right or says what is wrong with the body; return its status."""
+    response = client.post("/predict", content=body, headers=JSON)
+    assert response.status_code in {200, 413, 422}
+    answer = response.json()
+    if response.status_code == 200:
+        for each in answer if isinstance(answer, list) else [answer]:
+            assert all(math.isfinite(probability) for probability in each["prediction_proba"])
+    else:
+        assert answer.keys() >= {"error", "code", "request_id"}
+    return response.status_code
+
+
+def send_to_infer(client: httpx.Client | TestClient, body: bytes | tuple[bytes, int]) -> int:
+    """Send a body, or a binary one and how long its JSON is said to be; assert and return as `send_to_predict`."""
+    content, json_length = (body, None) if isinstance(body, bytes) else body
+    headers = JSON if json_length is None else {"Inference-Header-Content-Length": str(json_length)}
+    response = client.post(INFER, content=content, headers=headers)
+    assert response.status_code in {200, 400, 413}
+    if response.status_code != 200:
+        assert isinstance(response.json()["error"], str)
+    return response.status_code

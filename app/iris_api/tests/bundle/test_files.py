@@ -15,7 +15,6 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
-from skops import io as skops_io
 
 from iris_api.bundle.files import BundleError
 from iris_api.engines.model import Model
@@ -204,6 +203,9 @@ def test_a_model_that_knows_its_features_by_other_names_is_refused(copied_bundle
 
 def use_skops(directory: Path, estimator: Any) -> None:
     """Make a skops artifact of an estimator, with a manifest that vouches for it."""
+    # It takes a third of a second to import.
+    from skops import io as skops_io
+
     content = skops_io.dumps(estimator)
     (directory / "model.skops").write_bytes(content)
     path = directory / "manifest.json"

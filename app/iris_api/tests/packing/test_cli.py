@@ -30,6 +30,7 @@ from iris_api.packing import cli, samples
 from iris_api.packing.samples import SampleError, read_features, read_sample
 
 from ..paths import BUNDLE
+from ..strategies import fuzz
 
 pytestmark = pytest.mark.usefixtures("quick_costs")
 
@@ -446,10 +447,9 @@ CELLS = st.sampled_from(
 )
 LINE = st.lists(CELLS, max_size=4).map(",".join)
 TABLE = st.lists(st.one_of(LINE, st.sampled_from([HEAD, "a,b", "0,1", "a;b", "a,a", ",a"])), max_size=5)
-FUZZ = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@FUZZ
+@fuzz
 @given(
     st.one_of(TABLE.map(lambda lines: "\n".join(lines).encode()), st.binary(max_size=200)),
     st.sampled_from([None, "a", "b"]),
@@ -480,7 +480,7 @@ JSON = st.recursive(
 )
 
 
-@FUZZ
+@fuzz
 @given(JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=50))
 def test_any_description_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "features.json"

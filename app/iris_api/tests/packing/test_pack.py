@@ -16,7 +16,6 @@ from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.svm import LinearSVC
-from skops import io as skops_io
 from starlette.testclient import TestClient
 
 from iris_api.engines.model import Model
@@ -50,6 +49,9 @@ def pack(tmp_path: Path) -> Pack:
     ) -> Path:
         artifact, sample = tmp_path / f"mine{suffix}", tmp_path / "sample.csv"
         if suffix == ".skops":
+            # It takes a third of a second to import.
+            from skops import io as skops_io
+
             skops_io.dump(estimator, artifact)
         else:
             joblib.dump(estimator, artifact)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from fastapi import FastAPI
 
 from iris_api.engines.model import Answers, EngineChoice, Model, Prediction
+from iris_api.predict import batching
 from iris_api.predict.batching import Batcher
 from iris_api.predict.durations import Durations
 from iris_api.predict.errors import ApiError
@@ -134,6 +136,44 @@ def test_a_full_queue_refuses_with_a_hint_when_to_come_back(batcher: Batcher) ->
     assert all(len(each) == 8 for each in answered)
     assert isinstance(refused, ApiError)
     assert (refused.status, refused.code) == (HTTPStatus.SERVICE_UNAVAILABLE, "overloaded")
+
+
+def test_who_waited_past_the_deadline_is_told_and_costs_no_call(
+    batcher: Batcher, engine: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(batching, "perf_counter", lambda: now[0])
+
+    async def run() -> list[Any]:
+        late = asyncio.ensure_future(batcher.predict([[1.0, 0.0]]))
+        await asyncio.sleep(0)
+        # Something has held up the loop.
+        now[0] += 4.1
+        in_time = asyncio.ensure_future(batcher.predict([[2.0, 0.0]]))
+        async with asyncio.timeout(2):
+            return list(await asyncio.gather(late, in_time, return_exceptions=True))
+
+    late, in_time = asyncio.run(run())
+    assert isinstance(late, ApiError)
+    assert (late.status, late.code) == (HTTPStatus.SERVICE_UNAVAILABLE, "deadline_exceeded")
+    assert shares(in_time) == [2.0]
+    assert engine.calls == [1]
+
+
+def test_how_long_calls_take_is_learned_where_they_take_long(engine: Echo, model: Model, settings: Settings) -> None:
+    """What is predicted decides who is refused, and who takes the other lane."""
+
+    def slow(rows: Sequence[Sequence[float]]) -> Answers:
+        time.sleep(0.005)
+        return engine(rows)
+
+    durations = Durations(1e-5, 1e-6)
+    before = durations.predict(1)
+    metrics = Metrics(settings, model.manifest, "sklearn")
+    slow.name, slow.tolerance, slow.turns = engine.name, engine.tolerance, engine.turns  # type: ignore[attr-defined]
+    batcher = make_batcher(Model(model.manifest, slow), metrics, durations)  # type: ignore[arg-type]
+    asyncio.run(batcher.predict([[1.0, 0.0]]))
+    assert durations.predict(1) > 2 * before
 
 
 def together(app: FastAPI, bodies: Sequence[object], path: str = "/predict") -> list[httpx2.Response]:

@@ -510,11 +510,12 @@ def test_an_instance_knows_before_the_first_request_what_calls_take(
     for rows in (1, 16, 1000):
         expected = times.get("call_seconds", 0) + times.get("row_seconds", 0) * rows
         # It can't be quicker than it sleeps; how much slower depends on who else wants this processor.
-        assert 0.8 * expected <= durations.predict(rows) <= 5 * expected + 0.05
+        assert 0.8 * expected <= durations.predict(rows) <= 10 * expected + 0.2
 
 
 def test_a_model_that_cannot_answer_one_row_in_time_is_not_served(slow_bundle: SlowBundle, settings: Settings) -> None:
-    model = Model.load(slow_bundle(call_seconds=0.3))
+    # With costs, however wrong, no more calls are tried than are needed.
+    model = Model.load(slow_bundle({"call_us": 1, "row_us": 1}, call_seconds=0.3))
     with pytest.raises(BundleError, match=r"an answer to one row takes 0\.3 s here, but must come within 0\.2 s"):
         build_app(settings.model_copy(update={"request_deadline": 0.2}), model)
 
@@ -536,13 +537,13 @@ def rows_of(count: int) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("how", ["sleep", "numpy", "python"])
 def test_everybody_else_is_served_beside_the_largest_batch(start: Start, slow_bundle: SlowBundle, how: str) -> None:
-    """2 s of work in one request, whether or not it holds the interpreter's lock."""
+    """A second of work in one request, whether or not it holds the interpreter's lock."""
     instance = start(slow_bundle(row_seconds=0.003, how=how), IRIS_API_REQUEST_DEADLINE="10")
     instance.wait_until_ready()
     with ThreadPoolExecutor(1) as pool:
         list(instance.listen(0.1))
-        long = pool.submit(instance.request, "POST", "/predict", rows_of(700))
-        time.sleep(0.3)
+        long = pool.submit(instance.request, "POST", "/predict", rows_of(350))
+        time.sleep(0.2)
         waits, beside = [], 0
         while not long.done():
             for method, path, content in (("POST", "/predict", EXAMPLE), ("GET", "/health", None)):
@@ -550,17 +551,17 @@ def test_everybody_else_is_served_beside_the_largest_batch(start: Start, slow_bu
                 assert instance.request(method, path, content)[0] == 200
                 waits.append(time.monotonic() - started)
                 beside += not long.done()
-            time.sleep(0.05)
+            time.sleep(0.02)
         status, answers, _ = long.result()
     assert status == 200
     # On the old code the first of them waits for all of it.
-    assert beside >= 10
+    assert beside >= 5
     assert statistics.median(waits) < 0.25
     beats = [message.when for message in instance.listen(0.5) if message.text == "WATCHDOG=1"]
     assert all(later - earlier < WATCHDOG_SECONDS for earlier, later in itertools.pairwise(beats))
     # The answers are those of one call.
     inner = joblib.load(BUNDLE / "model.joblib")
-    asked = [list(row.values()) for row in rows_of(700)]
+    asked = [list(row.values()) for row in rows_of(350)]
     assert [answer["prediction"] for answer in answers] == inner.predict(asked).tolist()
     for answer, expected in zip(answers, inner.predict_proba(asked), strict=True):
         assert answer["prediction_proba"] == pytest.approx(expected, abs=1e-9)
@@ -586,31 +587,35 @@ def test_clients_are_told_why_they_get_no_answer(start: Start, slow_bundle: Slow
             assert first.result()[0] == 200
 
 
-@pytest.mark.parametrize("pieces", [1, 2], ids=["in one piece", "in two"])
-def test_what_a_client_no_longer_waits_for_is_not_computed(start: Start, slow_bundle: SlowBundle, pieces: int) -> None:
-    instance = start(slow_bundle(row_seconds=0.011))
+def test_what_a_client_no_longer_waits_for_is_not_computed(start: Start, slow_bundle: SlowBundle) -> None:
+    """Whether it came in one piece or in two."""
+    instance = start(slow_bundle(row_seconds=0.0055), IRIS_API_REQUEST_DEADLINE="2")
     instance.wait_until_ready()
     request = wire("/predict", rows_of(310))
-    for _ in range(3):
-        with socket.create_connection(("127.0.0.1", instance.port), timeout=10) as connection:
-            for piece in (request,) if pieces == 1 else (request[:-10], request[-10:]):
-                connection.sendall(piece)
-                time.sleep(0.2)
-    time.sleep(0.2)
-    # Beside one of them that goes on for its 3.4 s this one would be refused.
-    status, answer, _ = instance.request("POST", "/predict", rows_of(120))
-    assert status == 200, answer
-    assert 'iris_api_requests_total{path="/predict",status="499"} 3.0' in instance.metrics()
+    for given_up, pieces in ((3, [request]), (6, [request[:-10], request[-10:]])):
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", instance.port), timeout=10) as connection:
+                for piece in pieces:
+                    connection.sendall(piece)
+                    time.sleep(0.1)
+        time.sleep(0.1)
+        # Beside one of them that goes on for its 1.7 s this one would be refused.
+        status, answer, _ = instance.request("POST", "/predict", rows_of(170))
+        assert status == 200, answer
+        assert f'iris_api_requests_total{{path="/predict",status="499"}} {given_up}.0' in instance.metrics()
 
 
 def test_an_endless_call_ends_its_process_and_no_other_request(start: Start, slow_bundle: SlowBundle) -> None:
+    """Nor does an upload that stays half done keep it from its end."""
     instance = start(slow_bundle(call_seconds=0.03), IRIS_API_REQUEST_DEADLINE="1")
     worker = instance.wait_until_ready()
     endless = EXAMPLE | {"petal_length": ENDLESS}
     with (
         socket.create_connection(("127.0.0.1", instance.port), timeout=10) as stuck,
         socket.create_connection(("127.0.0.1", instance.port), timeout=10) as uploading,
+        socket.create_connection(("127.0.0.1", instance.port), timeout=10) as half_done,
     ):
+        half_done.sendall(wire("/predict", EXAMPLE)[:-10])
         stuck.sendall(wire("/predict", endless))
         uploading.sendall(wire("/predict", [])[:-1])
         # The deadline first: the process is not to blame yet.
@@ -622,7 +627,7 @@ def test_an_endless_call_ends_its_process_and_no_other_request(start: Start, slo
         assert_refused(instance.port)
         uploading.sendall(b"]")
         assert uploading.recv(65536).startswith(b"HTTP/1.1 422 ")
-    replacement = instance.wait_until_ready(other_than=worker)
+        replacement = instance.wait_until_ready(other_than=worker)
     assert replacement != worker
     assert instance.request("POST", "/predict", EXAMPLE)[0] == 200
     assert instance.master.poll() is None
@@ -638,36 +643,20 @@ def assert_refused(port: int) -> None:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
 
 
-def test_an_upload_that_stays_half_done_does_not_keep_an_instance_from_its_replacement(
-    start: Start, slow_bundle: SlowBundle
-) -> None:
-    instance = start(slow_bundle(call_seconds=0.03), IRIS_API_REQUEST_DEADLINE="1")
-    worker = instance.wait_until_ready()
-    with (
-        socket.create_connection(("127.0.0.1", instance.port), timeout=10) as stuck,
-        socket.create_connection(("127.0.0.1", instance.port), timeout=10) as uploading,
-    ):
-        uploading.sendall(wire("/predict", EXAMPLE)[:-10])
-        stuck.sendall(wire("/predict", EXAMPLE | {"petal_length": ENDLESS}))
-        stuck.recv(65536)
-        instance.wait_until_ready(other_than=worker)
-    assert instance.request("POST", "/predict", EXAMPLE)[0] == 200
-
-
 def test_a_long_request_is_finished_when_the_instance_stops(start: Start, slow_bundle: SlowBundle) -> None:
     instance = start(slow_bundle(row_seconds=0.01))
     instance.wait_until_ready()
     with socket.create_connection(("127.0.0.1", instance.port), timeout=10) as connection:
-        connection.sendall(wire("/predict", rows_of(150)))
+        connection.sendall(wire("/predict", rows_of(80)))
         time.sleep(0.3)
         instance.master.send_signal(signal.SIGTERM)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
-    assert answer.startswith(b"HTTP/1.1 200 ") and answer.count(b'"species"') == 150
+    assert answer.startswith(b"HTTP/1.1 200 ") and answer.count(b'"species"') == 80
     assert instance.wait_until_gone() == 0
 
 
 def test_an_instance_stops_in_time_although_a_call_does_not_end(start: Start, slow_bundle: SlowBundle) -> None:
-    instance = start(slow_bundle(call_seconds=0.03), IRIS_API_REQUEST_DEADLINE="2")
+    instance = start(slow_bundle(call_seconds=0.03), IRIS_API_REQUEST_DEADLINE="1")
     instance.wait_until_ready()
     with socket.create_connection(("127.0.0.1", instance.port), timeout=10) as connection:
         connection.sendall(wire("/predict", EXAMPLE | {"petal_length": ENDLESS}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from iris_api.engines.model import Model
+from iris_api.engines.model import Model, Prediction
+from iris_api.predict.metrics import Metrics
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
@@ -112,3 +114,29 @@ def test_promtool_finds_nothing_to_say(bundle: Path) -> None:
         text = client.get("/metrics").content
     done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
+
+
+def test_a_class_without_probabilities_is_counted_and_has_no_confidence(settings: Settings, model: Model) -> None:
+    metrics = Metrics(settings, model.manifest, "sklearn")
+    metrics.count_row([1.4, 0.2], Prediction(0, 0, "setosa"))
+    text = metrics.render()
+    assert b'iris_api_predictions_total{class="setosa"} 1.0' in text
+    assert b"iris_api_prediction_confidence_count 0.0" in text
+
+
+def test_buckets_ascend_and_one_ends_where_the_alert_begins(settings: Settings, model: Model) -> None:
+    """Quantiles are guessed within a bucket: p99 against 0.25 s is right on its edge alone."""
+    metrics = Metrics(settings, model.manifest, "sklearn")
+    metrics.count_request("/predict", 200, 0.003)
+    edges: dict[str, list[float]] = {}
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        for sample in family.samples:
+            if sample.name.endswith("_bucket"):
+                edges.setdefault(sample.name, []).append(float(sample.labels["le"]))
+    assert len(edges) >= 5
+    for name, found in edges.items():
+        assert found == sorted(set(found)), name
+        assert found[-1] == float("inf"), name
+        # No step is so wide that a quantile within it says nothing.
+        assert all(after <= 10 * before for before, after in itertools.pairwise(found[:-1])), name
+    assert 0.25 in edges["iris_api_request_duration_seconds_bucket"]

@@ -8,14 +8,15 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from pydantic_core import from_json
 
 from ..instance import EXAMPLE, WATCHDOG_SECONDS, Instance
+from ..paths import BUNDLE
 
 Start = Callable[..., Instance]
 EditManifest = Callable[[Callable[[dict[str, Any]], None]], Path]
@@ -24,14 +25,35 @@ EditManifest = Callable[[Callable[[dict[str, Any]], None]], Path]
 PATIENCE = 15
 
 
-def test_an_instance_that_says_ready_answers(start: Start) -> None:
-    instance = start()
-    worker = instance.wait_until_ready()
+# Seconds for which the instance that tests share keeps an idle connection: no default of anybody.
+KEEPALIVE = 3
+
+
+class Served(NamedTuple):
+    """An instance that tests only ask, its worker, and what it told before anybody asked."""
+
+    instance: Instance
+    worker: int
+    metrics: str
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    instance = Instance(tmp_path_factory.mktemp("served"), BUNDLE, IRIS_API_KEEPALIVE=str(KEEPALIVE))
+    try:
+        worker = instance.wait_until_ready()
+        yield Served(instance, worker, instance.metrics())
+    finally:
+        instance.close()
+
+
+def test_an_instance_that_says_ready_answers(served: Served) -> None:
+    instance, worker, _ = served
     status, answer, headers = instance.request("POST", "/predict", EXAMPLE)
     assert (status, answer["species"]) == (200, "virginica")
     assert headers["x-served-by"] == "iris-api@1"
     assert instance.request("GET", "/health/ready")[0] == 200
-    loading, ready = (message.text for message in instance.messages)
+    loading, ready, *_ = (message.text for message in instance.messages)
     assert loading.startswith("STATUS=Loading ")
     assert ready == f"READY=1\nSTATUS=Serving iris 1.0.0 by onnx on 127.0.0.1:{instance.port}"
     # The master, which knows nothing of the model, has said nothing.
@@ -44,29 +66,23 @@ REQUEST = (
 )
 
 
-def test_an_answer_comes_in_one_piece(start: Start) -> None:
-    instance = start()
-    instance.wait_until_ready()
-    with socket.create_connection(("127.0.0.1", instance.port), timeout=5) as connection:
+def test_an_answer_comes_in_one_piece(served: Served) -> None:
+    with socket.create_connection(("127.0.0.1", served.instance.port), timeout=5) as connection:
         for _ in range(20):
             connection.sendall(REQUEST % b"")
             answer = connection.recv(65536)
             assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"}"), answer
 
 
-def test_requests_sent_without_waiting_are_answered_in_turn(start: Start) -> None:
-    instance = start()
-    instance.wait_until_ready()
-    with socket.create_connection(("127.0.0.1", instance.port), timeout=5) as connection:
+def test_requests_sent_without_waiting_are_answered_in_turn(served: Served) -> None:
+    with socket.create_connection(("127.0.0.1", served.instance.port), timeout=5) as connection:
         connection.sendall(REQUEST % b"" + REQUEST % b"" + REQUEST % b"Connection: close\r\n")
         answers = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answers.count(b"HTTP/1.1 200 ") == answers.count(b'"species":"virginica"') == 3
 
 
-def test_a_client_that_asks_whether_to_go_on_is_told_so_before_it_sends_a_body(start: Start) -> None:
-    instance = start()
-    instance.wait_until_ready()
-    with socket.create_connection(("127.0.0.1", instance.port), timeout=5) as connection:
+def test_a_client_that_asks_whether_to_go_on_is_told_so_before_it_sends_a_body(served: Served) -> None:
+    with socket.create_connection(("127.0.0.1", served.instance.port), timeout=5) as connection:
         head, _, body = (REQUEST % b"Expect: 100-continue\r\n").partition(b"\r\n\r\n")
         connection.sendall(head + b"\r\n\r\n")
         assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -74,14 +90,9 @@ def test_a_client_that_asks_whether_to_go_on_is_told_so_before_it_sends_a_body(s
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
-def test_the_golden_samples_do_not_count_as_traffic(start: Start) -> None:
-    instance = start()
-    instance.wait_until_ready()
-    with socket.create_connection(("127.0.0.1", instance.port)) as connection:
-        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
-        metrics = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
-    assert 'iris_api_requests_total{path="/predict",status="200"} 0.0' in metrics
-    assert 'iris_api_predictions_total{class="setosa"} 0.0' in metrics
+def test_the_golden_samples_do_not_count_as_traffic(served: Served) -> None:
+    assert 'iris_api_requests_total{path="/predict",status="200"} 0.0' in served.metrics
+    assert 'iris_api_predictions_total{class="setosa"} 0.0' in served.metrics
 
 
 def test_a_damaged_model_is_never_ready_and_says_why_in_one_line(start: Start, copied_bundle: Path) -> None:
@@ -121,13 +132,13 @@ def test_a_bad_setting_is_named_in_one_line(start: Start, variable: str, value: 
     assert complaint in event["message"]
 
 
-def test_the_watchdog_is_fed_in_time_and_by_the_worker(start: Start) -> None:
-    instance = start()
-    worker = instance.wait_until_ready()
-    beats = [message for message in instance.listen(2.5 * WATCHDOG_SECONDS) if message.text == "WATCHDOG=1"]
-    assert {message.pid for message in beats} == {worker}
+def test_the_watchdog_is_fed_in_time_and_by_the_worker(served: Served) -> None:
+    # What was told before waits in the socket.
+    list(served.instance.listen(0.1))
+    beats = [message for message in served.instance.listen(1.7 * WATCHDOG_SECONDS) if message.text == "WATCHDOG=1"]
+    assert {message.pid for message in beats} == {served.worker}
     gaps = [later.when - earlier.when for earlier, later in itertools.pairwise(beats)]
-    assert len(gaps) >= 6 and max(gaps) < WATCHDOG_SECONDS / 2
+    assert len(gaps) >= 4 and max(gaps) < WATCHDOG_SECONDS / 2
 
 
 def test_the_watchdog_is_not_fed_while_the_master_is_frozen(start: Start) -> None:
@@ -153,11 +164,11 @@ def test_a_killed_worker_is_replaced(start: Start) -> None:
 
 
 def test_a_frozen_worker_is_replaced(start: Start) -> None:
-    instance = start()
+    instance = start(IRIS_API_WORKER_TIMEOUT="3")
     worker = instance.wait_until_ready()
     # Let the worker tell its master that it lives, or else the master grants it all the time in the world.
     next(instance.listen(3))
-    time.sleep(2)
+    time.sleep(1)
     os.kill(worker, signal.SIGSTOP)
     frozen = time.monotonic()
     instance.wait_until_ready(other_than=worker)
@@ -166,9 +177,10 @@ def test_a_frozen_worker_is_replaced(start: Start) -> None:
 
 
 def test_a_blocked_event_loop_is_replaced_and_says_where_it_stood(start: Start) -> None:
-    instance = start(arguments=["app.iris_api.tests.blocking:create()"])
+    instance = start(arguments=["app.iris_api.tests.blocking:create()"], IRIS_API_WORKER_TIMEOUT="3")
     worker = instance.wait_until_ready()
-    time.sleep(2)
+    next(instance.listen(3))
+    time.sleep(1)
     with socket.create_connection(("127.0.0.1", instance.port)) as connection:
         connection.sendall(b"GET /block HTTP/1.1\r\nHost: test\r\n\r\n")
         blocked = time.monotonic()
@@ -223,21 +235,19 @@ def seconds_until_closed(connection: socket.socket) -> float:
     return time.monotonic() - began
 
 
-def test_a_connection_is_kept_for_as_long_as_the_setting_says(start: Start) -> None:
+def test_a_connection_is_kept_for_as_long_as_the_setting_says(served: Served) -> None:
     """Left to itself gunicorn closes it after 2 s, while the gateway believes it open."""
-    instance = start(IRIS_API_KEEPALIVE="4")
-    instance.wait_until_ready()
-    with socket.create_connection(("127.0.0.1", instance.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", served.instance.port), timeout=20) as connection:
         for _ in range(2):
             connection.sendall(REQUEST % b"")
             assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
-            time.sleep(0.5)
-        assert 2.5 < seconds_until_closed(connection) < 10
+            time.sleep(0.4)
+        assert 2.1 < seconds_until_closed(connection) < 10
 
 
 def test_an_instance_that_stops_waits_for_as_long_as_the_setting_says(start: Start) -> None:
     """Left to itself gunicorn waits for 30 s, and systemd kills what is not gone after 20."""
-    instance = start(IRIS_API_GRACEFUL_TIMEOUT="3", IRIS_API_REQUEST_DEADLINE="1")
+    instance = start(IRIS_API_GRACEFUL_TIMEOUT="2", IRIS_API_REQUEST_DEADLINE="1")
     instance.wait_until_ready()
     with socket.create_connection(("127.0.0.1", instance.port), timeout=20) as connection:
         connection.sendall((REQUEST % b"")[:-9])
@@ -245,7 +255,7 @@ def test_an_instance_that_stops_waits_for_as_long_as_the_setting_says(start: Sta
         instance.master.send_signal(signal.SIGTERM)
         asked = time.monotonic()
         instance.wait_until_gone(40)
-        assert 2 < time.monotonic() - asked < 15
+        assert 1.5 < time.monotonic() - asked < 12
 
 
 def test_a_request_in_flight_is_answered_when_the_instance_stops(start: Start) -> None:

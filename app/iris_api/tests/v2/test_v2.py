@@ -87,6 +87,10 @@ def test_an_answer_has_the_outputs_that_were_asked_for_and_no_id_of_its_own(clie
         (tensor(shape=[10**9, 2]), "but 6 came"),
         (tensor(data=[[6.5, 0.8], [1.4], [4.35, 1.35]]), "not 3 lists of 2 numbers"),
         (tensor(data=[[6.5, 0.8], 1.4, 0.2, [4.35, 1.35]]), "not 3 lists of 2 numbers"),
+        (tensor(data=ROWS[:2]), "not 3 lists of 2 numbers"),
+        (tensor(data=[1.5, 2, 3, 4, 5, 2**53 + 1]), "2.petal_width: "),
+        (tensor(datatype="FP32", data=[1.5, 2, 3, 4, 5, 2**24 + 1]), "16777217 is not held exactly by FP32"),
+        (tensor(datatype="INT8", data=[1, 2, 3, 4, 5, -129]), "-129 is no INT8, an integer from -128 to 127"),
         (tensor(data=None), "there is no data"),
         (tensor(datatype="BYTES"), "inputs.0.datatype"),
         (tensor(datatype="BOOL"), "inputs.0.datatype"),
@@ -126,6 +130,42 @@ def test_what_is_no_json_is_400(client: TestClient, body: bytes) -> None:
     response = client.post(INFER, content=body, headers={"Content-Type": "application/json"})
     assert (response.status_code, response.json()["code"]) == (400, "invalid_json")
     assert response.json()["request_id"] == response.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize(
+    ("by_default", "of_the_output", "is_binary"),
+    [
+        (None, None, False),
+        (None, True, True),
+        (None, False, False),
+        (True, None, True),
+        (True, False, False),
+        (False, None, False),
+        (False, True, True),
+    ],
+)
+def test_an_output_is_binary_where_it_was_asked_for(
+    client: TestClient, by_default: bool | None, of_the_output: bool | None, is_binary: bool
+) -> None:
+    """What tritonclient gets it reads either way, so its tests do not tell."""
+    output: dict[str, Any] = {"name": "prediction"}
+    if of_the_output is not None:
+        output["parameters"] = {"binary_data": of_the_output}
+    body = tensor() | {"outputs": [output]}
+    if by_default is not None:
+        body["parameters"] = {"binary_data_output": by_default}
+    response = client.post(INFER, json=body)
+    assert response.status_code == 200
+    length = response.headers.get("Inference-Header-Content-Length")
+    assert (length is not None) == is_binary
+    [found] = json.loads(response.content[: int(length)] if length else response.content)["outputs"]
+    if length:
+        assert response.headers["Content-Type"] == "application/octet-stream"
+        assert "data" not in found
+        assert found["parameters"] == {"binary_data_size": 24}
+        assert struct.unpack("<3q", response.content[int(length) :]) == (2, 0, 1)
+    else:
+        assert found["data"] == [2, 0, 1]
 
 
 def test_an_id_comes_back_as_it_is(client: TestClient) -> None:

@@ -61,7 +61,7 @@ def hold(host: Host, options: argparse.Namespace) -> Result:
 def unlock(host: Host, options: argparse.Namespace) -> Result:
     """Unlock deployments and rollbacks."""
     if host.hold.release(options.who):
-        return {"changed": True, "message": "Deployments and rollbacks are unlocked."}
+        return {"changed": True, "message": "Deployments may happen again."}
     more = f" {host.lock.owner}: it ends by itself." if host.lock.owner else ""
     return {"changed": False, "message": f"Nobody holds deployments off.{more}"}
 
