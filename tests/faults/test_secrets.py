@@ -48,6 +48,17 @@ def test_a_certificate_is_renewed(load: Load, record: Record, playbook: Playbook
     traffic.assert_nothing_failed()
 
 
+def test_a_clone_without_the_secrets_replaces_nothing(
+    load: Load, record: Record, inventory: str, tmp_path: Path
+) -> None:
+    with load() as traffic:
+        done = play(inventory, "site.yml", fortress_secrets_dir=str(tmp_path / "of a new clone"))
+    assert done.returncode != 0
+    assert "was provisioned with credentials from another secrets folder" in " ".join(done.stdout.split())
+    record("a converge from a clone without the secrets", traffic, None, "it stops before the first change")
+    traffic.assert_nothing_failed()
+
+
 def test_a_password_is_replaced(load: Load, record: Record, playbook: Playbook) -> None:
     """Clients that still have the old one go on."""
     with load() as traffic:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -156,6 +158,17 @@ fortress_grafana_port: 443
         assert complaint in said, complaint
     assert "Zebras" not in said
     assert "123456789012" not in said
+
+
+def test_a_password_of_ones_own_may_be_encrypted_by_ansible_vault(inventory: Path, tmp_path: Path) -> None:
+    (tmp_path / "vault").write_text("a password of Vault")
+    options = ("--vault-password-file", str(tmp_path / "vault"))
+    program = Path(sys.executable).parent / "ansible-vault"
+    command = [str(program), "encrypt_string", *options, "--name", "iris", "Plenty-of-9-Zebras"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (inventory / "group_vars" / "all.yml").write_text("fortress_passwords:\n" + textwrap.indent(done.stdout, "  "))
+    assert check_inventory(inventory, *options).returncode == 0
+    assert check_inventory(inventory).returncode != 0
 
 
 def test_a_number_on_the_command_line_is_a_text_and_is_told_how_it_is_written(inventory: Path) -> None:
