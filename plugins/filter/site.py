@@ -86,11 +86,13 @@ def credentials_conflict(
             "there (`sudo rm /etc/fortress/site.fact`), and run the same again."
         )
     generation = int(record["generation"])
-    if not site["id"]:
-        return _foreign(host, folder, "holds none" if is_fresh else "holds those of an earlier release")
-    if record["id"] != site["id"]:
+    if is_fresh:
+        return _foreign(host, folder, "holds none")
+    if site["id"] and record["id"] != site["id"]:
         return _foreign(host, folder, "holds those of another site")
-    if generation > len(changes):
+    if not site["id"]:
+        state = f"is of an earlier release: since then the host has got generation {generation} of its credentials"
+    elif generation > len(changes):
         state = (
             f"is older: the host has generation {generation} of this site's credentials, the folder generation "
             f"{len(changes)}"

@@ -34,9 +34,7 @@ def host_with_a_clock(folder: Path, ahead: int) -> Path:
     return inventory
 
 
-@pytest.mark.parametrize(
-    ("ahead", "stops"), [(-2 * 365 * 86400, True), (420, True), (-180, False)], ids=["two years", "7 min", "3 min"]
-)
+@pytest.mark.parametrize(("ahead", "stops"), [(-420, True), (180, False)], ids=["7 minutes behind", "3 minutes ahead"])
 def test_clocks_that_differ_stop_the_run_with_both_times(tmp_path: Path, ahead: int, stops: bool) -> None:
     inventory = host_with_a_clock(tmp_path, ahead)
     done = ansible("ansible-playbook", "-i", str(inventory), "playbooks/preflight-gateway.yml", "--tags", "facts")

@@ -67,7 +67,7 @@ def test_the_same_credentials_or_later_ones_of_the_same_site_are_no_conflict(gen
     ("record", "site", "changes", "reason"),
     [
         (ours(), ours() | {"id": "another"}, CHANGES, "holds those of another site"),
-        (ours(), NONE, [], "holds those of an earlier release"),
+        (ours(), NONE, [], "is of an earlier release: since then the host has got generation 3"),
         (ours(3), ours(2), CHANGES[:2], "has generation 3 of this site's credentials, the folder generation 2"),
         (ours(3), ours(3), ["one", "two", "III"], "since generation 3 both copies were changed, each for itself"),
         (ours(2), ours(3), ["one", "II", "three"], "since generation 2 both copies were changed, each for itself"),
