@@ -136,7 +136,7 @@ def test_a_password_is_replaced_on_the_gateways_before_it_may_expire() -> None:
 
 def test_a_certificate_is_renewed_on_request_alone() -> None:
     plays = yaml.safe_load((ROOT / "playbooks" / "renew-certificates.yml").read_text())
-    assert steps("renew-certificates") == ["preflight-inventory", "preflight-gateway", "gateway"]
+    assert steps("renew-certificates") == ["preflight-inventory", "preflight-gateway", "gateway", "handover"]
     assert [play["vars"] for play in plays if play.get("import_playbook") == "gateway.yml"] == [{"pki_renew_now": True}]
 
 
