@@ -90,7 +90,7 @@ def test_what_a_gateway_may_still_ask_is_removed_after_all_of_them_were_configur
     names = [play["name"] for play in plays]
     serve, gateways, remove = (
         next(index for index, name in enumerate(names) if name.startswith(start))
-        for start in ("Serve the model", "Configure the gateways", "Remove what the gateways")
+        for start in ("Serve the model", "Configure one gateway after the other", "Remove what the gateways")
     )
     assert serve < gateways < remove
     # After the handlers, which reload nginx.

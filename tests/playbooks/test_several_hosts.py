@@ -34,6 +34,8 @@ def project(tmp_path: Path) -> Path:
         stub = playbooks / tasks.relative_to(ROOT)
         stub.parent.mkdir(parents=True, exist_ok=True)
         stub.write_text(yaml.safe_dump([{"ansible.builtin.debug": {"msg": told}}]))
+    # There is nothing that could answer.
+    (playbooks / "check.yml").write_text(yaml.safe_dump([{"hosts": "localhost", "gather_facts": False}]))
     (tmp_path / "inventory").mkdir()
     inventory(tmp_path)
     return tmp_path
