@@ -65,6 +65,23 @@ def play(inventory: str, playbook: str, *options: str, **variables: Any) -> subp
     )
 
 
+def play_and_lose_the_control_node(inventory: str, playbook: str, task: str, **variables: Any) -> None:
+    """Run a playbook, and kill all of the control node's part in it when it comes to a task."""
+    command = [PLAYBOOK, "-i", str(Path(inventory).absolute()), playbook, "--extra-vars", json.dumps(variables)]
+    killed = subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert killed.stdout is not None
+    try:
+        reached = any(task in line for line in killed.stdout)
+    finally:
+        subprocess.run(["pkill", "--signal", "KILL", "--session", str(killed.pid)], check=False)
+        killed.stdout.close()
+        killed.wait()
+    assert reached, f"it never came to {task}"
+    assert killed.returncode == -signal.SIGKILL, "it was over before it was cut off"
+
+
 def deploy(inventory: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run `make deploy`'s playbook."""
     return play(inventory, "playbooks/deploy.yml", *options)

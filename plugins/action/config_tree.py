@@ -27,6 +27,16 @@ class ActionModule(ActionBase):
         contents: dict[str, str] | None = args.pop("contents", None)
         role = getattr(self._task, "_role", None)
 
+        if "applied" in args:
+            if unknown := sorted(self._task.args.keys() - {"applied"}):
+                raise AnsibleActionFail(
+                    f"config_tree: `applied` writes no file, so {', '.join(unknown)} means nothing beside it."
+                )
+            args["applied"] = _as_list(args["applied"])
+            return self._execute_module(
+                module_name="config_tree", module_args=args | {"files": []}, task_vars=task_vars
+            )
+
         if contents is not None:
             if paths or exclude:
                 raise AnsibleActionFail(

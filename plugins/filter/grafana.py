@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from email import message_from_bytes
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+from ansible.errors import AnsibleFilterError
 
 DOCUMENTATION = r"""
 name: grafana
@@ -15,6 +21,7 @@ description:
   - O(primary_fingerprints) reads the fingerprints of the primary keys from what C(gpg --with-colons) lists.
   - O(panel_queries) makes the queries of a panel as a page sends them.
   - O(queries_with_data) lists the queries that returned data.
+  - O(deb_version) reads the version of a package from its file.
   - O(grafana_note) says why there is no Grafana, as a value for the shell.
 author: Fortress
 """
@@ -36,14 +43,35 @@ def primary_fingerprints(listing: str) -> list[str]:
     return re.findall(r"pub:.*\nfpr:+([0-9A-F]{40}):", listing)
 
 
-def panel_queries(targets: Sequence[Mapping[str, Any]], instance: str = ".*") -> list[dict[str, Any]]:
+def deb_version(path: str) -> str:
+    """Return the version of a Debian package, read from its file: deb(5), with control plain or by gzip, xz or bzip2.
+
+    Raises:
+        AnsibleFilterError: It is no such file.
+    """
+    try:
+        control = next(content for name, content in _members(Path(path)) if name.startswith("control.tar"))
+        with tarfile.open(fileobj=io.BytesIO(control)) as archive:
+            file = next(member for member in archive if PurePosixPath(member.name).name == "control")
+            text = archive.extractfile(file)
+            assert text is not None
+            return message_from_bytes(text.read())["Version"].strip()
+    except (OSError, tarfile.TarError, StopIteration, ValueError, AssertionError, AttributeError) as error:
+        raise AnsibleFilterError(
+            f"{path} can't be read as a Debian package whose control archive is plain or packed by gzip, xz or bzip2"
+            f" ({error or type(error).__name__}). `dpkg-deb --info {path}` says what it is."
+        ) from error
+
+
+def panel_queries(targets: Sequence[Mapping[str, Any]], chosen: str = ".*") -> list[dict[str, Any]]:
     """Return the queries of a panel as a page sends them to `/api/ds/query`.
 
     Args:
         targets: The panel's `targets` in the dashboard.
-        instance: What takes the place of the dashboard's variable `$instance`: a regular expression of instances.
+        chosen: What takes the place of the dashboards' variables `$instance` and `$host`: a regular expression.
     """
-    return [_replace(target, "$instance", instance) | {"intervalMs": 3000, "maxDataPoints": 500} for target in targets]
+    asked = [_replace(_replace(target, "$instance", chosen), "$host", chosen) for target in targets]
+    return [target | {"intervalMs": 3000, "maxDataPoints": 500} for target in asked]
 
 
 def queries_with_data(results: Mapping[str, Any]) -> list[str]:
@@ -67,6 +95,17 @@ def grafana_note(settings: str, probe: Mapping[str, Any] | None, service: Mappin
         kept = re.search(f"{NOTE}=(.+)", settings)
         return kept[1] if kept else "''"
     return shlex.quote(UNREACHABLE if (probe or {}).get("rc", 0) != 0 else "")
+
+
+def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the members of an archive of ar(5), up to the one that is asked for: the last one is large."""
+    with path.open("rb") as file:
+        if file.read(8) != b"!<arch>\n":
+            raise ValueError("it does not begin as one")
+        while len(head := file.read(60)) == 60:
+            size = int(head[48:58])
+            yield head[:16].decode("ascii").strip().rstrip("/"), file.read(size)
+            file.seek(size % 2, 1)
 
 
 def _replace(value: Any, old: str, new: str) -> Any:
@@ -96,5 +135,6 @@ class FilterModule:
             "primary_fingerprints": primary_fingerprints,
             "panel_queries": panel_queries,
             "queries_with_data": queries_with_data,
+            "deb_version": deb_version,
             "grafana_note": grafana_note,
         }

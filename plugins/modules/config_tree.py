@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import grp
 import os
@@ -27,6 +28,8 @@ description:
   - It removes nothing but what O(absent) names. A file that a role no longer writes, or writes under another name, stays on the hosts that
     have it, and a daemon that reads by pattern (conf.d/*.conf) goes on reading it. Whoever renames or drops a template names its old path in
     O(absent), for as long as hosts of that release may be around.
+  - A run may be cut after the files are written and before a handler has applied them. With O(unapplied) the host remembers that, and
+    the next run reports these files as changed, until a handler says by O(applied) that they are in use.
 options:
   path:
     description: Only these sub-trees or files, relative to the role's folders. All of them, unless O(contents) is given.
@@ -65,6 +68,14 @@ options:
   validate:
     description: Command or commands that check the staged tree; C({staged}) stands for its root. They run only when something changes.
     type: raw
+  unapplied:
+    description:
+      - Name of a record on the host, in C(/var/lib/fortress/unapplied) or by its absolute path, of the files that were written and are not in use yet. It is there
+        before the first file changes. The handlers that are notified must end with one that has O(applied).
+    type: str
+  applied:
+    description: Instead of all other options. Records to remove, because the service runs with what was written.
+    type: raw
 author: Fortress
 """
 
@@ -73,7 +84,15 @@ EXAMPLES = r"""
   config_tree:
     validate: promtool check config {staged}/etc/prometheus/prometheus.yml
     absent: [/etc/prometheus/rules/a-name-of-release-1.yml]
-  notify: Reload Prometheus
+    unapplied: prometheus
+  notify:
+    - Reload Prometheus
+    - Record that Prometheus runs its configuration
+
+# The last handler.
+- name: Record that Prometheus runs its configuration
+  config_tree:
+    applied: prometheus
 
 - name: Write a secret
   config_tree:
@@ -86,12 +105,13 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changed_paths:
-  description: The files that were (or, in check mode, would be) written or removed.
+  description: The files that were (or, in check mode, would be) written or removed, and those that an earlier run wrote and did not apply.
   type: list
   returned: always
 """
 
 UNIT_DIRECTORY = "/etc/systemd/system/"
+UNAPPLIED = "/var/lib/fortress/unapplied"
 ATTRIBUTES = {"owner", "group", "mode", "secret"}
 
 
@@ -106,9 +126,19 @@ def main() -> None:
             "attributes": {"type": "dict", "default": {}},
             "absent": {"type": "list", "elements": "str", "default": []},
             "validate": {"type": "raw", "default": []},
+            "unapplied": {"type": "str"},
+            "applied": {"type": "list", "elements": "str"},
         },
         supports_check_mode=True,
     )
+    # Folders get the mode they are made with, whatever the login of this host takes away: a daemon must read them.
+    os.umask(0o022)
+    if module.params["applied"] is not None:
+        if not module.check_mode:
+            for name in module.params["applied"]:
+                Record(name).write([])
+        module.exit_json(changed=False, changed_paths=[])
+    record = Record(module.params["unapplied"]) if module.params["unapplied"] else None
     wanted = [File(module, entry["path"], entry["content"]) for entry in module.params["files"]]
     stale = [path for path in module.params["absent"] if os.path.lexists(path)]
     try:
@@ -119,14 +149,55 @@ def main() -> None:
         module.fail_json(msg=f"config_tree: {error}. Nothing was changed.")
     changed_paths = [file.path for file in changed] + stale
     diff += [{"before_header": path, "after_header": "(removed)"} for path in stale]
+    known = {file.path for file in wanted} | set(module.params["absent"])
+    waiting = [path for path in (record.read() if record else []) if path in known and path not in changed_paths]
+    diff += [{"prepared": f"{path}: written by an earlier run, not in use yet\n"} for path in waiting]
+    changed_paths += waiting
 
     if changed_paths:
         validate(module, wanted)
     if changed_paths and not module.check_mode:
-        activate(module, changed, stale)
+        before = record.read() if record else []
+        if record:
+            record.write(sorted({*before, *changed_paths}))
+        try:
+            activate(module, changed, stale)
+        except SystemExit:
+            if record:
+                record.write(before)
+            raise
         if any(path.startswith(UNIT_DIRECTORY) for path in changed_paths):
             module.run_command(["systemctl", "daemon-reload"], check_rc=True)
     module.exit_json(changed=bool(changed_paths), changed_paths=changed_paths, diff=diff)
+
+
+class Record:
+    """What was written and is not in use yet: a path a line, no file where there is none."""
+
+    def __init__(self, name: str) -> None:
+        self.path = os.path.join(UNAPPLIED, name)
+
+    def read(self) -> list[str]:
+        """Return the paths."""
+        try:
+            with open(self.path, encoding="utf-8") as stream:
+                return stream.read().splitlines()
+        except FileNotFoundError:
+            return []
+
+    def write(self, paths: list[str]) -> None:
+        """Have the record hold these paths, also after a power cut."""
+        if not paths:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
+            return
+        os.makedirs(os.path.dirname(self.path), mode=0o755, exist_ok=True)
+        draft = f"{self.path}.new"
+        with open(draft, "w", encoding="utf-8") as stream:
+            stream.writelines(f"{path}\n" for path in paths)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(draft, self.path)
 
 
 class File:

@@ -152,3 +152,75 @@ def test_an_undefined_variable_names_the_template(play: Run, target: Path) -> No
     done = play(task())
     assert done.returncode != 0
     assert "greeting.conf" in done.stdout + done.stderr
+
+
+def test_a_login_with_a_strict_umask_changes_no_mode(play: Run, target: Path, tmp_path: Path) -> None:
+    """A daemon that can't enter its folder starts without its configuration, and says nothing."""
+    shell = tmp_path / "sh"
+    shell.write_text('#!/bin/sh\numask 077\nexec /bin/sh "$@"\n')
+    shell.chmod(0o755)
+    done = play(task(), name="a", ansible_shell_executable=str(shell))
+    assert done.returncode == 0, done.stdout
+    assert target.stat().st_mode & 0o777 == 0o755
+    assert (target / "board.json").stat().st_mode & 0o777 == 0o644
+
+
+def interrupted(target: Path, record: Path, content: str, cut: bool) -> list[dict[str, object]]:
+    """Tasks as a role has them: what is written is applied by a later one, unless the run is cut before."""
+    apply = {
+        "name": "Apply",
+        "ansible.builtin.copy": {"src": f"{target}/a.conf", "dest": f"{target}/running"},
+        "when": "written.changed",
+    }
+    return [
+        {
+            "name": "Write",
+            "config_tree": {**OWNER, "contents": {f"{target}/a.conf": content}, "unapplied": str(record)},
+            "register": "written",
+        },
+        {"name": "Cut", "ansible.builtin.fail": {"msg": "the connection is gone"}, "when": cut},
+        apply,
+        {"name": "Record", "config_tree": {"applied": str(record)}, "when": "written.changed"},
+    ]
+
+
+def test_what_a_run_wrote_and_did_not_apply_is_applied_by_the_next(play: Run, target: Path, tmp_path: Path) -> None:
+    record = tmp_path / "unapplied" / "demo"
+    target.mkdir(parents=True)
+    assert play(interrupted(target, record, "old\n", cut=False)).returncode == 0
+    assert not record.exists()
+    assert play(interrupted(target, record, "new\n", cut=True)).returncode != 0
+    assert (target / "running").read_text() == "old\n"
+    looked = play(interrupted(target, record, "new\n", cut=False), "--check", "--diff")
+    assert "written by an earlier run, not in use yet" in looked.stdout
+    assert record.exists()
+    assert play(interrupted(target, record, "new\n", cut=False)).returncode == 0
+    assert (target / "running").read_text() == "new\n"
+    assert "changed=0" in play(interrupted(target, record, "new\n", cut=False)).stdout
+
+
+def test_what_could_not_be_written_is_not_waited_for(play: Run, target: Path, tmp_path: Path) -> None:
+    record = tmp_path / "unapplied"
+    target.mkdir(parents=True)
+    (target / "z").symlink_to(target / "nowhere")
+    assert play(task(contents={f"{target}/z/file": "new\n"}, unapplied=str(record))).returncode != 0
+    assert not record.exists()
+
+
+def test_a_record_has_files_of_its_own_task_alone(play: Run, target: Path, tmp_path: Path) -> None:
+    record = tmp_path / "unapplied"
+    record.write_text(f"{target}/other\n")
+    write = task(contents={f"{target}/a": "a\n"}, unapplied=str(record))
+    assert "changed=1" in play(write).stdout
+    assert record.read_text().splitlines() == [f"{target}/a", f"{target}/other"]
+    applied: list[dict[str, object]] = [{"name": "Record", "config_tree": {"applied": str(record)}}]
+    assert "changed=0" in play(applied, "--check").stdout
+    assert record.exists()
+    assert "changed=0" in play(applied).stdout
+    assert not record.exists()
+    assert "changed=0" in play(write).stdout
+
+
+def test_beside_applied_nothing_has_a_meaning(play: Run) -> None:
+    done = play([{"name": "Record", "config_tree": {"applied": "x", "path": "etc"}}])
+    assert "`applied` writes no file, so path means nothing beside it" in " ".join((done.stdout + done.stderr).split())

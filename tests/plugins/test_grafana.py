@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleFilterError
 from ansible.plugins.loader import filter_loader
 
 from tests import ROOT
 
 filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
-key_ids, primary_fingerprints, panel_queries, queries_with_data, grafana_note = (
+key_ids, primary_fingerprints, panel_queries, queries_with_data, grafana_note, deb_version = (
     filter_loader.get(name).j2_function
-    for name in ("key_ids", "primary_fingerprints", "panel_queries", "queries_with_data", "grafana_note")
+    for name in ("key_ids", "primary_fingerprints", "panel_queries", "queries_with_data", "grafana_note", "deb_version")
 )
 
 PRIMARY, SUBKEY, OTHER = (
@@ -44,7 +47,7 @@ def test_primary_keys_are_found_and_subkeys_are_not() -> None:
 
 
 def test_a_panel_asks_for_every_instance_at_the_width_of_a_page() -> None:
-    target = {"refId": "A", "expr": 'up{instance=~"$instance"}', "datasource": {"uid": "$instance"}, "exemplar": False}
+    target = {"refId": "A", "expr": 'up{instance=~"$instance"}', "datasource": {"uid": "$host"}, "exemplar": False}
     assert panel_queries([target, {"refId": "B", "steps": ["$instance", 1]}]) == [
         {
             "refId": "A",
@@ -109,3 +112,30 @@ def test_the_operator_is_told_why_there_is_no_grafana(
 ) -> None:
     written = grafana_note(settings, probe, service)
     assert shlex.split(written) == [note]
+
+
+@pytest.mark.parametrize("packed", ["gzip", "xz", "none"])
+def test_the_version_of_a_package_is_read_from_its_file(tmp_path: Path, packed: str) -> None:
+    control = tmp_path / "package" / "DEBIAN" / "control"
+    control.parent.mkdir(parents=True)
+    control.write_text(
+        "Package: grafana\nVersion: 12.1.0+security-01\nArchitecture: all\nMaintainer: a <a@example.com>\n"
+        "Description: Version: 1\n more\n"
+    )
+    control.parent.parent.chmod(0o755)
+    control.parent.chmod(0o755)
+    package = tmp_path / "grafana.deb"
+    subprocess.run(
+        ["dpkg-deb", "--uniform-compression", f"-Z{packed}", "--build", control.parent.parent, package],
+        check=True,
+        capture_output=True,
+    )
+    assert deb_version(str(package)) == "12.1.0+security-01"
+
+
+@pytest.mark.parametrize("content", [b"", b"a text\n", b"!<arch>\n", b"!<arch>\n" + b"control.tar.gz".ljust(60)])
+def test_what_is_no_package_is_named(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "grafana.deb"
+    file.write_bytes(content)
+    with pytest.raises(AnsibleFilterError, match=r"grafana\.deb can't be read as a Debian package"):
+        deb_version(str(file))

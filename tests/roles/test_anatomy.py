@@ -111,12 +111,26 @@ def test_packages_are_named_in_vars_and_installed_without_recommendations(role: 
 def test_handlers_validate_before_they_reload_and_restart_only_for_what_a_reload_does_not_apply(role: Path) -> None:
     handlers = load(role / "handlers" / "main.yml")
     verbs = [handler["name"].split()[0] for handler in handlers]
-    assert set(verbs) <= {"Validate", "Restart", "Reload", "Update", "Set", "Report"}
+    assert set(verbs) <= {"Validate", "Restart", "Reload", "Update", "Set", "Report", "Record"}
     order = [verb for verb in verbs if verb in ("Validate", "Restart", "Reload")]
     assert order == sorted(order, key=["Validate", "Restart", "Reload"].index)
     for handler in handlers:
         if handler["name"].startswith("Restart") and "Reload" in verbs:
             assert "when" in handler, handler["name"]
+
+
+@each_role
+def test_what_is_written_for_a_service_is_remembered_until_the_service_has_it(role: Path) -> None:
+    """A run that is cut between the two is finished by the next one."""
+    applying = [module(task, "config_tree") or {} for other in ROLES for task in tasks(other, "handlers")]
+    applied = {name for tree in applying for name in [tree.get("applied", [])] if isinstance(name, str)}
+    applied |= {name for tree in applying if isinstance(tree.get("applied"), list) for name in tree["applied"]}
+    for task in tasks(role):
+        tree = module(task, "config_tree")
+        if tree is not None and "notify" in task:
+            assert tree.get("unapplied") in applied, task["name"]
+    last = [handler["name"].split()[0] for handler in load(role / "handlers" / "main.yml")]
+    assert last == sorted(last, key="Record".__eq__), "what comes after it may fail"
 
 
 def topics(task: dict[str, Any], word: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +80,13 @@ def test_a_variable_is_what_the_inventory_sets_with_its_templates_filled_in(inve
     done = run("-i", inventory, "--variable", "fortress_secrets_dir")
     assert done.stdout == f"{inventory.parent}/../team\n"
     assert run("-i", inventory, "--variable", "fortress_domain").stdout == "iris.fortress.test\n", "the default"
+
+
+def test_ssh_itself_finds_the_known_hosts_of_a_checkout_whose_path_has_a_space(tmp_path: Path) -> None:
+    folder = tmp_path / "a checkout"
+    shutil.copytree(ROOT / "inventory" / "local", folder / "local", ignore=shutil.ignore_patterns("secrets"))
+    [(name, reach)] = remote.Hosts(str(folder / "local")).reach().items()
+    program, *arguments = remote.ssh(name, reach)
+    done = subprocess.run([program, "-G", *arguments], capture_output=True, text=True, check=True)
+    assert f"userknownhostsfile {folder}/local/secrets/ssh/known_hosts" in done.stdout
+    assert "hostname 172.30.0.10" in done.stdout
