@@ -9,19 +9,23 @@ import json
 import math
 import os
 import shlex
+import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import testinfra
 from testinfra.host import Host
 
+from tests import ROOT
 from tests.controller import Run, ansible, run_tasks
+from tests.several import Cluster, several
 from tools.remote import Hosts
 
 UNITS = " ".join(f"--unit='{unit}'" for unit in ("iris-api@*", "nginx", "prometheus*", "grafana-server", "init.scope"))
@@ -80,6 +84,28 @@ def inventory(request: pytest.FixtureRequest) -> str:
     return str(request.config.fortress_inventory)  # type: ignore[attr-defined]
 
 
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """The hosts of a site of several."""
+    options = request.config.option
+    inventory = str(request.config.fortress_inventory)  # type: ignore[attr-defined]
+    return several(inventory, options.ansible_inventory, sudo=options.sudo)
+
+
+@pytest.fixture
+def clients(cluster: Cluster) -> Iterator[dict[str, httpx.Client]]:
+    """A client of each gateway, by the gateway's name."""
+    trust = ssl.create_default_context(cafile=os.environ["FORTRESS_CA"])
+    login = (os.environ["FORTRESS_USER"], os.environ["FORTRESS_PASSWORD"])
+    made = {
+        name: httpx.Client(base_url=f"https://{cluster.addresses[name]}", verify=trust, auth=login, timeout=10)
+        for name in cluster.groups["gateway"]
+    }
+    yield made
+    for client in made.values():
+        client.close()
+
+
 @pytest.fixture
 def play(tmp_path: Path) -> Run:
     """Run tasks as a role in the test's own folder."""
@@ -98,6 +124,15 @@ def preflight(tmp_path: Path) -> Callable[..., str]:
         return " ".join(done.stdout.split()) if done.returncode else ""
 
     return run
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Prometheus' own tool, which evaluates rules and queries over series that a test makes up."""
+    program = ROOT / ".cache" / "promtool"
+    if not program.exists():
+        pytest.skip(f"there is no {program}: tools/control-node could not download Debian's package")
+    return str(program)
 
 
 STARTED = pytest.StashKey[float]()

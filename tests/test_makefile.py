@@ -23,6 +23,7 @@ def recipe(*arguments: str) -> str:
     [
         (["converge"], "-i inventory/local site.yml"),
         (["deploy"], "playbooks/deploy.yml"),
+        (["deploy"], "-e iris_api_is_inventory=true"),
         (["deploy", "MODEL=wine"], "playbooks/deploy.yml -e fortress_model_name='wine'"),
         (["deploy", "MODEL_VERSION=2.0.0"], "-e fortress_model_version='2.0.0'"),
         (["deploy", "APP=v1.2.0"], "-e iris_api_revision='v1.2.0'"),
@@ -73,9 +74,18 @@ def test_the_key_of_the_local_machine_is_for_its_owner_alone() -> None:
         ),
         ("docs", ["--fail-on-warning", "--nitpicky"]),
         ("test-fast", ["ruff check", "pytest"]),
-        ("test", ["ruff check", "pytest", "tests/kernels", "tests/localvm", "test-site-default", "test-site-debian12"]),
+        ("test", ["ruff check", "pytest", "tests/kernels", "tests/localvm", "test-site-default", "test-site-debian12",
+                  "test-site-cluster"]),
     ],
 )  # fmt: skip
 def test_a_check_has_all_its_parts(target: str, commands: list[str]) -> None:
     said = recipe(target)
     assert [command for command in commands if command not in said] == []
+
+
+def test_a_locale_that_is_not_there_is_no_end_of_ansible() -> None:
+    environment = os.environ | {"LC_ALL": "xx_YY.UTF-8"}
+    command = ["make", "converge", "INVENTORY=example", "PLAYBOOK=.venv/bin/ansible-playbook --version"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ansible-playbook [core" in done.stdout

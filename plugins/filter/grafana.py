@@ -63,14 +63,15 @@ def deb_version(path: str) -> str:
         ) from error
 
 
-def panel_queries(targets: Sequence[Mapping[str, Any]], instance: str = ".*") -> list[dict[str, Any]]:
+def panel_queries(targets: Sequence[Mapping[str, Any]], chosen: str = ".*") -> list[dict[str, Any]]:
     """Return the queries of a panel as a page sends them to `/api/ds/query`.
 
     Args:
         targets: The panel's `targets` in the dashboard.
-        instance: What takes the place of the dashboard's variable `$instance`: a regular expression of instances.
+        chosen: What takes the place of the dashboards' variables `$instance` and `$host`: a regular expression.
     """
-    return [_replace(target, "$instance", instance) | {"intervalMs": 3000, "maxDataPoints": 500} for target in targets]
+    asked = [_replace(_replace(target, "$instance", chosen), "$host", chosen) for target in targets]
+    return [target | {"intervalMs": 3000, "maxDataPoints": 500} for target in asked]
 
 
 def queries_with_data(results: Mapping[str, Any]) -> list[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, zip_longest
 from typing import Any
-
-from ansible.errors import AnsibleFilterError
 
 DOCUMENTATION = r"""
 name: wiring
@@ -14,9 +15,11 @@ short_description: What role variables are made of
 description:
   - O(ip_addresses) keeps of a list what is an IP address and no name.
   - O(in_url) puts an IPv6 address into brackets, as it stands before a port.
-  - O(others) leaves a host out of a list of hosts, and keeps their order.
-  - O(instances) lists every instance of every host of the group api, as nginx and Prometheus know it.
-  - O(targets) lists what Prometheus scrapes at one port of several hosts.
+  - O(host_addresses) lists the IP addresses at which other hosts reach one that is known by an address or a name.
+  - O(target) is what Prometheus scrapes at a port of a host.
+  - O(instances) lists the instances of a host of the group api, as nginx and Prometheus know them.
+  - O(in_turn) takes the first of each list, then the second of each, and so on.
+  - O(repeated) lists what a list has more than once.
   - O(basic_auth_users) joins users with their passwords, previous ones included.
 author: Fortress
 """
@@ -35,41 +38,64 @@ def in_url(address: str) -> str:
     return f"[{address}]" if ":" in address else str(address)
 
 
-def others(hosts: Sequence[str], host: str) -> list[str]:
-    """Return the hosts but this one, in their order: a random one would change configuration files at each run."""
-    return [other for other in hosts if other != host]
+def host_addresses(address: str) -> list[str]:
+    """Return the IP addresses at which other hosts reach one that is known by this address or name, IPv4 first.
+
+    Neither a firewall nor a unit nor an instance takes a name. It is looked up on the control node, and what means the
+    control node itself is left out, such as a name that stands beside 127.0.1.1 in its /etc/hosts. None are left of an
+    alias that only SSH knows: the preflight says so.
+    """
+    try:
+        found = {str(answer[4][0]) for answer in socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):
+        return []
+    addresses = (ipaddress.ip_address(each.partition("%")[0]) for each in found)
+    usable = [each for each in addresses if not (each.is_loopback or each.is_link_local or each.is_unspecified)]
+    return [str(each) for each in sorted(usable, key=lambda each: (each.version, int(each)))]
 
 
-def instances(hosts: Sequence[str], addresses: Sequence[str], ports: Sequence[int]) -> list[Target]:
-    """Return one target for each instance, host by host, `iris-api@1` being the one at the first port.
+def target(address: str, port: int, host: str) -> Target:
+    """Return what Prometheus scrapes at a port of a host.
 
     Args:
-        hosts: Names of the hosts with instances.
-        addresses: Where the instances of each host listen, in the order of `hosts`.
-        ports: Where the instances of a host listen.
+        address: Where Prometheus reaches the host.
+        port: The port of what is scraped there.
+        host: Name of the host, which becomes the label `instance`.
+    """
+    return {"address": f"{in_url(address)}:{port}", "labels": {"instance": str(host)}}
+
+
+def instances(address: str, base_port: int, count: int, host: str) -> list[Target]:
+    """Return one target for each instance of a host, `iris-api@1` being the one at the first port.
+
+    Args:
+        address: Where the instances of the host listen.
+        base_port: Port of the first; each further one has the next.
+        count: How many there are.
+        host: Name of the host.
     """
     return [
         {
-            "address": f"{in_url(address)}:{port}",
+            "address": f"{in_url(address)}:{int(base_port) + number - 1}",
             "labels": {"instance": f"iris-api@{number}", "host": str(host)},
         }
-        for host, address in _pairs(hosts, addresses)
-        for number, port in enumerate(ports, 1)
+        for number in range(1, int(count) + 1)
     ]
 
 
-def targets(hosts: Sequence[str], addresses: Sequence[str], port: int) -> list[Target]:
-    """Return one target for each host.
+def in_turn(lists: Iterable[Sequence[Target]]) -> list[Target]:
+    """Return the first of each list, then the second of each, and so on.
 
-    Args:
-        hosts: Names of the hosts, which become the label `instance`.
-        addresses: Where Prometheus reaches each host, in the order of `hosts`.
-        port: The port of what is scraped there.
+    nginx asks the upstream that is next in the list where one does not answer. With the instances of a host side by
+    side, a host that is off would be asked again and again.
     """
-    return [
-        {"address": f"{in_url(address)}:{port}", "labels": {"instance": str(host)}}
-        for host, address in _pairs(hosts, addresses)
-    ]
+    return [each for each in chain.from_iterable(zip_longest(*lists)) if each is not None]
+
+
+def repeated(values: Iterable[str]) -> list[str]:
+    """Return what is there more than once, in order."""
+    counts = Counter(values)
+    return sorted(value for value in counts if counts[value] > 1)
 
 
 def basic_auth_users(
@@ -91,12 +117,6 @@ def _is_ip(candidate: str) -> bool:
     return True
 
 
-def _pairs(hosts: Sequence[str], addresses: Sequence[str]) -> list[tuple[str, str]]:
-    if len(hosts) != len(addresses):
-        raise AnsibleFilterError(f"wiring: {len(hosts)} hosts have {len(addresses)} addresses.")
-    return list(zip(hosts, addresses, strict=True))
-
-
 class FilterModule:
     """What Ansible loads."""
 
@@ -105,8 +125,10 @@ class FilterModule:
         return {
             "ip_addresses": ip_addresses,
             "in_url": in_url,
-            "others": others,
+            "host_addresses": host_addresses,
+            "target": target,
             "instances": instances,
-            "targets": targets,
+            "in_turn": in_turn,
+            "repeated": repeated,
             "basic_auth_users": basic_auth_users,
         }

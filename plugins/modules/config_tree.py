@@ -131,6 +131,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    # Folders get the mode they are made with, whatever the login of this host takes away: a daemon must read them.
+    os.umask(0o022)
     if module.params["applied"] is not None:
         if not module.check_mode:
             for name in module.params["applied"]:

@@ -113,6 +113,7 @@ ORDER = (
     "monitoring",
     "disk",
     "power",
+    "cluster",
     "attack",
 )
 
@@ -132,11 +133,12 @@ ATTACKS = pytest.StashKey[list[AttackRow]]()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Leave a record of a complete run in which every test passed."""
+    """Leave a record of a complete run in which every test passed, after what another scenario has left."""
     file = os.environ.get(RECORD)
     if file and exitstatus == 0:
+        before = json.loads(Path(file).read_text()) if Path(file).exists() else {"faults": [], "attacks": []}
         kept = {
-            "faults": [row.as_json() for row in session.config.stash.get(ROWS, [])],
-            "attacks": [row.as_json() for row in session.config.stash.get(ATTACKS, [])],
+            "faults": before["faults"] + [row.as_json() for row in session.config.stash.get(ROWS, [])],
+            "attacks": before["attacks"] + [row.as_json() for row in session.config.stash.get(ATTACKS, [])],
         }
         Path(file).write_text(json.dumps(kept, indent=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,73 @@ def test_a_deployment_that_is_cut_off_and_run_again(host: Host, inventory: str, 
     assert done.returncode == 0, done.stdout
     assert [model for model, _ in served(host)] == ["iris-forest"] * 3
     record("deployment whose control node is killed, run again", traffic, None)
+    traffic.assert_nothing_failed()
+
+
+@pytest.mark.parametrize("dead", [(1, 2), (2, 3)], ids=["1 and 2", "2 and 3"])
+def test_a_deployment_while_two_instances_are_dead(
+    host: Host, inventory: str, load: Load, record: Record, dead: tuple[int, ...]
+) -> None:
+    """What one types to repair them: the one that serves is touched last, and not before nginx asks the others."""
+    units = " ".join(f"iris-api@{number}" for number in dead)
+    other = "iris" if served(host)[0][0] == "iris-forest" else "iris-forest"
+    with load() as traffic:
+        host.run_expect([0], f"systemctl stop {units}")
+        done = deploy(inventory, "-e", f"fortress_model_name={other}")
+    assert done.returncode == 0, done.stdout
+    assert [model for model, _ in served(host)] == [other] * 3
+    record(f"deployment while {' and '.join(map(str, dead))} are dead", traffic, history(host)[-1]["seconds"])
+    traffic.assert_nothing_failed()
+
+
+@pytest.mark.parametrize(
+    ("what", "settings"),
+    [
+        ("all ports by one", {"fortress_api_base_port": 8002}),
+        ("the number of instances to 2", {"fortress_api_instances": 2}),
+        ("the address to the host's own", {"iris_api_bind_address": "HOST", "iris_api_clients": ["HOST"]}),
+    ],
+    ids=["ports", "instances", "address"],
+)
+def test_a_change_of_what_is_the_hosts(
+    host: Host, inventory: str, load: Load, record: Record, what: str, settings: dict[str, Any]
+) -> None:
+    """Old and new serve side by side until nginx knows; the address is what changes when one host becomes two."""
+    settings = json.loads(json.dumps(settings).replace("HOST", os.environ["FORTRESS_HOST"]))
+    wrong = []
+    for name, variables in ((f"converge that changes {what}", settings), ("the way back", {})):
+        with load() as traffic:
+            done = play(inventory, "site.yml", **variables)
+        assert done.returncode == 0, done.stdout
+        listening = host.run("ss --no-header --listening --tcp --numeric --processes | grep iris-api").stdout
+        base = variables.get("fortress_api_base_port", 8001)
+        address = variables.get("iris_api_bind_address", "127.0.0.1")
+        ports = range(base, base + variables.get("fortress_api_instances", 3))
+        found, wanted = (
+            sorted(line.split()[3] for line in listening.splitlines()),
+            [f"{address}:{port}" for port in ports],
+        )
+        wrong += [] if found == wanted else [f"{found} is not {wanted}"]
+        record(name, traffic)
+        wrong += [traffic.explain()] if traffic.failures else []
+        traffic.assert_enough()
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_rollback_after_a_change_of_ports(host: Host, inventory: str, load: Load, record: Record) -> None:
+    """It takes the model back, and not the ports."""
+    assert deploy(inventory, *FOREST).returncode == 0
+    assert play(inventory, "site.yml", fortress_api_base_port=9001).returncode == 0
+    try:
+        with load() as traffic:
+            done = rollback(inventory)
+        assert done.returncode == 0, done.stdout
+        said = json.loads(host.check_output("curl --silent http://127.0.0.1:9003/health/ready"))
+        assert said["model"] == "iris"
+    finally:
+        back = play(inventory, "site.yml")
+    assert back.returncode == 0, back.stdout
+    record("rollback after a change of ports", traffic, history(host)[-1]["seconds"])
     traffic.assert_nothing_failed()
 
 

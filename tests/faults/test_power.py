@@ -15,6 +15,7 @@ from testinfra.host import Host
 
 from tests import ROOT
 from tests.faults.traffic import Load, Record, wait_until_whole
+from tests.operator import deploy, ready
 
 testinfra_hosts = ["ansible://gateway"]
 
@@ -79,3 +80,31 @@ def test_the_host_goes_down(host: Host, load: Load, record: Record, how: str) ->
     record(how, traffic, recovery, "nothing else can answer")
     assert recovery < 20, traffic.explain()
     traffic.assert_enough()
+
+
+def test_the_power_is_cut_in_the_middle_of_a_deployment(host: Host, inventory: str, load: Load, record: Record) -> None:
+    """The host finishes it by itself, and what runs is one deployment again."""
+    assert deploy(inventory, "-e", "fortress_model_name=iris-forest").returncode == 0
+    try:
+        with load(linger=5) as traffic:
+            host.run_expect([0], "systemd-run --quiet iris-deploy rollback")
+            for _ in range(300):
+                if ready(host, 1).get("model") == "iris":
+                    break
+                time.sleep(0.1)
+            assert ready(host, 3)["model"] == "iris-forest", "it was over before it was cut off"
+            traffic.strike()
+            localvm("cut", host)
+            localvm("start", host)
+            wait_until_serving(60)
+        for _ in range(60):
+            if host.run("iris-deploy status --check").rc == 0:
+                break
+            time.sleep(0.5)
+        assert host.run("iris-deploy status --check").rc == 0, host.run("iris-deploy status --check").stdout
+        assert [ready(host, instance)["model"] for instance in (1, 2, 3)] == ["iris"] * 3
+    finally:
+        assert deploy(inventory).returncode == 0
+    recovery = traffic.recovered_after()
+    record("power cut in the middle of a rollback", traffic, recovery, "the host finishes it")
+    assert recovery < 20, traffic.explain()

@@ -35,7 +35,9 @@ def test_the_firewall_names_our_ports_and_no_other(host: Host) -> None:
         for expression in rule.get("rule", {}).get("expr", []):
             match = expression.get("match", {})
             if match.get("left", {}).get("payload", {}).get("field") == "dport":
-                for port in match["right"]["set"]:
+                right = match["right"]
+                # nft shows a set of one as what is in it.
+                for port in right["set"] if isinstance(right, dict) else [right]:
                     ports |= {port} if isinstance(port, int) else set(range(port["range"][0], port["range"][1] + 1))
     assert ports == set(GUARDED) | (set(LIMITED) if host.package("nginx").is_installed else set())
 

@@ -206,21 +206,59 @@ def test_a_deployment_whose_control_node_dies_goes_on_and_can_be_asked_for_again
     assert [event["event"] for event in history(host)[-2:]] == ["begun", "deployed"]
 
 
-def test_instances_beyond_the_number_are_stopped_for_good(host: Host, inventory: str) -> None:
+def test_a_deployment_that_is_killed_is_finished_by_the_host(host: Host) -> None:
+    """By the unit that does so after a power cut too."""
+    before, other = ready(host, 1)["model"], "diabetes"
+    host.run_expect([0], f"systemd-run --quiet iris-deploy rollback --part model --to {other}")
+    for _ in range(200):
+        if ready(host, 1).get("model") == other:
+            break
+        time.sleep(0.1)
+    assert ready(host, 3)["model"] == before, "it was over before it was killed"
+    host.run_expect([0], "systemctl kill --signal=KILL 'iris-deploy-job-*.service'")
+    cut = host.run("iris-deploy status --check")
+    assert cut.rc == 1, cut.stdout
+    for _ in range(100):
+        if host.run("iris-deploy status --check").rc == 0:
+            break
+        time.sleep(0.3)
+    assert [ready(host, instance)["model"] for instance in (1, 2, 3)] == [other] * 3
+    assert host.run("systemctl --failed --no-legend").stdout == ""
+
+
+def test_a_damaged_file_is_found_and_mended(host: Host, inventory: str) -> None:
+    """Of the model, whose upload is quick; a release is treated alike."""
+    host.run_expect([0], "echo >> /opt/iris-api/current/model/manifest.json")
+    red = host.run("iris-deploy status --check")
+    assert red.rc == 1 and "/manifest.json was damaged: `make converge`" in red.stdout
+    pids = main_pids(host)
+    done = deploy(inventory, "-e", f"fortress_model_name={ready(host, 1)['model']}")
+    assert done.returncode == 0, done.stdout
+    assert host.run("iris-deploy status --check").rc == 0
+    # From what was damaged none of them had to start.
+    assert main_pids(host) == pids
+
+
+def test_ports_and_instances_are_the_hosts_and_change_by_the_site(host: Host, inventory: str) -> None:
+    """What was deployed by hand stays meanwhile; what nginx no longer asks is gone afterwards."""
+    parts, before = ("--tags", "iris_api,nginx"), ready(host, 1)["model"]
     # Of a deployment program that was a folder of modules.
     host.run_expect([0], "mkdir -p /usr/local/lib/iris_deploy && touch /usr/local/lib/iris_deploy/cli.py")
     try:
-        done = deploy(inventory, "-e", "fortress_model_name=wine", "-e", json.dumps({"fortress_api_instances": 2}))
+        done = play(inventory, "site.yml", *parts, fortress_api_instances=2, fortress_api_base_port=8002)
         assert done.returncode == 0, done.stdout
+        assert "Host and inventory differ in model" in " ".join(done.stdout.split())
         assert not host.service("iris-api@3").is_running
         assert not host.service("iris-api@3").is_enabled
         assert host.run("ls /opt/iris-api/instances").stdout.split() == ["1", "2"]
+        assert host.run("ls /opt/iris-api/listeners").stdout.split() == ["1.env", "2.env"]
+        assert not host.socket("tcp://127.0.0.1:8001").is_listening
         assert not host.file("/usr/local/lib/iris_deploy").exists
     finally:
-        done = deploy(inventory, "-e", "fortress_model_name=wine")
+        done = play(inventory, "site.yml", *parts)
     assert done.returncode == 0, done.stdout
     assert host.service("iris-api@3").is_enabled
-    assert ready(host, 3)["model"] == "wine"
+    assert [ready(host, instance)["model"] for instance in (1, 2, 3)] == [before] * 3
 
 
 def test_release_1_0_0_can_still_be_deployed(host: Host, inventory: str) -> None:

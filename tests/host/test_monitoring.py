@@ -163,8 +163,8 @@ def test_everybody_is_asked_every_three_seconds(host: Host) -> None:
 
 @pytest.mark.parametrize("expression", QUERIES)
 def test_a_panel_has_something_to_show(host: Host, traffic: None, expression: str) -> None:
-    # What Grafana fills in before it asks: the gateways that are chosen, and four times the scrape interval.
-    asked = expression.replace("$instance", ".*").replace("$__rate_interval", "1m")
+    # What Grafana fills in before it asks: the gateways and hosts that are chosen, and four times the scrape interval.
+    asked = expression.replace("$instance", ".*").replace("$host", ".*").replace("$__rate_interval", "1m")
     assert wait_for(lambda: query(host, asked), 30), f"no data: {asked}"
 
 

@@ -116,6 +116,7 @@ def test_an_unknown_setting_is_told_the_nearest_name(inventory: Path) -> None:
         ),
         ("fortress_grafana_port: 70000", "a whole number from 1 to 65535"),
         ("fortress_grafana_when_unreachable: wait", "must be one of: fail, skip, got: wait"),
+        ("fortress_trusted_networks: [office.example.com]", "fortress_trusted_networks has office.example.com; give"),
         ("fortress_no_log: perhaps", "'fortress_no_log' is of type"),
     ],
 )
@@ -143,10 +144,51 @@ def test_a_group_without_a_host_is_named(inventory: Path) -> None:
     assert 'no host in the group "monitoring"' in " ".join((done.stdout + done.stderr).split())
 
 
-def test_another_host_listens_and_trusts_where_there_are_two(inventory: Path) -> None:
+def of_two_hosts(inventory: Path, **settings: str) -> Path:
+    """Add another host that serves the model; return the inventory."""
     hosts = yaml.safe_load((inventory / "hosts.yml").read_text())
-    hosts["all"]["hosts"]["second"] = {"ansible_host": "192.0.2.11"}
+    hosts["all"]["hosts"]["second"] = {"ansible_host": "192.0.2.11"} | settings
     hosts["all"]["children"]["api"]["hosts"]["second"] = None
     (inventory / "hosts.yml").write_text(yaml.safe_dump(hosts))
+    return inventory
+
+
+def test_another_host_listens_and_is_trusted_where_there_are_two(inventory: Path) -> None:
+    of_two_hosts(inventory)
     assert "192.0.2.11" in variable(inventory, "iris_api_bind_address")
-    assert "192.0.2.10" in variable(inventory, "base_trusted_networks")
+    assert "192.0.2.10" in variable(inventory, "base_port_clients")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"ansible_host": "an-alias-of-ssh"}, {"ansible_host": "127.0.0.1"}, {"fortress_address": "nonesuch.invalid"}],
+)
+def test_a_host_that_the_others_would_not_find_is_named(inventory: Path, settings: dict[str, str]) -> None:
+    done = check_inventory(of_two_hosts(inventory, **settings))
+    said = " ".join(done.stdout.split())
+    assert done.returncode != 0
+    assert f"fortress_address of second is {next(iter(settings.values()))}" in said
+    assert "Set fortress_address to its IP address" in said
+    assert "fortress_address of iris" not in said
+
+
+def test_a_host_that_is_alone_may_be_known_by_an_alias(inventory: Path) -> None:
+    hosts = inventory / "hosts.yml"
+    hosts.write_text(hosts.read_text().replace("192.0.2.10", "an-alias-of-ssh"))
+    done = check_inventory(inventory)
+    assert done.returncode == 0, done.stdout
+    assert "https://iris.example.com" in variable(inventory, "_fortress_url")
+
+
+def test_all_hosts_may_have_a_key_beside_the_inventory(inventory: Path) -> None:
+    """The first check runs on the control node, which is in no inventory, and yet has the variables of all hosts."""
+    settings = inventory / "group_vars" / "all.yml"
+    settings.write_text('ansible_ssh_private_key_file: "{{ inventory_dir }}/secrets/ssh/id_ed25519"\n')
+    done = check_inventory(inventory)
+    assert done.returncode == 0, done.stdout
+
+
+def test_two_hosts_at_one_address_are_named(inventory: Path) -> None:
+    done = check_inventory(of_two_hosts(inventory, ansible_host="192.0.2.10"))
+    assert done.returncode != 0
+    assert "fortress_address is 192.0.2.10 for more than one host" in " ".join(done.stdout.split())

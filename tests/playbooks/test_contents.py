@@ -42,19 +42,33 @@ def test_each_role_can_be_converged_alone(listed: list[tuple[str, str, set[str]]
         if role in ROLES:
             assert tags & ROLES == {role}, task
             seen.add(role)
-        elif role == "fortress" or "facts" in task or "packages are installed" in task:
+        elif role == "fortress" or "facts" in tags:
             assert "always" in tags, task
+        elif "gateway knows" in task:
+            assert tags == {"nginx"}, task
         else:
-            assert tags in ({"always", "credentials"}, {"handover"}), task
+            assert tags in ({"always", "credentials"}, {"handover"}, {"check"}), task
     assert seen == ROLES
 
 
 def test_every_preflight_comes_before_the_first_change(listed: list[tuple[str, str, set[str]]]) -> None:
     changing = [index for index, (play, _, _) in enumerate(listed) if not play.startswith("Check")]
-    checking = [index for index, (play, _, _) in enumerate(listed) if play.startswith("Check")]
+    checking = [index for index, (play, _, tags) in enumerate(listed) if play.startswith("Check") and tags != {"check"}]
     assert max(checking) < min(changing)
     checked = {task.split(" : ")[0] for _, task, tags in listed if "preflight" in tags and " : " in task}
     assert checked == ROLES
+
+
+def test_the_run_ends_with_the_question_whether_every_service_answers(listed: list[tuple[str, str, set[str]]]) -> None:
+    plays = list(dict.fromkeys(play for play, _, _ in listed))
+    assert plays[-2:] == ["Check that the gateways answer this machine", "Check that everything is scraped"]
+
+
+def test_a_host_whose_packages_somebody_else_installs_is_waited_for() -> None:
+    plays = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text())
+    installing = [play for play in plays if "roles" in play]
+    assert len(installing) == 4
+    assert all(play["module_defaults"]["ansible.builtin.apt"]["lock_timeout"] >= 600 for play in installing)
 
 
 def test_a_role_that_is_in_the_site_has_its_preflight_there() -> None:
@@ -67,7 +81,29 @@ def test_one_host_after_the_other_changes_what_it_serves(playbook: str) -> None:
     """And where one fails, the next is left as it is."""
     plays = yaml.safe_load((ROOT / "playbooks" / f"{playbook}.yml").read_text())
     changing = [play for play in plays if play.get("hosts") == "api" and not play["name"].startswith("Check")]
-    assert [play.get("serial") for play in changing] == [1]
+    assert {play.get("serial") for play in changing} == {1}
+
+
+def test_what_a_gateway_may_still_ask_is_removed_after_all_of_them_were_configured() -> None:
+    """Expand, switch, contract; a gateway that failed, or was left out by --limit, keeps the old ones alive."""
+    plays = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text())
+    names = [play["name"] for play in plays]
+    serve, gateways, remove = (
+        next(index for index, name in enumerate(names) if name.startswith(start))
+        for start in ("Serve the model", "Configure the gateways", "Remove what the gateways")
+    )
+    assert serve < gateways < remove
+    # After the handlers, which reload nginx.
+    [known] = plays[gateways]["post_tasks"]
+    [task] = plays[remove]["tasks"]
+    assert list(known["ansible.builtin.set_fact"]) == ["_fortress_knows_instances"]
+    assert any("groups['gateway']" in each and "_fortress_knows_instances" in each for each in task["when"])
+
+
+@pytest.mark.parametrize("playbook", ["site", "gateway"])
+def test_one_gateway_after_the_other_is_reloaded_or_restarted(playbook: str) -> None:
+    plays = yaml.safe_load((ROOT / "playbooks" / f"{playbook}.yml").read_text())
+    assert [play.get("serial") for play in plays if play.get("hosts") == "gateway"] == [1]
 
 
 def test_each_phase_of_the_role_is_one_of_a_deployment_in_its_order() -> None:
@@ -106,7 +142,7 @@ def test_a_certificate_is_renewed_on_request_alone() -> None:
 
 @pytest.mark.parametrize("checks", [False, True])
 def test_check_mode_rolls_nothing_back(checks: bool) -> None:
-    [play] = yaml.safe_load((ROOT / "playbooks" / "rollback.yml").read_text())
+    *_, play = yaml.safe_load((ROOT / "playbooks" / "rollback.yml").read_text())
     known = {"rollback_who": "ana@laptop", "rollback_part": "model", "rollback_to": "", "ansible_check_mode": checks}
     argv = play["tasks"][0]["ansible.builtin.command"]["argv"]
     assert Templar(DataLoader(), known).template(trust_as_template(argv)) == [
@@ -118,7 +154,8 @@ def test_check_mode_rolls_nothing_back(checks: bool) -> None:
 @pytest.fixture
 def two_hosts(tmp_path: Path) -> Path:
     """Two hosts, both of them this machine, both with the monitoring."""
-    hosts = {name: {"ansible_connection": "local", "ansible_python_interpreter": sys.executable} for name in "ab"}
+    here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    hosts = {name: here | {"fortress_address": f"192.0.2.{number}"} for number, name in enumerate("ab", 1)}
     groups = {"gateway": "a", "api": "a", "monitoring": "ab"}
     children = {group: {"hosts": dict.fromkeys(members)} for group, members in groups.items()}
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": children}}))

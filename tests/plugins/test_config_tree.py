@@ -154,6 +154,17 @@ def test_an_undefined_variable_names_the_template(play: Run, target: Path) -> No
     assert "greeting.conf" in done.stdout + done.stderr
 
 
+def test_a_login_with_a_strict_umask_changes_no_mode(play: Run, target: Path, tmp_path: Path) -> None:
+    """A daemon that can't enter its folder starts without its configuration, and says nothing."""
+    shell = tmp_path / "sh"
+    shell.write_text('#!/bin/sh\numask 077\nexec /bin/sh "$@"\n')
+    shell.chmod(0o755)
+    done = play(task(), name="a", ansible_shell_executable=str(shell))
+    assert done.returncode == 0, done.stdout
+    assert target.stat().st_mode & 0o777 == 0o755
+    assert (target / "board.json").stat().st_mode & 0o777 == 0o644
+
+
 def interrupted(target: Path, record: Path, content: str, cut: bool) -> list[dict[str, object]]:
     """Tasks as a role has them: what is written is applied by a later one, unless the run is cut before."""
     apply = {

@@ -47,7 +47,7 @@ def test_primary_keys_are_found_and_subkeys_are_not() -> None:
 
 
 def test_a_panel_asks_for_every_instance_at_the_width_of_a_page() -> None:
-    target = {"refId": "A", "expr": 'up{instance=~"$instance"}', "datasource": {"uid": "$instance"}, "exemplar": False}
+    target = {"refId": "A", "expr": 'up{instance=~"$instance"}', "datasource": {"uid": "$host"}, "exemplar": False}
     assert panel_queries([target, {"refId": "B", "steps": ["$instance", 1]}]) == [
         {
             "refId": "A",

@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.errors import AnsibleFilterError
 from ansible.plugins.loader import filter_loader
 
 from tests import ROOT
 from tests.controller import ansible
 
 filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
-ip_addresses, in_url, others, instances, targets, basic_auth_users = (
+ip_addresses, in_url, host_addresses, target, instances, in_turn, repeated, basic_auth_users = (
     filter_loader.get(name).j2_function
-    for name in ("ip_addresses", "in_url", "others", "instances", "targets", "basic_auth_users")
-)
+    for name in (
+        "ip_addresses", "in_url", "host_addresses", "target", "instances", "in_turn", "repeated", "basic_auth_users",
+    )
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -46,32 +47,49 @@ def test_an_ipv6_address_stands_in_brackets_before_a_port(address: str, written:
     assert in_url(address) == written
 
 
-def test_the_other_hosts_keep_their_order() -> None:
-    """Ansible's own `difference` has another one in each process."""
-    hosts = [f"host{number}" for number in range(9)]
-    assert others(hosts, "host4") == ["host0", "host1", "host2", "host3", "host5", "host6", "host7", "host8"]
-    assert others(["host0"], "host0") == []
+@pytest.mark.parametrize(
+    ("address", "addresses"),
+    [
+        ("192.0.2.7", ["192.0.2.7"]),
+        ("2001:db8::7", ["2001:db8::7"]),
+        # Of the control node itself, whatever its name is.
+        ("127.0.0.1", []),
+        ("::1", []),
+        ("localhost", []),
+        ("nonesuch.invalid", []),
+        ("an-alias-of-ssh", []),
+        ("no name.at all", []),
+        (f"{'x' * 70}.example.com", []),
+        ("", []),
+    ],
+)
+def test_hosts_reach_one_another_at_an_address_in_numbers(address: str, addresses: list[str]) -> None:
+    assert host_addresses(address) == addresses
 
 
 def test_instances_are_numbered_by_their_ports_on_each_host() -> None:
-    assert instances(["a", "b"], ["192.0.2.1", "2001:db8::2"], [8001, 8002]) == [
+    assert instances("192.0.2.1", 8001, 2, "a") == [
         {"address": "192.0.2.1:8001", "labels": {"instance": "iris-api@1", "host": "a"}},
         {"address": "192.0.2.1:8002", "labels": {"instance": "iris-api@2", "host": "a"}},
-        {"address": "[2001:db8::2]:8001", "labels": {"instance": "iris-api@1", "host": "b"}},
-        {"address": "[2001:db8::2]:8002", "labels": {"instance": "iris-api@2", "host": "b"}},
+    ]
+    assert instances("2001:db8::2", 9000, 1, "b") == [
+        {"address": "[2001:db8::2]:9000", "labels": {"instance": "iris-api@1", "host": "b"}},
     ]
 
 
-def test_targets_are_named_by_their_hosts() -> None:
-    assert targets(["a", "b"], ["127.0.0.1", "192.0.2.2"], 9113) == [
-        {"address": "127.0.0.1:9113", "labels": {"instance": "a"}},
-        {"address": "192.0.2.2:9113", "labels": {"instance": "b"}},
-    ]
+def test_the_next_in_turn_is_of_another_host() -> None:
+    assert in_turn([["a1", "a2", "a3"], ["b1"], ["c1", "c2"]]) == ["a1", "b1", "c1", "a2", "c2", "a3"]
+    assert in_turn([["a1", "a2"]]) == ["a1", "a2"]
 
 
-def test_hosts_and_addresses_that_do_not_match_are_an_error() -> None:
-    with pytest.raises(AnsibleFilterError, match="2 hosts have 1 addresses"):
-        targets(["a", "b"], ["127.0.0.1"], 9113)
+def test_a_target_is_named_by_its_host() -> None:
+    assert target("127.0.0.1", 9113, "a") == {"address": "127.0.0.1:9113", "labels": {"instance": "a"}}
+    assert target("2001:db8::2", 9113, "b") == {"address": "[2001:db8::2]:9113", "labels": {"instance": "b"}}
+
+
+def test_what_is_there_twice_is_named_once() -> None:
+    assert repeated(["b", "a", "b", "c", "a", "a"]) == ["a", "b"]
+    assert repeated(["a", "b"]) == []
 
 
 def test_users_have_a_previous_password_where_one_works() -> None:
@@ -97,14 +115,19 @@ ADDRESSES = {
     "a1": "192.0.2.3",
     "a2": "192.0.2.4",
     "m1": "192.0.2.5",
+    "b1": "192.0.2.6",
 }
 
 
-def wired(folder: Path, groups: dict[str, list[str]], **settings: Any) -> dict[str, dict[str, Any]]:
-    """Return every role variable of every host, as a run has them."""
-    hosts = {host: {"ansible_host": ADDRESSES[host]} for members in groups.values() for host in members}
+def wired(
+    folder: Path, groups: dict[str, list[str]], own: dict[str, dict[str, Any]] | None = None, **settings: Any
+) -> dict[str, dict[str, Any]]:
+    """Return every role variable of every host, as a run has them; `own` are settings of one host."""
+    names = [host for members in groups.values() for host in members]
+    hosts = {host: {"ansible_host": ADDRESSES[host]} | (own or {}).get(host, {}) for host in names}
     children = {group: {"hosts": dict.fromkeys(members)} for group, members in groups.items()}
-    folder.mkdir()
+    (folder / "group_vars").mkdir(parents=True)
+    (folder / "group_vars" / "all.yml").write_text(yaml.safe_dump(settings))
     (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": children}}))
     names = [name for name in WIRING if not name.startswith("_")] + ["_fortress_url", "_fortress_ca_file"]
     content = "{" + ", ".join(f"'{name}': {name}" for name in names) + "}"
@@ -118,7 +141,7 @@ def wired(folder: Path, groups: dict[str, list[str]], **settings: Any) -> dict[s
     play = {
         "hosts": "all",
         "gather_facts": False,
-        "vars": {"_fortress_missing_credentials": "random"} | settings,
+        "vars": {"_fortress_missing_credentials": "random"},
         "tasks": [write],
     }
     playbook = ROOT / "playbooks" / f".test-{os.getpid()}.yml"
@@ -147,7 +170,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
 def other(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the roles are told on such a host where every setting has another value."""
     folder = tmp_path_factory.mktemp("other") / "site"
-    settings = {
+    settings: dict[str, Any] = {
         "fortress_domain": "api.example.com",
         "fortress_trusted_networks": ["10.0.0.0/8"],
         "fortress_model_name": "wine",
@@ -175,15 +198,78 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return wired(folder, ONE, **settings)["iris"]
 
 
-def test_every_port_of_ours_is_guarded_but_those_of_the_gateway(
-    one: dict[str, Any], several: dict[str, dict[str, Any]]
-) -> None:
+def reached_by(told: dict[str, Any]) -> dict[int, set[str]]:
+    """Return for each port that is guarded on a host the networks that the firewall lets through."""
+    admissions = [{"ports": told["base_guarded_ports"], "networks": told["base_trusted_networks"]}]
+    found: dict[int, set[str]] = {}
+    for admission in admissions + told["base_port_clients"]:
+        for port in admission["ports"]:
+            found.setdefault(port, set()).update(admission["networks"])
+    return found
+
+
+TRUSTED = SETTINGS["fortress_trusted_networks"]
+
+
+def addresses(*hosts: str) -> set[str]:
+    return {ADDRESSES[host] for host in hosts}
+
+
+def test_a_host_that_is_everything_trusts_private_networks_and_itself(one: dict[str, Any]) -> None:
+    for network in TRUSTED:
+        assert ipaddress.ip_network(network).is_private, network
+        assert ipaddress.ip_network(network).prefixlen >= 12, network
+    assert TRUSTED == ["172.16.0.0/12"]
     monitoring = {
         port for name, port in SETTINGS.items() if name.endswith("_port") and name != "fortress_api_base_port"
     }
     assert len(monitoring) == 4
-    for told in [one, *several.values()]:
-        assert set(told["base_guarded_ports"]) == {8001, 8002, 8003} | monitoring
+    reached = reached_by(one)
+    assert set(reached) == {8001, 8002, 8003} | monitoring
+    for port, networks in reached.items():
+        assert networks == ({*TRUSTED, "192.0.2.10"} if port in monitoring else {"192.0.2.10"}), port
+    names = [name for name in one if name.endswith("_trusted_networks")]
+    assert len(names) == 6
+    for name in names:
+        assert one[name] == ["172.16.0.0/12", "192.0.2.10"], name
+
+
+def test_a_port_is_open_to_the_roles_that_need_it(several: dict[str, dict[str, Any]]) -> None:
+    """And to no host because it is in the inventory. A host's services reach one another at its address too."""
+    for host in ("g1", "g2"):
+        exporters = {*TRUSTED, *addresses(host, "m1")}
+        assert reached_by(several[host]) == {9100: exporters, 9113: exporters}
+    for host in ("a1", "a2"):
+        instance = addresses(host, "g1", "g2", "m1")
+        assert reached_by(several[host]) == {
+            **dict.fromkeys((8001, 8002, 8003), instance),
+            9100: {*TRUSTED, *addresses(host, "m1")},
+        }
+    assert reached_by(several["m1"]) == {
+        9090: {*TRUSTED, *addresses("m1")},
+        3000: {*TRUSTED, *addresses("m1", "g1", "g2")},
+        9100: {*TRUSTED, *addresses("m1")},
+    }
+
+
+def test_a_unit_talks_with_the_roles_that_need_it(several: dict[str, dict[str, Any]]) -> None:
+    """The second fence, around each service: whoever comes in by the firewall, or is asked by it, gets through.
+
+    In the same order on each run: another one would be a change, and restart what is restarted for it.
+    """
+    for host in ("a1", "a2"):
+        assert several[host]["iris_api_clients"] == [ADDRESSES[each] for each in (host, "g1", "g2", "m1")]
+    for host, told in several.items():
+        reached = reached_by(told)
+        assert set(told["node_exporter_trusted_networks"]) == reached[9100]
+        assert set(told["iris_api_clients"]) == addresses(host, "g1", "g2", "m1")
+        assert set(told["nginx_exporter_trusted_networks"]) == {*TRUSTED, *addresses(host, "m1")}
+        assert set(told["nginx_trusted_networks"]) == {*TRUSTED, *addresses(host)}
+        assert set(told["prometheus_trusted_networks"]) == {*TRUSTED, *addresses(*several)}
+        assert set(told["grafana_trusted_networks"]) == {*TRUSTED, *addresses(host, "g1", "g2")}
+
+
+def test_connections_are_limited_at_the_gateways(one: dict[str, Any], several: dict[str, dict[str, Any]]) -> None:
     assert one["base_limited_ports"] == [80, 443]
     limited = {host: told["base_limited_ports"] for host, told in several.items()}
     assert limited == {"g1": [80, 443], "g2": [80, 443], "a1": [], "a2": [], "m1": []}
@@ -195,7 +281,7 @@ def test_whatever_listens_is_guarded(one: dict[str, Any]) -> None:
     ports = {int(address.rsplit(":", 1)[1]) for address in listen} | {one["grafana_port"]}
     ports |= {one["iris_api_base_port"] + number for number in range(one["iris_api_instances"])}
     assert len(ports) == 7
-    assert set(one["base_guarded_ports"]) == ports
+    assert set(reached_by(one)) == ports
 
 
 def test_instances_listen_on_loopback_unless_another_host_is_the_gateway(
@@ -205,38 +291,27 @@ def test_instances_listen_on_loopback_unless_another_host_is_the_gateway(
     assert one["iris_api_clients"] == []
     for host, told in several.items():
         assert told["iris_api_bind_address"] == ADDRESSES[host]
-        assert set(told["iris_api_clients"]) == {ADDRESSES[other] for other in several}
 
 
-def test_nobody_but_private_networks_and_the_hosts_themselves_is_trusted(
-    one: dict[str, Any], several: dict[str, dict[str, Any]]
-) -> None:
-    for network in SETTINGS["fortress_trusted_networks"]:
-        assert ipaddress.ip_network(network).is_private, network
-        assert ipaddress.ip_network(network).prefixlen >= 12, network
-    assert SETTINGS["fortress_trusted_networks"] == ["172.16.0.0/12"]
-    names = [name for name in one if name.endswith("_trusted_networks")]
-    assert len(names) == 6
-    for name in names:
-        assert one[name] == ["172.16.0.0/12", "192.0.2.10"], name
-        for told in several.values():
-            assert told[name][0] == "172.16.0.0/12"
-            assert set(told[name][1:]) == {ADDRESSES[host] for host in several}, name
+def jobs(told: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    return {job["name"]: job["targets"] for job in told["prometheus_scrape_jobs"]}
 
 
 def test_nginx_and_prometheus_know_every_instance(one: dict[str, Any], several: dict[str, dict[str, Any]]) -> None:
+    """Those of a host are not side by side, or a request would be passed on from a lost host to the same one again."""
     assert one["nginx_upstreams"] == [f"127.0.0.1:{port}" for port in (8001, 8002, 8003)]
-    upstreams = [f"{ADDRESSES[host]}:{port}" for host in ("a1", "a2") for port in (8001, 8002, 8003)]
+    upstreams = [f"{ADDRESSES[host]}:{port}" for port in (8001, 8002, 8003) for host in ("a1", "a2")]
     for told, expected in [(one, one["nginx_upstreams"]), *((told, upstreams) for told in several.values())]:
-        jobs = {job["name"]: job["targets"] for job in told["prometheus_scrape_jobs"]}
         assert told["nginx_upstreams"] == expected
-        assert [target["address"] for target in jobs["iris-api"]] == expected
+        assert [target["address"] for target in jobs(told)["iris-api"]] == expected
+    assert one["nginx_upstream_hosts"] == {}
+    hosts = {address: "a1" if "192.0.2.3" in address else "a2" for address in upstreams}
+    assert several["g1"]["nginx_upstream_hosts"] == hosts
 
 
 def test_prometheus_scrapes_every_host(one: dict[str, Any], several: dict[str, dict[str, Any]]) -> None:
     def targets_of(told: dict[str, Any], job: str) -> dict[str, str]:
-        jobs = {job["name"]: job["targets"] for job in told["prometheus_scrape_jobs"]}
-        return {target["labels"]["instance"]: target["address"] for target in jobs[job]}
+        return {target["labels"]["instance"]: target["address"] for target in jobs(told)[job]}
 
     assert targets_of(one, "nginx") == {"iris": "127.0.0.1:9113"}
     assert targets_of(one, "node") == {"iris": "127.0.0.1:9100"}
@@ -244,6 +319,37 @@ def test_prometheus_scrapes_every_host(one: dict[str, Any], several: dict[str, d
     assert targets_of(several["m1"], "node") == {host: f"{ADDRESSES[host]}:9100" for host in sorted(several)}
     assert several["g1"]["nginx_grafana_upstream"] == "192.0.2.5:3000"
     assert one["nginx_grafana_upstream"] == "127.0.0.1:3000"
+
+
+def test_what_is_set_for_a_host_is_heard_by_those_who_talk_with_it(tmp_path: Path) -> None:
+    """Numbers of instances, ports and addresses of one host, of IPv6 too, and a host that only others use."""
+    own: dict[str, dict[str, Any]] = {
+        "a1": {"fortress_api_instances": 1},
+        "a2": {"fortress_api_base_port": 9001, "fortress_api_instances": 2, "fortress_address": "2001:db8::4"},
+        "g2": {"fortress_nginx_exporter_port": 9114, "fortress_node_exporter_port": 9101},
+        "m1": {"fortress_grafana_port": 3001, "fortress_prometheus_port": 9091, "fortress_address": "2001:db8::5"},
+    }
+    told = wired(tmp_path / "site", {**SEVERAL, "bastion": ["b1"]}, own)
+    upstreams = ["192.0.2.3:8001", "[2001:db8::4]:9001", "[2001:db8::4]:9002"]
+    assert told["g1"]["nginx_upstreams"] == upstreams
+    assert told["g1"]["nginx_grafana_upstream"] == "[2001:db8::5]:3001"
+    found = {name: [target["address"] for target in targets] for name, targets in jobs(told["m1"]).items()}
+    assert found["iris-api"] == upstreams
+    assert found["nginx"] == ["192.0.2.1:9113", "192.0.2.2:9114"]
+    assert found["node"] == [
+        "192.0.2.3:9100", "[2001:db8::4]:9100", "192.0.2.1:9100", "192.0.2.2:9101", "[2001:db8::5]:9100",
+    ]  # fmt: skip
+    labels = [target["labels"] for target in jobs(told["m1"])["iris-api"]]
+    assert [(label["host"], label["instance"]) for label in labels] == [
+        ("a1", "iris-api@1"), ("a2", "iris-api@1"), ("a2", "iris-api@2"),
+    ]  # fmt: skip
+    assert set(reached_by(told["a1"])) == {8001, 9100}
+    assert set(reached_by(told["a2"])) == {9001, 9002, 9100}
+    assert reached_by(told["a2"])[9002] == {*addresses("g1", "g2"), "2001:db8::4", "2001:db8::5"}
+    assert set(reached_by(told["g2"])) == {9101, 9114}
+    assert set(reached_by(told["m1"])) == {3001, 9091, 9100}
+    assert told["m1"]["prometheus_external_url"] == "http://[2001:db8::5]:9091"
+    assert told["a2"]["iris_api_bind_address"] == "2001:db8::4"
 
 
 def test_users_passwords_and_secrets_reach_those_who_need_them(other: dict[str, Any]) -> None:
@@ -287,7 +393,7 @@ def test_every_setting_of_a_site_reaches_its_role(other: dict[str, Any]) -> None
     }
     assert {name: other[name] for name in expected} == expected
     assert other["pki_secrets_dir"].endswith("/elsewhere/pki")
-    assert set(other["base_guarded_ports"]) == {7001, 7002, 9999, 3333, 9911, 9910}
+    assert set(reached_by(other)) == {7001, 7002, 9999, 3333, 9911, 9910}
 
 
 def test_the_gateway_waits_longer_than_an_instance_may_take(one: dict[str, Any]) -> None:
@@ -336,7 +442,8 @@ def carries_a_secret(task: dict[str, Any]) -> bool:
 def test_tasks_that_carry_a_secret_are_not_logged() -> None:
     found = {}
     for path in [
-        *ROOT.glob("playbooks/**/*.yml"),
+        # Not those that begin with a dot: other tests write them meanwhile.
+        *ROOT.glob("playbooks/**/[a-z]*.yml"),
         *ROOT.glob("roles/*/tasks/*.yml"),
         *ROOT.glob("roles/*/handlers/*.yml"),
     ]:

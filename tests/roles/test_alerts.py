@@ -13,16 +13,8 @@ import yaml
 
 from tests import ROOT
 
-PROMTOOL = ROOT / ".cache" / "promtool"
 RULES = sorted((ROOT / "roles" / "prometheus" / "files" / "etc" / "prometheus" / "rules").glob("*.yml"))
 TESTS = ROOT / "tests" / "rules"
-
-
-@pytest.fixture(scope="module")
-def promtool() -> str:
-    if not PROMTOOL.exists():
-        pytest.skip(f"there is no {PROMTOOL}: tools/control-node could not download Debian's package")
-    return str(PROMTOOL)
 
 
 def load(path: Path) -> Any:

@@ -69,6 +69,7 @@ def test_every_role_has_the_same_anatomy(role: Path) -> None:
 
 SAFE: dict[str, Any] = {
     # Who gets in.
+    "base_port_clients": [],
     "base_trusted_networks": [],
     "fortress_trusted_networks": ["172.16.0.0/12"],
     "grafana_trusted_networks": [],

@@ -32,8 +32,33 @@ def test_our_ports_are_open_to_loopback_and_the_trusted_alone() -> None:
     assert rules.index("iif lo accept") < rules.index("tcp dport { 9090, 3000 } jump guarded")
     guarded = rules[rules.index("chain guarded {") + 1 :]
     assert guarded[:3] == [
-        "ip saddr { 172.16.0.0/12 } accept",
-        "ip6 saddr { 2001:db8::/32 } accept",
+        "tcp dport { 9090, 3000 } ip saddr { 172.16.0.0/12 } accept",
+        "tcp dport { 9090, 3000 } ip6 saddr { 2001:db8::/32 } accept",
+        "counter reject with tcp reset",
+    ]
+
+
+def test_a_port_is_open_to_those_who_need_it_alone() -> None:
+    """The trusted networks have no business at an instance; a port may have clients beside them."""
+    clients = [
+        {"ports": [8001, 8002], "networks": ["192.0.2.1", "2001:db8::1"]},
+        {"ports": [3000], "networks": ["192.0.2.1"]},
+        {"ports": [], "networks": ["192.0.2.9"]},
+        {"ports": [9113], "networks": []},
+    ]
+    rules = lines(
+        FIREWALL,
+        base_guarded_ports=[9090, 3000],
+        base_trusted_networks=["172.16.0.0/12"],
+        base_port_clients=clients,
+    )
+    assert "tcp dport { 9090, 3000, 8001, 8002, 9113 } jump guarded" in rules
+    guarded = rules[rules.index("chain guarded {") + 1 :]
+    assert guarded[:5] == [
+        "tcp dport { 9090, 3000 } ip saddr { 172.16.0.0/12 } accept",
+        "tcp dport { 8001, 8002 } ip saddr { 192.0.2.1 } accept",
+        "tcp dport { 8001, 8002 } ip6 saddr { 2001:db8::1 } accept",
+        "tcp dport { 3000 } ip saddr { 192.0.2.1 } accept",
         "counter reject with tcp reset",
     ]
 
@@ -51,7 +76,8 @@ def test_a_reload_replaces_our_table_and_touches_no_other() -> None:
 
 LIMITED: dict[str, Any] = {
     "base_guarded_ports": [9090],
-    "base_trusted_networks": ["172.16.0.0/12", "2001:db8::/32"],
+    "base_trusted_networks": ["172.16.0.0/12", "172.30.0.10", "2001:db8::/32"],
+    "base_port_clients": [{"ports": [8001, 8002, 8003, 3000], "networks": ["192.0.2.1", "192.0.2.2", "2001:db8::1"]}],
     "base_limited_ports": [80, 443],
     "base_connections_per_address": 40,
     "base_new_connections_per_second": 7,

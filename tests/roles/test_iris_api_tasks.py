@@ -24,23 +24,30 @@ def task(phase: str, name: str) -> dict[str, Any]:
 
 def command(arguments: dict[str, Any], **variables: Any) -> list[str]:
     """Return the command that a task runs."""
-    argv = arguments["ansible.builtin.command"]["argv"]
-    return list(Templar(DataLoader(), variables).template(trust_as_template(argv)))
+    argv, templar = arguments["ansible.builtin.command"]["argv"], Templar(DataLoader(), variables)
+    if isinstance(argv, str):
+        return list(templar.template(trust_as_template(argv)))
+    return [templar.template(trust_as_template(each)) for each in argv]
 
 
 @pytest.mark.parametrize(
     ("checks", "again", "options"),
     [
-        (False, False, []),
+        (False, False, ["--converge"]),
         (False, True, ["--again"]),
-        (True, False, ["--dry-run"]),
+        (True, False, ["--converge", "--dry-run"]),
         (True, True, ["--again", "--dry-run"]),
     ],
 )
 def test_check_mode_deploys_nothing(checks: bool, again: bool, options: list[str]) -> None:
     """The command runs in check mode too: it says what would happen."""
     deploys = task("rollout", "Roll the deployment out, one instance after the other")
-    known = {"_iris_api_deployer": "ana@laptop", "iris_api_redeploy": again, "ansible_check_mode": checks}
+    known = {
+        "_iris_api_deployer": "ana@laptop",
+        "iris_api_redeploy": again,
+        "iris_api_is_inventory": False,
+        "ansible_check_mode": checks,
+    }
     assert command(deploys, **known) == [
         "/usr/local/sbin/iris-deploy",
         "--json",
@@ -50,22 +57,34 @@ def test_check_mode_deploys_nothing(checks: bool, again: bool, options: list[str
         *options,
     ]
     assert deploys["check_mode"] is False
+    # `make deploy` without MODEL and APP.
+    assert "--inventory" in command(deploys, **known | {"iris_api_is_inventory": True})
 
 
-def test_on_a_host_nothing_is_installed_that_the_lock_does_not_name_by_its_hash() -> None:
-    installs = task("prepare", "Install the locked wheels, each by its hash, from the release alone")
-    options = {option for option in installs["ansible.builtin.command"]["argv"] if option.startswith("--")}
-    assert {"--no-index", "--no-deps", "--require-hashes"} <= options
-    assert "--find-links={{ _iris_api_release_dir }}/wheels" in options
-
-
-def test_what_was_not_installed_whole_is_not_marked_as_complete() -> None:
-    contents = yaml.safe_load((ROOT / "roles" / "iris_api" / "tasks" / "prepare.yml").read_text())
-    release = [each["name"] for each in contents[0]["block"]]
-    assert release[-1] == "Mark the release as complete"
-    upload = yaml.safe_load((ROOT / "roles" / "iris_api" / "tasks" / "upload.yml").read_text())
-    names = [each["name"] for entry in upload for each in entry.get("block", [entry])]
-    assert names.index("Remove what an interrupted run left") < names.index("Unpack the release")
+@pytest.mark.parametrize(
+    ("answer", "kinds"),
+    [
+        ('{"missing": []}', []),
+        ('{"missing": ["models"]}', ["models"]),
+        # A fresh host, in check mode; or a program of an earlier release.
+        ("", ["releases", "models"]),
+        ('{"failed": true, "message": "root is needed"}', ["releases", "models"]),
+    ],
+)
+def test_what_is_missing_or_damaged_is_uploaded_and_prepared(answer: str, kinds: list[str]) -> None:
+    artifacts = {name: {"id": f"{name}-1", "archive": f"/cache/{name}-1.tar"} for name in ("release", "model")}
+    private = yaml.safe_load((ROOT / "roles" / "iris_api" / "vars" / "main.yml").read_text())
+    missing = Templar(
+        DataLoader(), {"_iris_api_artifacts": artifacts, "__iris_api_present": {"stdout": answer}}
+    ).template(trust_as_template(private["_iris_api_missing"]))
+    assert [each["kind"] for each in missing] == kinds
+    prepares = task("prepare", "Prepare what was uploaded")
+    uploads = task("upload", "Upload what is missing")
+    assert uploads["loop"] == prepares["loop"] == "{{ _iris_api_missing }}"
+    for item in missing:
+        argv = command(prepares, item=item, _iris_api_home="/opt/iris-api")
+        assert argv[:4] == ["/usr/local/sbin/iris-deploy", "--json", "install", item["kind"]]
+        assert argv[4:] == [item["artifact"]["id"], f"/opt/iris-api/uploads/{item['artifact']['id']}.tar"]
 
 
 def test_nobody_logs_in_as_the_user_of_the_instances() -> None:
@@ -75,12 +94,9 @@ def test_nobody_logs_in_as_the_user_of_the_instances() -> None:
 
 
 def test_what_belongs_to_root_is_written_by_root_alone() -> None:
-    """The instances run from these folders, and root runs the program."""
-    assert task("upload", "Upload the deployment program")["ansible.builtin.copy"]["mode"] == "0755"
-    for name in ("release", "model"):
-        assert task("upload", f"Create the {name}'s folder")["ansible.builtin.file"]["mode"] == "0755"
-        unpacks = task("upload", f"Unpack the {name}")["ansible.builtin.unarchive"]
-        assert (unpacks["owner"], unpacks["group"]) == ("root", "root")
+    """Root runs the program, and makes of the archives what the instances run from."""
+    assert task("configure", "Upload the deployment program")["ansible.builtin.copy"]["mode"] == "0755"
+    assert task("upload", "Upload what is missing")["ansible.builtin.copy"]["mode"] == "0600"
 
 
 def test_the_program_is_told_how_to_deploy() -> None:
@@ -89,10 +105,13 @@ def test_the_program_is_told_how_to_deploy() -> None:
             "iris_api",
             "etc/iris-api/deploy.json",
             iris_api_instances=2,
+            iris_api_base_port=9001,
+            iris_api_bind_address="192.0.2.7",
+            iris_api_clients=["192.0.2.8"],
             iris_api_keep_deployments=7,
             iris_api_deploy_timeout=90,
             iris_api_deploy_settle=4,
             iris_api_check_memory=False,
         )
     )
-    assert Settings(**told) == Settings(instances=2, keep=7, timeout=90, settle=4, check_memory=False)
+    assert Settings.read(json.dumps(told)) == Settings(2, 7, 90, 4, False, 9001, "192.0.2.7", ("192.0.2.8",))

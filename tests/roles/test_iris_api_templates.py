@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -64,10 +65,24 @@ def test_it_is_stopped_later_than_gunicorn_gives_up_its_requests() -> None:
     assert section("Service", iris_api_graceful_timeout=40)["TimeoutStopSec"] == "45"
 
 
-def test_it_answers_its_clients_and_nobody_else() -> None:
-    assert section("Service", iris_api_clients=["192.0.2.7", "192.0.2.8"])["IPAddressAllow"] == (
-        "localhost|192.0.2.7 192.0.2.8"
+@pytest.mark.parametrize("template", [UNIT, ENVIRONMENT])
+def test_a_deployment_is_the_same_whatever_the_ports_addresses_and_clients_of_its_host(template: str) -> None:
+    release = {"release": {"id": "1.2.0-abc-cp313", "settings": sorted(Settings.model_fields)}}
+    host = {
+        "iris_api_base_port": 9001,
+        "iris_api_bind_address": "192.0.2.7",
+        "iris_api_clients": ["192.0.2.8"],
+        "iris_api_instances": 7,
+    }
+    texts = [render("iris_api", template, _iris_api_artifacts=release, **settings) for settings in ({}, host)]
+    assert texts[0] == texts[1]
+
+
+def test_the_host_says_where_instances_listen_and_whom_they_answer() -> None:
+    told = json.loads(
+        render("iris_api", "etc/iris-api/deploy.json", iris_api_base_port=9001, iris_api_clients=["192.0.2.7"])
     )
+    assert (told["base_port"], told["bind_address"], told["clients"]) == (9001, "127.0.0.1", ["192.0.2.7"])
 
 
 def environment(known: list[str] | None = None, **settings: Any) -> dict[str, str]:
@@ -82,8 +97,6 @@ def environment(known: list[str] | None = None, **settings: Any) -> dict[str, st
 def test_the_application_knows_and_takes_every_variable() -> None:
     found = environment(
         iris_api_engine="onnx",
-        iris_api_bind_address="192.0.2.7",
-        iris_api_base_port=9001,
         iris_api_log_level="debug",
         iris_api_request_deadline=3,
         iris_api_max_body_bytes=5000,
@@ -94,7 +107,8 @@ def test_the_application_knows_and_takes_every_variable() -> None:
         iris_api_skops_trusted=["a.B", "c.D"],
     )
     told_by_the_unit = {"IRIS_API_MODEL_DIR": "/m", "IRIS_API_INSTANCE": "2", "IRIS_API_DEPLOYMENT": "x"}
-    settings = Settings.from_environ(found | told_by_the_unit)
+    told_by_the_host = {"IRIS_API_BASE_PORT": "9001", "IRIS_API_BIND_ADDRESS": "192.0.2.7"}
+    settings = Settings.from_environ(found | told_by_the_unit | told_by_the_host)
     assert settings.model_dump(exclude={"model_dir", "deployment", "keepalive", "worker_timeout"}, mode="json") == {
         "instance": 2,
         "base_port": 9001,
@@ -121,5 +135,5 @@ def test_an_instance_is_not_told_a_bound_that_is_no_number_of_bytes(size: str) -
 
 def test_an_older_release_is_told_what_it_knows() -> None:
     """It would not start with a setting that it doesn't know."""
-    found = environment(["base_port", "release"])
-    assert found == {"IRIS_API_BASE_PORT": "8001", "IRIS_API_RELEASE": "1.2.0-abc-cp313"}
+    found = environment(["log_level", "release"])
+    assert found == {"IRIS_API_LOG_LEVEL": "info", "IRIS_API_RELEASE": "1.2.0-abc-cp313"}

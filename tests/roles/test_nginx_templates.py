@@ -37,6 +37,7 @@ CHANGED: dict[str, Any] = {
     "nginx_certificate_file": "/etc/ssl/other.pem",
     "nginx_private_key_file": "/etc/ssl/other.key",
     "nginx_upstreams": ["10.20.0.5:9001", "10.20.0.6:9001"],
+    "nginx_upstream_hosts": {"10.20.0.5:9001": "api1", "10.20.0.6:9001": "api2.example.com"},
     "nginx_upstream_timeout": "7s",
     "nginx_grafana_upstream": "10.20.0.9:3001",
     "nginx_basic_auth_users": [{"name": "rosa", "password": "Plenty-of-9-Zebras"}],
@@ -276,8 +277,54 @@ def test_nothing_that_is_protected_answers_by_return(render: Render, settings: d
 def test_headers_are_added_in_one_place_so_that_none_is_lost(render: Render, settings: dict[str, Any]) -> None:
     parsed = parse(render(**settings))
     [http] = blocks(parsed, "http")
-    assert len(own(http["block"], "add_header")) == len(find(parsed, "add_header")) == 8
+    added = 9 if settings.get("nginx_upstream_hosts") else 8
+    assert len(own(http["block"], "add_header")) == len(find(parsed, "add_header")) == added
     assert all(args[-1] == "always" for args in find(parsed, "add_header"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "header", "served_by"),
+    [
+        ("192.0.2.3:8001", "iris-api@1", "iris-api@1.a1"),
+        ("192.0.2.3:8001, 192.0.2.4:8001", "iris-api@1", "iris-api@1.a2.example.com"),
+        ("192.0.2.4:8001 : 192.0.2.4:8001 : [2001:db8::5]:8001", "iris-api@1", "iris-api@1.a3"),
+        # Not in the list, by nginx_extra_config say; nobody was left; Grafana, which names nobody; nginx itself.
+        ("192.0.2.9:8001", "iris-api@4", "iris-api@4"),
+        ("192.0.2.3:8001 : iris_api", "", ""),
+        ("192.0.2.5:3000", "", ""),
+        ("", "", ""),
+    ],
+)
+def test_of_instances_on_several_hosts_the_answer_names_the_host(
+    render: Render, asked: str, header: str, served_by: str
+) -> None:
+    """By whoever answered last. The instances themselves, and those of one host, say iris-api@N."""
+    assert "$fortress_served_by" not in str(parse(render()))
+    hosts = {"192.0.2.3:8001": "a1", "192.0.2.4:8001": "a2.example.com", "[2001:db8::5]:8001": "a3"}
+    parsed = parse(render(nginx_upstream_hosts=hosts))
+    [http] = blocks(parsed, "http")
+    assert ["X-Served-By", "$fortress_served_by", "always"] in own(http["block"], "add_header")
+    for block in locations(parsed).values():
+        if own(block, "proxy_pass") == [["http://iris_api"]]:
+            assert ["X-Served-By"] in own(block, "proxy_hide_header")
+    known = {"$upstream_addr": asked, "$upstream_http_x_served_by": header}
+
+    def value(variable: str) -> str:
+        if variable in known:
+            return known[variable]
+        rules = maps(parsed, variable)
+        [block] = [block for block in blocks(parsed, "map") if block["args"][1] == variable]
+        assert "volatile" in {directive["directive"] for directive in block["block"]}
+        key = value(block["args"][0])
+        hits = [
+            match.expand(rules[rule].replace("$1", r"\1"))
+            for rule in rules
+            if rule[0:1] == "~" and (match := re.search(rule[1:], key))
+        ]
+        result = rules.get(key, (hits or [rules["default"]])[0])
+        return re.sub(r"\$[a-z_]+", lambda name: value(name[0]), result)
+
+    assert value("$fortress_served_by") == served_by
 
 
 def test_a_browser_is_told_to_run_nothing_and_to_frame_nothing(render: Render) -> None:

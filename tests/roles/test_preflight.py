@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,17 @@ def test_memory_that_systemd_would_ignore_is_refused(preflight: Callable[..., st
     assert "Write for example 512M" in said
 
 
+def test_an_address_that_the_host_does_not_have_is_named(preflight: Callable[..., str]) -> None:
+    """Instances could not listen there: behind a translation of addresses others know it by another one."""
+    said = preflight("iris_api", iris_api_bind_address="192.0.2.77")
+    assert "iris_api_bind_address is 192.0.2.77, and localhost has no such address. Set fortress_address" in said
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
+        # Nothing is sent: this only asks the kernel for the address that it would send from.
+        route.connect(("192.0.2.77", 9))
+        own = route.getsockname()[0]
+    assert "has no such address" not in preflight("iris_api", iris_api_bind_address=own)
+
+
 @pytest.mark.parametrize("size", ["512M", "1.5G", "2G", "536870912", "25%", "infinity"])
 def test_memory_that_systemd_reads_is_not(preflight: Callable[..., str], size: str) -> None:
     """What is asked next, for a model that is not there, stops it."""
@@ -49,6 +61,14 @@ def test_memory_that_systemd_reads_is_not(preflight: Callable[..., str], size: s
     [
         ({"base_journal_max_size": "500MB"}, "which journald would ignore"),
         ({"base_unlimited_networks": "10.0.0.0/8"}, "base_unlimited_networks has 10.0.0.0/8; give a list"),
+        (
+            {"base_trusted_networks": ["office.example.com"]},
+            "base_trusted_networks has office.example.com; give a list",
+        ),
+        (
+            {"base_port_clients": [{"ports": [8001], "networks": ["gateway"]}]},
+            "base_port_clients has gateway; give a list",
+        ),
         ({"base_unlimited_networks": ["10.0.0.0/8", "balancer.example.com"]}, "has balancer.example.com; give a list"),
     ],
 )

@@ -152,8 +152,12 @@ UNITS: dict[str, tuple[str, str, Settings, dict[str, tuple[Any, str]]]] = {
         },
     ),
 }
-# Without a sandbox: it runs nft once, before local file systems and the network are up, and ends.
-WITHOUT = {"base/templates/etc/systemd/system/fortress-firewall.service"}
+WITHOUT = {
+    # It runs nft once, before local file systems and the network are up, and ends.
+    "base/templates/etc/systemd/system/fortress-firewall.service",
+    # It restarts instances, as root.
+    "iris_api/templates/etc/systemd/system/iris-deploy-recover.service",
+}
 
 # systemd adds each value to the ones before, until an empty one removes all. Of other settings the last value counts.
 LISTS = {

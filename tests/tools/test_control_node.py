@@ -93,3 +93,11 @@ def test_an_environment_of_another_place_is_not_touched(checkout: Path, tmp_path
     assert not (checkout / ".venv").is_symlink()
     assert not list(elsewhere.rglob("tiny.py"))
     assert (elsewhere / "bin" / "python").exists()
+
+
+def test_a_checkout_that_everybody_may_write_to_is_named_with_the_remedy(checkout: Path) -> None:
+    """Ansible would pass over its ansible.cfg."""
+    checkout.chmod(0o777)
+    done = control_node(checkout)
+    assert done.returncode == 1
+    assert f"chmod o-w '{checkout}'" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,3 +72,13 @@ def test_a_host_that_is_not_there_is_named_with_those_that_are(inventory: Path) 
     done = run("-i", inventory, "--hosts", "nobody", "--", "true")
     assert done.returncode == 1
     assert "has no host nobody: it has alias, behind, here, too" in done.stderr
+
+
+def test_ssh_itself_finds_the_known_hosts_of_a_checkout_whose_path_has_a_space(tmp_path: Path) -> None:
+    folder = tmp_path / "a checkout"
+    shutil.copytree(ROOT / "inventory" / "local", folder / "local", ignore=shutil.ignore_patterns("secrets"))
+    [(name, reach)] = remote.Hosts(str(folder / "local")).reach().items()
+    program, *arguments = remote.ssh(name, reach)
+    done = subprocess.run([program, "-G", *arguments], capture_output=True, text=True, check=True)
+    assert f"userknownhostsfile {folder}/local/secrets/ssh/known_hosts" in done.stdout
+    assert "hostname 172.30.0.10" in done.stdout

@@ -184,6 +184,13 @@ def test_url_and_authority_are_those_of_the_certificate(
     assert settings["FORTRESS_CA"] == ca.format(secrets=inventory / "secrets")
 
 
+def test_links_lead_to_prometheus_where_it_listens(inventory: Path) -> None:
+    handed_over(inventory, fortress_address="2001:db8::1", fortress_prometheus_port="9999")
+    shown = tour("links", inventory / "secrets" / "fortress.env").stdout
+    assert "  http://[2001:db8::1]:9999/classic/graph\n" in shown
+    assert "  https://[2001:db8::1]/predict " in shown
+
+
 def test_an_authority_that_is_no_file_is_refused(inventory: Path) -> None:
     done = check_inventory(inventory, "-e", "fortress_ca_file=/nowhere/ca.crt")
     assert done.returncode != 0

@@ -5,8 +5,12 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 from tools.dashboards import panels
 from tools.dashboards.panels import GREEN, ORANGE, RED, figure, series, stacked
 
-PREDICT = 'job="iris-api", path="/predict"'
+API = 'job="iris-api", host=~"$host"'
+PREDICT = f'{API}, path="/predict"'
+FAILED = f'{PREDICT}, status=~"5.."'
 RATE = "[$__rate_interval]"
+# Numbers of instances are the same on every host.
+INSTANCE = "{{instance}} {{host}}"
 
 
 def dashboard() -> Dashboard:
@@ -19,7 +23,7 @@ def dashboard() -> Dashboard:
             "Instances down",
             "Instances that Prometheus can't reach.",
             "none",
-            'count(up{job="iris-api"}) - sum(up{job="iris-api"})',
+            f"count(up{{{API}}}) - sum(up{{{API}}})",
             (None, GREEN),
             (1, RED),
         ),
@@ -27,7 +31,7 @@ def dashboard() -> Dashboard:
             "Failed requests",
             "Share of predictions that ended in an error of ours (5xx).",
             "percentunit",
-            "iris_api:errors:ratio_rate5m or vector(0)",
+            f"{_rate(FAILED)} / ({_rate(PREDICT)} > 0) or vector(0)",
             (None, GREEN),
             (0.01, RED),
         ),
@@ -36,7 +40,7 @@ def dashboard() -> Dashboard:
             "99 of 100 predictions took less than this, in the API itself; the gateway's part is not in it.",
             "s",
             # Not a number as long as there is no request, which the comparison leaves out.
-            "iris_api:latency_seconds:p99_5m >= 0",
+            f"{_quantile(0.99, '[5m]')} >= 0",
             (None, GREEN),
             (0.1, ORANGE),
             (0.5, RED),
@@ -68,7 +72,7 @@ def dashboard() -> Dashboard:
                 "Answers by class",
                 "What the model predicts. When the mix shifts, look at the inputs.",
                 "ops",
-                (f'sum by (class) (rate(iris_api_predictions_total{{job="iris-api"}}{RATE}))', "{{class}}"),
+                (f"sum by (class) (rate(iris_api_predictions_total{{{API}}}{RATE}))", "{{class}}"),
             )
         ),
         stacked(
@@ -76,24 +80,28 @@ def dashboard() -> Dashboard:
                 "Requests by instance",
                 "Round robin gives each the same share; a gap is an instance the gateway avoids.",
                 "reqps",
-                (f"sum by (instance) (rate(iris_api_requests_total{{{PREDICT}}}{RATE}))", "{{instance}}"),
+                (f"sum by (host, instance) (rate(iris_api_requests_total{{{PREDICT}}}{RATE}))", INSTANCE),
             )
         ),
         series(
             "Processor",
             "Cores in use; an instance can't use more than one.",
             "none",
-            (f'rate(process_cpu_seconds_total{{job="iris-api"}}{RATE})', "{{instance}}"),
+            (f"rate(process_cpu_seconds_total{{{API}}}{RATE})", INSTANCE),
         ),
         series(
             "Memory",
             "Resident memory of the process that answers.",
             "bytes",
-            ('process_resident_memory_bytes{job="iris-api"}', "{{instance}}"),
+            (f"process_resident_memory_bytes{{{API}}}", INSTANCE),
         ),
-    )
+    ).with_variable(panels.variable("host", "Host", 'label_values(up{job="iris-api"}, host)'))
 
 
-def _quantile(quantile: float) -> str:
-    buckets = f"rate(iris_api_request_duration_seconds_bucket{{{PREDICT}}}{RATE})"
+def _rate(labels: str) -> str:
+    return f"sum(rate(iris_api_requests_total{{{labels}}}[5m]))"
+
+
+def _quantile(quantile: float, window: str = RATE) -> str:
+    buckets = f"rate(iris_api_request_duration_seconds_bucket{{{PREDICT}}}{window})"
     return f"histogram_quantile({quantile}, sum by (le) ({buckets}))"

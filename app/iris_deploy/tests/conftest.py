@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 from iris_deploy import cli, jobs
+from iris_deploy.addresses import NOWHERE, Address, Listeners
 from iris_deploy.commands import Command, Paths, Probe
 from iris_deploy.host import Host
 from iris_deploy.machine import Machine
 from iris_deploy.store import Deployment
+from iris_deploy.systemd import Systemd
 
 SAMPLES = [
     {"input": {"x": 1.0}, "prediction": 0, "probabilities": [0.9, 0.1]},
@@ -44,6 +46,8 @@ class Unit:
     text: str = ""
     """The unit that it was started by."""
     died_at: float = float("inf")
+    listeners: Listeners = NOWHERE
+    """Where it listened when it started."""
 
 
 class Played(Machine):
@@ -58,6 +62,9 @@ class Played(Machine):
         """Which instance was started when."""
         self.takes: dict[str, float] | None = None
         """Megabytes that an instance takes by each engine, as the application says; None: it can't tell."""
+        self.pip_fails = False
+        self.outdated = False
+        """Whether systemd has not read what lies on the disk."""
         self.when: dict[tuple[str, ...], Callable[[], object]] = {}
         """Something to happen where a command with these last words is run."""
 
@@ -76,6 +83,17 @@ class Played(Machine):
             case ("systemd-run", *_, _, "perform", file):
                 jobs.perform_file(Host(self, self.paths), Path(file))
                 return self.done()
+            case ("python3", "-m", "venv", folder):
+                (Path(folder) / "bin").mkdir(parents=True)
+                (Path(folder) / "bin" / "python3").symlink_to("/usr/bin/python3")
+                return self.done()
+            case (pip, "install", *_) if pip.endswith("/venv/bin/pip"):
+                if self.pip_fails:
+                    return self.done(code=1)
+                program = Path(pip).with_name("iris-api")
+                program.write_text(f"#!{program.with_name('python3')}\n")
+                program.chmod(0o700)
+                return self.done()
             case ("sync", "--file-system", path):
                 assert Path(path).is_dir()
                 return self.done()
@@ -88,12 +106,18 @@ class Played(Machine):
 
     def ask(self, probe: Probe) -> tuple[int, Any]:
         address, _, path = probe.url.removeprefix("http://").partition("/")
-        instance = self.instance_at(int(address.rpartition(":")[2]))
-        unit = self.units.get(f"iris-api@{instance}.service", Unit())
+        asked = Address.parse(address)
+        if asked.is_own and asked.host not in Systemd(self, self.paths).clients:
+            return 0, "timed out"
+        there = [unit for unit in self.units.values() if asked in unit.listeners.addresses]
+        # Where several share an address, those that live have it.
+        unit = next((unit for unit in there if unit.active == "active"), there[0] if there else Unit())
         if unit.active == "active" and self.time >= unit.died_at:
             unit.active, unit.sub = "activating", "auto-restart"
         if unit.active != "active":
             return 0, "connection refused"
+        if not unit.deployment:
+            return 404, "somebody else's"
         found = self.stored(unit.deployment)
         behaviour = f"{found.release} {found.model}"
         if "hangs" in behaviour:
@@ -126,18 +150,23 @@ class Played(Machine):
     def done(self, output: str = "", code: int = 0) -> CompletedProcess[str]:
         return CompletedProcess([], code, output, "" if code == 0 else "as the test wants it")
 
-    def instance_at(self, port: int) -> str:
-        candidate = self.paths.candidate_environment
-        if candidate.exists() and f"IRIS_API_BASE_PORT={port}\n" in candidate.read_text():
-            return "candidate"
-        return str(port - 8000)
+    def told(self, instance: str, deployment: Deployment) -> Listeners:
+        """Return where an instance is told to listen."""
+        own = self.paths.home / "listeners" / f"{instance}.env"
+        if instance == "candidate":
+            told, instance = self.paths.candidate_environment.read_text(), "1"
+        else:
+            told = own.read_text() if own.exists() else deployment.environment
+        return Listeners.read(int(instance), told)
 
     def stored(self, identity: str) -> Deployment:
         return Deployment(**json.loads((self.paths.home / "deployments" / identity / "deployment.json").read_text()))
 
     def systemctl(self, *arguments: str) -> CompletedProcess[str]:
         match arguments:
-            case ("daemon-reload",) | ("reset-failed", _) | ("kill", "--signal=KILL", _):
+            case ("daemon-reload",):
+                self.outdated = False
+            case ("reset-failed", _) | ("kill", "--signal=KILL", _):
                 pass
             case ("show", "--property=ActiveState,SubState,InvocationID,StatusText", name):
                 unit = self.units.setdefault(name, Unit())
@@ -145,6 +174,8 @@ class Played(Machine):
                     f"ActiveState={unit.active}\nSubState={unit.sub}\nInvocationID={unit.invocation}\n"
                     f"StatusText={unit.status}\n"
                 )
+            case ("show", "--property=NeedDaemonReload", "--value", *names):
+                return self.done("\n".join("yes" if self.outdated else "no" for _ in names))
             case ("status", "--no-pager", "--lines=0", name):
                 return self.done(f"the status of {name}", 3)
             case ("restart", "--no-block", name):
@@ -181,7 +212,12 @@ class Played(Machine):
         deployment = self.stored((self.paths.home / "instances" / instance).readlink().name)
         text = (self.paths.candidate_unit if instance == "candidate" else self.paths.unit).read_text()
         behaviour = f"{deployment.release} {deployment.model}"
-        unit = Unit("active", "running", self.units.get(name, Unit()).invocation + 1, "", deployment.id, text)
+        before = self.units.pop(name, Unit())
+        unit = Unit("active", "running", before.invocation + 1, "", deployment.id, text)
+        unit.listeners = self.told(instance, deployment)
+        others = (other.listeners for other in self.units.values() if other.active == "active")
+        if any(unit.listeners.clash(other) and not (unit.listeners.shared and other.shared) for other in others):
+            unit.active, unit.sub, unit.status = "activating", "auto-restart", "Address already in use"
         nth = {"2": "second", "3": "third"}.get(instance, "dead")
         if "dead" in behaviour or nth in behaviour:
             unit.active, unit.sub, unit.status = "activating", "auto-restart", "Model refused"
@@ -224,7 +260,7 @@ class Site:
             (self.paths.home / kind / name).mkdir(parents=True, exist_ok=True)
             (self.paths.home / kind / name / ".complete").touch()
         self.manifest(model, "classification", SAMPLES)
-        return Deployment(release, model, "IRIS_API_BASE_PORT=8001\n", unit_text(**settings))
+        return Deployment(release, model, "IRIS_API_LOG_LEVEL=info\n", unit_text(**settings))
 
     def manifest(self, model: str, task: str, samples: list[dict[str, Any]]) -> None:
         """Let a model that is on the host promise other answers."""

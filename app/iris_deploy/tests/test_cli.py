@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
@@ -48,6 +49,10 @@ def test_unlock_says_what_goes_on_where_nobody_holds_anything(site: Site) -> Non
     assert site.call("unlock")["message"] == "Nobody holds deployments off."
     site.paths.run.mkdir(parents=True)
     (site.paths.run / "lock").write_text("A deploy by me runs since noon\n")
+    # Of one that was killed.
+    assert site.call("unlock")["message"] == "Nobody holds deployments off."
+    other = (site.paths.run / "lock").open()
+    fcntl.flock(other, fcntl.LOCK_EX)
     assert site.call("unlock")["message"].endswith("A deploy by me runs since noon: it ends by itself.")
     assert "A deploy by me runs since noon" in site.call("status")["message"]
 

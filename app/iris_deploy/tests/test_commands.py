@@ -33,6 +33,7 @@ UNIT = "iris-api@2.service"
         (
             commands.in_a_unit("iris-deploy-1", "/usr/local/sbin/iris-deploy", "perform", "/run/x.json"),
             "systemd-run --quiet --collect --wait --unit=iris-deploy-1 --property=SyslogIdentifier=iris-deploy "
+            "--property=OnFailure=iris-deploy-recover.service "
             "/usr/local/sbin/iris-deploy perform /run/x.json",
         ),
     ],
@@ -41,6 +42,15 @@ UNIT = "iris-api@2.service"
 def test_a_command(command: Command, line: str) -> None:
     assert " ".join(command.argv) == line
     assert (command.environment, command.user, command.timeout) == (None, None, None)
+
+
+def test_nothing_is_installed_that_the_lock_does_not_name_by_its_hash() -> None:
+    release = Path("/opt/iris-api/releases/.r.new")
+    assert commands.virtual_environment(release).argv == ("python3", "-m", "venv", f"{release}/venv")
+    pip, *options = commands.pip_install(release).argv
+    assert pip == f"{release}/venv/bin/pip"
+    assert {"--no-index", "--no-deps", "--require-hashes", f"--find-links={release}/wheels"} <= set(options)
+    assert f"--requirement={release}/requirements.txt" in options
 
 
 def test_a_bundle_from_anywhere_is_not_read_as_root() -> None:

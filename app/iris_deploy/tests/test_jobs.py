@@ -84,8 +84,8 @@ def test_those_that_are_put_back_give_the_gateway_the_same_time(site: Site) -> N
     assert site.deploy(site.deployment("r-third"))["failed"]
     assert site.started == ["candidate", "1", "2", "3", "3", "2", "1"]
     third, second, first = [when for _, when in site.machine.starts][-3:]
-    # The third one served nobody.
-    assert second - third < 7 <= first - second
+    # The gateway may still leave out the third one, which was dead.
+    assert second - third >= 7 and first - second >= 7
     assert site.machine.time - first < 7
 
 
@@ -324,7 +324,10 @@ def test_nothing_is_deployed_while_somebody_holds_it(site: Site) -> None:
     with pytest.raises(Problem, match="the fair is on"):
         jobs.perform(site.host, Job("rollback", "me"))
     assert site.started == [] and serves(site, old)
-    assert site.call("unlock", "--who", "bob@desk") == {"changed": True, "message": "Deployments may happen again."}
+    assert site.call("unlock", "--who", "bob@desk") == {
+        "changed": True,
+        "message": "Deployments may happen again.",
+    }
     assert site.deploy(new)["changed"]
     assert kinds(site)[2:4] == ["held", "unlocked"]
 
@@ -388,38 +391,8 @@ def test_what_serves_already_but_never_went_through_is_made_current(site: Site) 
 def test_an_answer_that_never_came_is_said(site: Site) -> None:
     site.machine.run = lambda command: site.machine.done(code=1)  # type: ignore[method-assign]
     result = site.deploy(site.deployment())
-    said = r"It ended without an answer: as the test wants it\. See `journalctl --unit=iris-deploy-\w+`\."
+    said = r"It ended without an answer: as the test wants it\. See `journalctl --unit=iris-deploy-job-\w+\.service`\."
     assert re.fullmatch(said, result["message"])
-
-
-def test_instances_beyond_the_number_are_stopped_disabled_and_forgotten(site: Site) -> None:
-    same = site.deployed()
-    site.settings(instances=1)
-    assert site.deploy(same)["changed"]
-    assert site.started == []
-    assert site.serving == {1: ("active", same.id), 2: ("inactive", ""), 3: ("inactive", "")}
-    assert site.host.systemd.enabled == site.host.store.instances == {1}
-    assert site.deploy(same)["message"] == f"{same} runs already."
-    # What they ran does not look like a deployment that was cut short.
-    new = site.deployed(model="m2")
-    assert site.call("rollback", "--dry-run")["message"].startswith(str(same))
-    assert site.host.store.current == new
-
-
-def test_where_one_too_many_can_not_be_stopped_all_is_as_it_was(site: Site) -> None:
-    old = site.deployed()
-    site.settings(instances=2)
-    systemctl = site.machine.systemctl
-
-    def fails(*arguments: str) -> object:
-        if arguments == ("disable", "--now", "iris-api@3.service"):
-            return site.machine.done(code=1)
-        return systemctl(*arguments)
-
-    site.machine.systemctl = fails  # type: ignore[method-assign, assignment]
-    assert "systemctl disable --now iris-api@3.service" in site.deploy(site.deployment(model="m2"))["message"]
-    assert serves(site, old)
-    assert site.host.systemd.enabled == {1, 2, 3}
 
 
 def test_more_instances_join_in(site: Site) -> None:

@@ -84,12 +84,6 @@ def test_a_release_that_is_not_whole_is_refused(bench: Bench) -> None:
         bench.store.require(new)
 
 
-def test_an_address_comes_from_the_settings(bench: Bench) -> None:
-    assert bench.deployment().address(2) == "127.0.0.1:8002"
-    other = bench.deployment(environment="# IRIS_API_BASE_PORT=1\nIRIS_API_BASE_PORT=9001\nIRIS_API_BIND_ADDRESS=::1\n")
-    assert other.address(3) == "[::1]:9003"
-
-
 def test_a_rollback_goes_to_the_one_before_and_not_back_again(bench: Bench) -> None:
     first = bench.goes_through(bench.deployment())
     second = bench.goes_through(bench.deployment(model="m2"))

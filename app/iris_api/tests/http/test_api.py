@@ -239,7 +239,7 @@ def test_metrics_count_answers_and_classes(client: TestClient) -> None:
         'iris_api_predictions_total{class="setosa"} 2.0',
         'iris_api_predictions_total{class="virginica"} 0.0',
         'iris_api_request_duration_seconds_count{path="/predict"} 3.0',
-        'iris_api_release_info{instance_name="iris-api@2",release="r42"} 1.0',
+        'iris_api_release_info{deployment="d7",instance_name="iris-api@2",release="r42"} 1.0',
     ):
         assert line in metrics.text.splitlines()
     assert re.search(

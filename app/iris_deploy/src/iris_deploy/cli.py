@@ -6,12 +6,15 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import Failure, Problem, jobs
+from . import Failure, Problem, artifacts, jobs
 from .commands import unit_of
+from .history import PASSED
 from .host import Host
+from .inventory import merge
 from .jobs import Job, Result
 from .rollout import Rollout
 from .store import Deployment
@@ -21,25 +24,90 @@ WIDEST_REASON = 100
 
 
 def deploy(host: Host, options: argparse.Namespace) -> Result:
-    """Roll out what standard input describes."""
-    job = Job("deploy", options.who, json.loads(sys.stdin.read()))
+    """Roll out what standard input describes; with --converge only what the inventory changed of it."""
+    inventory = options.inventory or options.converge
+    job = Job("deploy", options.who, json.loads(sys.stdin.read()), options.converge, inventory)
+    wanted = Deployment(**job.deployment or {})
     # Check mode has not put the release there.
-    new = Deployment(**job.deployment or {}) if options.dry_run else job.target(host)
+    if not options.dry_run:
+        host.store.require(wanted)
+    new, current, held = merge(host.store, wanted) if job.converge else wanted, host.store.current, ""
+    left = None if options.again else host.history.rolled_back_from(new)
+    if left and current and current != new:
+        held = (
+            f"{new} was not deployed: on {left.time} {left.who} rolled back from {left.blamed}. "
+            "Name another model or application, or say that you mean it: `make deploy`."
+        )
+        # What runs is repaired all the same.
+        job, new = Job("deploy", options.who, asdict(current)), current
+    result = _deploy(host, job, new, dry_run=options.dry_run)
+    if held and not result.get("failed"):
+        result |= {"held": True, "message": held}
+    notes = {"expanded": host.expanded, "differs": _difference(host, wanted) if options.converge else ""}
+    return result | {name: note for name, note in notes.items() if note}
+
+
+def _deploy(host: Host, job: Job, new: Deployment, *, dry_run: bool) -> Result:
     if not Rollout(host, new).needed:
+        if not dry_run:
+            jobs.applied(host, job)
         return {"changed": False, "message": f"{new} runs already."}
-    if not options.again and (left := host.history.rolled_back_from(new)):
-        return {
-            "changed": False,
-            "held": True,
-            "message": f"{new} was not deployed: on {left.time} {left.who} rolled back from {left.blamed}. "
-            "Name another model or application, or say that you mean it: `make deploy`.",
-        }
     host.hold.require_none()
-    if options.dry_run:
+    if dry_run:
         if host.store.has(new):
             jobs.require_memory(host, new)
         return {"changed": True, "message": f"{new} would be deployed."}
     return jobs.submit(host, job)
+
+
+def _difference(host: Host, wanted: Deployment) -> str:
+    """Say in what the host differs from the inventory, and since when; nothing where it does not."""
+    current = host.store.current
+    if not current or current == wanted:
+        return ""
+    passed = (event for event in reversed(host.history.read()) if event.event in PASSED)
+    last = next((event for event in passed if event.deployment == current.id), None)
+    since = (
+        f", which {last.who} {'deployed' if last.event == 'deployed' else 'rolled back to'} on {last.time}"
+        if last
+        else ""
+    )
+    names = [
+        what
+        for what, one, other in (
+            ("model", current.model, wanted.model),
+            ("application", current.release, wanted.release),
+            ("settings", (current.environment, current.unit), (wanted.environment, wanted.unit)),
+        )
+        if one != other
+    ]
+    return (
+        f"Host and inventory differ in {' and '.join(names)}: the inventory says {wanted}, but this host runs "
+        f"{current}{since}. It stays until the inventory changes in that; `make deploy` brings what the inventory says."
+    )
+
+
+def present(host: Host, options: argparse.Namespace) -> Result:
+    """Check which of a release and a model are on this host, whole."""
+    given: tuple[tuple[artifacts.Kind, str], ...] = (("releases", options.release), ("models", options.model))
+    wrong = {kind: why for kind, name in given if (why := artifacts.damaged(host, kind, name))}
+    return {"changed": False, "missing": list(wrong), "message": "; ".join(wrong.values()) or "Both are here."}
+
+
+def install(host: Host, options: argparse.Namespace) -> Result:
+    """Make a release or a model of an archive, unless it is there."""
+    made = artifacts.install(host, options.kind, options.name, options.archive)
+    return {"changed": made, "message": f"{options.name} {'was made' if made else 'is there already'}."}
+
+
+def contract(host: Host, options: argparse.Namespace) -> Result:
+    """Listen no more where gateways asked before, and stop instances beyond the number."""
+    if not host.expanded:
+        return {"changed": False, "message": "The instances are where they are to be."}
+    host.hold.require_none()
+    if options.dry_run:
+        return {"changed": True, "message": f"Would end: {host.expanded}."}
+    return jobs.submit(host, Job("contract", options.who))
 
 
 def rollback(host: Host, options: argparse.Namespace) -> Result:
@@ -66,19 +134,35 @@ def unlock(host: Host, options: argparse.Namespace) -> Result:
     return {"changed": False, "message": f"Nobody holds deployments off.{more}"}
 
 
-def status(host: Host, _: argparse.Namespace) -> Result:
-    """Show what each instance runs."""
+def status(host: Host, options: argparse.Namespace) -> Result:
+    """Show what each instance runs; with --check fail unless that is the deployment that succeeded last, everywhere."""
     lines = [f"current: {host.store.current or 'nothing was deployed yet'}"]
-    for number in range(1, host.settings.instances + 1):
+    if (applied := host.store.last_applied) and applied != host.store.current:
+        lines.append(f"inventory: {applied}")
+    for number in sorted({*range(1, host.settings.instances + 1), *host.store.instances}):
         has = host.store.of(number)
-        serves = host.running(has, number) if has else ""
+        serves = host.serving(number)
         what = "serves" if has and serves == has.id else f"{_state(host, number)}, is to serve"
         lines.append(f"iris-api@{number}: {what} {has or 'nothing'}")
+    if kept := host.expanded:
+        lines.append(f"until the gateways know: {kept}. `make converge` tells them.")
     if held := host.hold.owner:
         lines.append(f"held: {held.why}")
     if host.lock.owner:
         lines.append(host.lock.owner)
+    wrong = host.mixed if options.check else []
+    if options.check and (current := host.store.current):
+        names: tuple[tuple[artifacts.Kind, str], ...] = (("releases", current.release), ("models", current.model))
+        wrong += [f"{why}: `make converge`." for kind, name in names if (why := artifacts.damaged(host, kind, name))]
+    if wrong:
+        remedy = "`iris-deploy recover` finishes or reverts what was cut short, `make deploy` starts what is dead."
+        return jobs.failed("\n".join([*lines, *wrong, remedy]))
     return {"changed": False, "message": "\n".join(lines)}
+
+
+def recover(host: Host, options: argparse.Namespace) -> Result:
+    """Finish a deployment that was cut short, or revert it; at boot a unit does."""
+    return jobs.recover(host, options.who)
 
 
 def history(host: Host, options: argparse.Namespace) -> Result:
@@ -115,13 +199,18 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(function=function)
         return added
 
-    for name, function in (("deploy", deploy), ("rollback", rollback), ("hold", hold), ("unlock", unlock)):
+    for function in (deploy, rollback, contract, recover, hold, unlock):
+        name = function.__name__
         added = command(function, name)
         added.add_argument("--who", default=me, help="who is written down; default: %(default)s")
-        if name in ("deploy", "rollback"):
+        if name in ("deploy", "rollback", "contract"):
             added.add_argument("--dry-run", action="store_true", help="only say what would happen")
         if name == "deploy":
             added.add_argument("--again", action="store_true", help="also what was rolled back from")
+            added.add_argument("--inventory", action="store_true", help="it is what the inventory says: remember that")
+            added.add_argument(
+                "--converge", action="store_true", help="only what the inventory changed since this was run last"
+            )
         if name == "rollback":
             added.add_argument(
                 "--part", choices=["all", "app", "model"], default="all", help="what is rolled back; default: all"
@@ -131,10 +220,17 @@ def parser() -> argparse.ArgumentParser:
             )
         if name == "hold":
             added.add_argument("why", help="shown to whoever wants to deploy")
-    command(status, "status")
+    command(status, "status").add_argument("--check", action="store_true", help="fail where instances differ")
     command(history, "history").add_argument(
         "--lines", type=int, default=30, help="how many events; default: %(default)s"
     )
+    added = command(present, "present")
+    added.add_argument("--release", required=True)
+    added.add_argument("--model", required=True)
+    added = command(install, "install")
+    added.add_argument("kind", choices=["releases", "models"])
+    added.add_argument("name")
+    added.add_argument("archive", type=Path, help="it is removed afterwards")
     # What `jobs.submit` has systemd run.
     subparsers.add_parser("perform").add_argument("file", type=Path)
     return parser

@@ -5,7 +5,7 @@ When it happens is said in `rollout`; that it happens, in `machine`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ CANDIDATE = "candidate"
 # Whom the instances run as.
 USER = "iris-api"
 ASK_SECONDS = 60
+JOBS = "iris-deploy-job-*.service"
+RECOVERY = "iris-deploy-recover.service"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class Paths:
     def unit(self) -> Path:
         """The unit of all instances."""
         return self.root / "etc/systemd/system/iris-api@.service"
+
+    @property
+    def host_unit(self) -> Path:
+        """What the host adds to the unit of any deployment."""
+        return self.root / "etc/systemd/system/iris-api@.service.d/host.conf"
 
     @property
     def wants(self) -> Path:
@@ -101,6 +108,11 @@ def reload_units() -> Command:
 def show(unit: str) -> Command:
     """Print what the state of a unit is, a property a line."""
     return systemctl("show", "--property=ActiveState,SubState,InvocationID,StatusText", unit)
+
+
+def outdated(*units: str) -> Command:
+    """Print for each unit whether its files are others than systemd has read."""
+    return systemctl("show", "--property=NeedDaemonReload", "--value", *units)
 
 
 def restart(unit: str) -> Command:
@@ -165,7 +177,31 @@ def in_a_unit(name: str, *argv: str) -> Command:
             "--wait",
             f"--unit={name}",
             "--property=SyslogIdentifier=iris-deploy",
+            # Whatever kills it, it is finished or reverted.
+            f"--property=OnFailure={RECOVERY}",
             *argv,
+        )
+    )
+
+
+def virtual_environment(release: Path) -> Command:
+    """Make the virtual environment of a release."""
+    return Command(("python3", "-m", "venv", str(release / "venv")))
+
+
+def pip_install(release: Path) -> Command:
+    """Install the locked wheels of a release, each by its hash, from the release alone."""
+    return Command(
+        (
+            str(release / "venv" / "bin" / "pip"),
+            "install",
+            "--no-index",
+            "--no-deps",
+            "--require-hashes",
+            f"--find-links={release / 'wheels'}",
+            f"--requirement={release / 'requirements.txt'}",
+            "--disable-pip-version-check",
+            "--quiet",
         )
     )
 
@@ -191,6 +227,19 @@ def readiness(address: str) -> Probe:
 def prediction(address: str, row: object) -> Probe:
     """Request a prediction."""
     return Probe(f"http://{address}/predict", row)
+
+
+def host_unit(home: Path, clients: Iterable[str]) -> str:
+    """Return what the host adds to the unit of any deployment: where an instance listens, and whom it talks with."""
+    lines = [
+        "# iris-deploy: what is the host's. It is read after the unit, of whichever release that is.",
+        "[Service]",
+        f"EnvironmentFile=-{home}/listeners/%i.env",
+        "IPAddressAllow=",
+        "IPAddressAllow=localhost",
+        *(f"IPAddressAllow={client}" for client in clients),
+    ]
+    return "\n".join([*lines, ""])
 
 
 def candidate_unit(unit: str, environment: Path) -> str:

@@ -104,6 +104,11 @@ class History:
         left = (marks[part] for part in sorted(deployment.parts & marks.keys()))
         return next((event for event in left if event.event == "rolled back"), None)
 
+    @property
+    def last(self) -> Event | None:
+        """The last event that was about a deployment."""
+        return next((event for event in reversed(self.read()) if event.deployment), None)
+
     def passed(self) -> list[str]:
         """Return the ids of deployments that went through, the latest first."""
         ids = [event.deployment for event in reversed(self.read()) if event.event in PASSED]

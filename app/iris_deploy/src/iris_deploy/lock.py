@@ -64,7 +64,16 @@ class Lock:
     @property
     def owner(self) -> str:
         """What runs now, as a sentence; nothing where nothing does."""
-        return self._path.read_text().strip() if self._path.exists() else ""
+        try:
+            with self._path.open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return file.read().strip() or "Something"
+        except FileNotFoundError:
+            pass
+        # What it says is of somebody who was killed.
+        return ""
 
     @contextlib.contextmanager
     def acquired(self, what: str) -> Iterator[None]:

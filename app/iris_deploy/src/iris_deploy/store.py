@@ -13,10 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from . import Failure, Problem, commands
+from .addresses import NOWHERE, Listeners
 from .machine import Machine
 
 ENVIRONMENT = "iris-api.env"
 UNIT = "iris-api@.service"
+COMPLETE = ".complete"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 # Somebody may just have put a release there and be about to deploy it.
 FRESH_SECONDS = 3600
@@ -60,17 +62,6 @@ class Deployment:
         """All ids by which it, or a part of it, can be blamed."""
         return {self.id, self.app, self.model}
 
-    def setting(self, name: str, otherwise: str) -> str:
-        """Return the value of a variable of its environment."""
-        lines = dict(line.split("=", 1) for line in self.environment.splitlines() if "=" in line and line[0] != "#")
-        return lines.get(name, otherwise)
-
-    def address(self, instance: int) -> str:
-        """Return where an instance of it listens."""
-        host = self.setting("IRIS_API_BIND_ADDRESS", "127.0.0.1")
-        port = int(self.setting("IRIS_API_BASE_PORT", "8001")) + instance - 1
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
     def __str__(self) -> str:
         """For messages."""
         return f"{self.model} by {self.release} ({self.id})"
@@ -90,7 +81,7 @@ class Store:
     def require(self, deployment: Deployment) -> None:
         """Raise Problem where the release or the model of a deployment is not here, whole."""
         for kind, name in (("releases", deployment.release), ("models", deployment.model)):
-            if not (self.home / kind / name / ".complete").exists():
+            if not (self.home / kind / name / COMPLETE).exists():
                 raise Problem(
                     f"{self.home / kind / name} is not on this host, or not whole. Deploy it from the control node."
                 )
@@ -143,6 +134,21 @@ class Store:
         return self._linked(self.home / "current")
 
     @property
+    def last_applied(self) -> Deployment | None:
+        """What the inventory wanted when it was applied last; None where that was never, or by an earlier release."""
+        try:
+            return Deployment(**json.loads((self.home / "last-applied.json").read_text()))
+        except (OSError, ValueError, TypeError, Problem):
+            return None
+
+    def apply(self, wanted: Deployment) -> None:
+        """Remember what the inventory wants as applied."""
+        if self.last_applied != wanted:
+            draft = self.home / ".last-applied.json.new"
+            draft.write_text(json.dumps(asdict(wanted), indent=2) + "\n")
+            draft.replace(self.home / "last-applied.json")
+
+    @property
     def instances(self) -> set[int]:
         """Those that run something, or will when they start."""
         return {int(link.name) for link in (self.home / "instances").glob("[0-9]*") if link.is_symlink()}
@@ -152,7 +158,10 @@ class Store:
         return self._linked(self.home / "instances" / str(instance))
 
     def _linked(self, link: Path) -> Deployment | None:
-        return self.read(os.readlink(link).rsplit("/", 1)[-1]) if link.is_symlink() else None
+        try:
+            return self.read(os.readlink(link).rsplit("/", 1)[-1])
+        except OSError:
+            return None
 
     def make_current(self, deployment: Deployment) -> None:
         """Remember a deployment as the one that went through last."""
@@ -165,6 +174,28 @@ class Store:
             self._link(link, f"../deployments/{deployment.id}")
         else:
             link.unlink(missing_ok=True)
+
+    def listeners(self, instance: int) -> Listeners:
+        """Return where an instance listens, or will when it starts."""
+        path = self._listeners(instance)
+        if path.exists():
+            return Listeners.read(instance, path.read_text())
+        deployment = self.of(instance)
+        return Listeners.read(instance, deployment.environment) if deployment else NOWHERE
+
+    def listen(self, instance: int, listeners: Listeners) -> None:
+        """Let an instance listen there when it starts the next time; nowhere: forget it."""
+        path = self._listeners(instance)
+        if listeners.addresses:
+            path.parent.mkdir(exist_ok=True)
+            draft = path.with_name(f".{path.name}.new")
+            draft.write_text(listeners.environment(instance))
+            draft.replace(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    def _listeners(self, instance: int) -> Path:
+        return self.home / "listeners" / f"{instance}.env"
 
     def _link(self, link: Path, target: str) -> None:
         link.parent.mkdir(exist_ok=True)
@@ -181,6 +212,8 @@ class Store:
         for path in gone:
             shutil.rmtree(path, ignore_errors=True)
         left = [deployment for identity in kept if (deployment := self.read(identity))]
+        # The next converge would only bring it again.
+        left += [applied] if (applied := self.last_applied) else []
         used = {"releases": {each.release for each in left}, "models": {each.model for each in left}}
         for kind, names in used.items():
             for path in (self.home / kind).iterdir():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from pathlib import Path
 
 from . import Failure, commands
 from .commands import Command, Paths
@@ -42,6 +44,11 @@ class Systemd:
                     raise Failure(f"{unit} does not start: {now['StatusText'].strip() or 'its journal says why'}")
             deadline.wait(f"{unit} to say that it is ready")
 
+    def outdated(self, instances: Iterable[int]) -> bool:
+        """Return whether systemd has not read what now lies on the disk of the units of instances."""
+        units = [commands.unit_of(instance) for instance in instances]
+        return "yes" in self.run(commands.outdated(*units)).split()
+
     def evidence(self, unit: str, since: float) -> str:
         """Return what an operator would look at first: status and journal of a unit."""
         status = self._machine.run(commands.status(unit)).stdout.strip()
@@ -55,15 +62,37 @@ class Systemd:
         return {int(each[1]) for each in found if each}
 
     @property
+    def clients(self) -> list[str]:
+        """Whom instances may talk with beside loopback, as the host says or, up to release 1.0.0, the unit."""
+        found = " ".join(re.findall(r"^IPAddressAllow=(.*)$", self.host_unit or self.unit, re.MULTILINE)).split()
+        return [client for client in found if client != "localhost"]
+
+    @property
     def unit(self) -> str:
         """Text of the unit of all instances; nothing where there is none yet."""
-        return self._paths.unit.read_text() if self._paths.unit.exists() else ""
+        return _read(self._paths.unit)
 
-    def write_unit(self, text: str) -> None:
-        """Replace the unit of all instances, in one step."""
-        if self.unit != text:
-            draft = self._paths.unit.with_name(f".{self._paths.unit.name}.new")
+    @property
+    def host_unit(self) -> str:
+        """Text of what the host adds to that unit; nothing where there is none yet."""
+        return _read(self._paths.host_unit)
+
+    def write_units(self, unit: str, host_unit: str) -> None:
+        """Replace both, each in one step, where they are others; nothing instead of a text removes it."""
+        changed = [(path, text) for path, text in ((self._paths.unit, unit), (self._paths.host_unit, host_unit))]
+        changed = [(path, text) for path, text in changed if _read(path) != text]
+        for path, text in changed:
+            if not text:
+                path.unlink()
+                continue
+            path.parent.mkdir(exist_ok=True)
+            draft = path.with_name(f".{path.name}.new")
             draft.write_text(text)
             draft.chmod(0o644)
-            draft.replace(self._paths.unit)
+            draft.replace(path)
+        if changed:
             self.run(commands.reload_units())
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

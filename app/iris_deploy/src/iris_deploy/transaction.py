@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from . import Failure
@@ -40,10 +40,11 @@ class Step:
     """Also right where `do` failed half way."""
 
 
-def carry_out(steps: Sequence[Step], say: Callable[[str], None]) -> None:
+def carry_out(steps: Iterable[Step], say: Callable[[str], None]) -> None:
     """Take the steps in turn. Where one fails undo it and all before it, the last one first, and raise its error.
 
-    An undo that fails is told, and does not keep the one before from being undone.
+    A step is asked for when those before it are done: a generator may choose it by what has come of them. An undo that
+    fails is told, and does not keep the one before from being undone.
     """
     taken: list[Step] = []
     try:

@@ -95,7 +95,11 @@ class Metrics(Collector):
             ),
             "iris_api_release": (
                 "The release that runs.",
-                {"release": settings.release, "instance_name": settings.name},
+                {
+                    "release": settings.release,
+                    "deployment": settings.deployment,
+                    "instance_name": settings.name,
+                },
             ),
         }
         self.queues: Callable[[], dict[str, int]] = lambda: {"short": 0, "long": 0}

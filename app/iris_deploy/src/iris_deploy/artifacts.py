@@ -1,0 +1,160 @@
+"""Releases and models on the disk: each is put there in one step, and what was damaged since is found.
+
+A list of all files, with sizes, times and hashes, is written when a folder is made. A look at sizes and times finds
+what a person or a program changed; after a boot, which may follow a power cut, all is hashed once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from . import Failure, Problem, commands
+from .commands import Command
+from .host import Host
+from .store import COMPLETE, NAME
+
+Kind = Literal["releases", "models"]
+FILES = "files.json"
+ABOUT = "release.json"
+
+
+def folder_of(host: Host, kind: Kind, name: str) -> Path:
+    """Return where a release or a model lies; raise Problem where its name is no folder's."""
+    if not NAME.fullmatch(name):
+        raise Problem(f"{name!r:.100} is no name of a folder in {host.store.home / kind}.")
+    return host.store.home / kind / name
+
+
+def damaged(host: Host, kind: Kind, name: str) -> str:
+    """Say what of a release or a model is missing or damaged; nothing where all is whole.
+
+    Of what an earlier release of this program put there nothing is known, and it is taken as whole.
+    """
+    folder = folder_of(host, kind, name)
+    if not (folder / COMPLETE).exists():
+        return f"{folder} is not there, or not whole"
+    try:
+        expected = json.loads((folder / FILES).read_text())
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        return f"{folder / FILES} can't be read ({error})"
+    checked = host.paths.run / "checked" / f"{kind}-{name}"
+    thorough = not checked.exists()
+    for name, (*known, sha256) in expected.items():
+        path = f"{folder}/{name}"
+        try:
+            state = _state(path)
+            if (thorough or state != known) and (state[0] != known[0] or _sha256(path) != sha256):
+                return f"{path} was damaged"
+        except OSError as error:
+            return f"{path} can't be read ({error.strerror})"
+    checked.parent.mkdir(parents=True, exist_ok=True)
+    checked.touch()
+    return ""
+
+
+def install(host: Host, kind: Kind, name: str, archive: Path) -> bool:
+    """Make a release or a model of an archive unless it is there, whole; return whether it was made.
+
+    It is made in a folder of its own, which then takes the place of what may be there, so that instances that run from
+    it go on. A second process that wants the same waits, and finds it made.
+    """
+    folder = folder_of(host, kind, name)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(host.paths.run / "install" / f"{kind}-{name}"):
+        made = bool(damaged(host, kind, name))
+        if made:
+            _make(host, kind, folder, archive)
+        # Not to be removed as one that nobody uses, before it is deployed.
+        os.utime(folder)
+    archive.unlink(missing_ok=True)
+    return made
+
+
+def _make(host: Host, kind: Kind, folder: Path, archive: Path) -> None:
+    draft = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        _fill(host, kind, draft, folder, archive)
+    except (OSError, tarfile.TarError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise Failure(f"{folder} could not be made: {error}") from None
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(old)
+    draft.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _fill(host: Host, kind: Kind, draft: Path, folder: Path, archive: Path) -> None:
+    """Make in a draft what becomes a folder."""
+    _unpack(archive, draft)
+    if kind == "releases":
+        for command in (commands.virtual_environment(draft), commands.pip_install(draft)):
+            _run(host, command)
+        # Programs of the environment name the folder that they were made in.
+        for path in (draft / "venv" / "bin").iterdir():
+            if path.is_file() and not path.is_symlink():
+                path.write_bytes(path.read_bytes().replace(os.fsencode(draft), os.fsencode(folder)))
+        shutil.copyfile(draft / ABOUT, draft / COMPLETE)
+    else:
+        (draft / COMPLETE).touch()
+    # The instances read it, whatever the umask is.
+    paths = [path for path in (draft, *sorted(draft.rglob("*"))) if not path.is_symlink()]
+    for path in paths:
+        path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+    files = (path for path in paths if path.is_file())
+    known = {str(path.relative_to(draft)): [*_state(path), _sha256(path)] for path in files}
+    (draft / FILES).write_text(json.dumps(known))
+    (draft / FILES).chmod(0o644)
+    # A power cut must leave nothing that looks complete and is not.
+    _run(host, commands.sync(draft))
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpack an archive of regular files; the filters of tarfile do this, but Debian 12 has none."""
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            path, content = folder / member.name, tar.extractfile(member) if member.isreg() else None
+            if not content or ".." in path.parts or not path.is_relative_to(folder):
+                raise tarfile.TarError(f"{archive} has {member.name!r}, which is no file of its own")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                shutil.copyfileobj(content, file)
+            path.chmod(member.mode)
+
+
+def _run(host: Host, command: Command) -> None:
+    done = host.machine.run(command)
+    if done.returncode != 0:
+        raise Failure(f"{' '.join(command.argv)}: {done.stderr.strip() or done.stdout.strip()}")
+
+
+def _state(path: Path | str) -> list[int]:
+    """Return size and time of the last change of a file."""
+    state = os.lstat(path)
+    return [state.st_size, state.st_mtime_ns]
+
+
+def _sha256(path: Path | str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,177 @@
+"""Releases and models are put on a host in one step, and what was damaged there is found and mended."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import threading
+from pathlib import Path
+
+import pytest
+from iris_deploy import Failure, Problem, artifacts
+
+from .conftest import Site
+
+MEMBERS = {"release.json": b'{"settings": []}', "bin/iris-api": b"#!/bin/sh\n", "wheels/a.whl": b"wheel" * 100}
+
+
+def archive(site: Site, members: dict[str, bytes] | None = None, link: str = "") -> Path:
+    """Write what Ansible uploads."""
+    path = site.paths.home / "uploads" / "x.tar"
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in (members or MEMBERS).items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o755 if name.startswith("bin/") else 0o644
+            tar.addfile(member, io.BytesIO(content))
+        if link:
+            member = tarfile.TarInfo(link)
+            member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            tar.addfile(member)
+    return path
+
+
+def install(site: Site, kind: str = "releases", name: str = "r9", path: Path | None = None) -> bool:
+    return bool(site.call("install", kind, name, str(path or archive(site)))["changed"])
+
+
+def missing(site: Site, release: str = "r9", model: str = "m1") -> list[str]:
+    site.deployment()
+    found: list[str] = site.call("present", "--release", release, "--model", model)["missing"]
+    return found
+
+
+def test_a_release_is_made_once(site: Site) -> None:
+    assert missing(site) == ["releases"]
+    assert install(site)
+    folder = site.paths.home / "releases" / "r9"
+    assert missing(site) == []
+    assert (folder / ".complete").read_bytes() == MEMBERS["release.json"]
+    # It runs where it lies now, and not where it was made.
+    assert (folder / "venv" / "bin" / "iris-api").read_text() == f"#!{folder}/venv/bin/python3\n"
+    assert not install(site)
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["r1", "r9"]
+    assert list((site.paths.home / "uploads").iterdir()) == []
+
+
+def test_a_model_is_made_without_an_environment(site: Site) -> None:
+    assert install(site, "models", "m9", archive(site, {"manifest.json": b"{}"}))
+    assert missing(site, "r1", "m9") == []
+    assert not (site.paths.home / "models" / "m9" / "venv").exists()
+
+
+def test_the_instances_can_read_it_whatever_the_umask_is(site: Site) -> None:
+    before = os.umask(0o077)
+    try:
+        install(site)
+    finally:
+        os.umask(before)
+    folder = site.paths.home / "releases" / "r9"
+    modes = {oct(path.stat().st_mode & 0o777) for path in (folder, *folder.rglob("*")) if not path.is_symlink()}
+    assert modes == {"0o755", "0o644"}
+    assert os.access(folder / "venv" / "bin" / "iris-api", os.X_OK)
+
+
+@pytest.mark.parametrize("damage", ["cut", "other", "gone", "list"])
+def test_what_was_damaged_is_found_and_mended(site: Site, damage: str) -> None:
+    install(site)
+    folder = site.paths.home / "releases" / "r9"
+    wheel = folder / "wheels" / "a.whl"
+    if damage == "cut":
+        wheel.write_bytes(b"wheel")
+    elif damage == "other":
+        wheel.write_bytes(b"WHEEL" * 100)
+    elif damage == "gone":
+        wheel.unlink()
+    else:
+        (folder / "files.json").write_text("[")
+    said = site.call("present", "--release", "r9", "--model", "m1")
+    assert missing(site) == ["releases"] and str(folder) in said["message"]
+    # Who runs from it goes on.
+    inside = os.open(folder, os.O_RDONLY)
+    assert install(site)
+    assert missing(site) == [] and wheel.read_bytes() == b"wheel" * 100
+    assert os.listdir(inside) == []
+    os.close(inside)
+
+
+def test_after_a_boot_all_is_hashed_once(site: Site) -> None:
+    """What a power cut took has the size and the time that it should have."""
+    install(site)
+    wheel = site.paths.home / "releases" / "r9" / "wheels" / "a.whl"
+    assert missing(site) == []
+    state = wheel.stat()
+    wheel.write_bytes(bytes(500))
+    os.utime(wheel, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert missing(site) == []
+    for path in (site.paths.run / "checked").iterdir():
+        path.unlink()
+    assert missing(site) == ["releases"]
+
+
+def test_a_file_that_was_only_touched_is_not_damaged(site: Site) -> None:
+    install(site)
+    os.utime(site.paths.home / "releases" / "r9" / "wheels" / "a.whl")
+    assert missing(site) == []
+
+
+def test_of_what_an_earlier_release_put_there_nothing_is_known(site: Site) -> None:
+    site.deployment("r1")
+    assert missing(site, "r1") == []
+
+
+def test_verify_is_red_where_what_runs_was_damaged(site: Site) -> None:
+    install(site, "models", "m9", archive(site, {"manifest.json": b"{}"}))
+    site.deployment()
+    new = site.deployment(model="m9")
+    for path in (site.paths.home / "models" / "m9").iterdir():
+        path.unlink()
+    install(site, "models", "m9", archive(site, {"manifest.json": b'{"task": "regression", "golden_samples": []}'}))
+    site.deploy(new)
+    assert not site.call("status", "--check").get("failed")
+    (site.paths.home / "models" / "m9" / "manifest.json").write_text("{}")
+    said = site.call("status", "--check")
+    assert said["failed"] and "m9/manifest.json was damaged: `make converge`." in said["message"]
+
+
+def test_two_at_once_make_it_once(site: Site) -> None:
+    path, made = archive(site), []
+    copies = [path.with_name(f"{number}.tar") for number in range(4)]
+    for copy in copies:
+        copy.write_bytes(path.read_bytes())
+    threads = [
+        threading.Thread(target=lambda copy=copy: made.append(artifacts.install(site.host, "releases", "r9", copy)))
+        for copy in copies
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(made) == [False, False, False, True]
+    assert missing(site) == []
+
+
+def test_what_can_not_be_made_leaves_what_was_there(site: Site) -> None:
+    install(site)
+    folder = site.paths.home / "releases" / "r9"
+    (folder / "wheels" / "a.whl").unlink()
+    site.machine.pip_fails = True
+    with pytest.raises(Failure, match=r"/venv/bin/pip install .*: as the test wants it"):
+        install(site)
+    assert (folder / ".complete").exists()
+    with pytest.raises(Failure, match=r"releases/r9 could not be made: .*No such file"):
+        install(site, path=site.paths.home / "none.tar")
+    site.machine.pip_fails = False
+    assert install(site)
+
+
+@pytest.mark.parametrize("member", ["/etc/x", "../x", "a/../../x"])
+def test_an_archive_writes_nowhere_else(site: Site, member: str) -> None:
+    with pytest.raises(Failure, match="is no file of its own"):
+        install(site, path=archive(site, {member: b""}))
+    with pytest.raises(Failure, match="is no file of its own"):
+        install(site, path=archive(site, link="a"))
+    assert not (site.paths.home / "releases" / "r9").exists()
+    with pytest.raises(Problem, match="is no name of a folder"):
+        install(site, name="../r9")

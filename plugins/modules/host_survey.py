@@ -1,0 +1,219 @@
+#!/usr/bin/python
+"""Look at what a host has already, before anything is changed on it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: host_survey
+short_description: Look at what a host has already
+description:
+  - Somebody else's host may have servers on the ports of the site, an nginx with sites, a firewall, a full disk or a half-installed package.
+    This module lists them in one step and changes nothing; the preflights of the roles, by the filters of C(survey), say what is wrong.
+  - What can't be found out (a program is missing) is left empty.
+options:
+  packages:
+    description: Debian packages whose configuration files are looked at, where they are installed.
+    type: list
+    elements: str
+    default: []
+  paths:
+    description: Folders whose file systems are looked at; of one that does not exist yet, the nearest above it.
+    type: list
+    elements: str
+    default: []
+author: Fortress
+"""
+
+EXAMPLES = r"""
+- name: Check what the host has already
+  host_survey:
+    packages: [nginx-common, prometheus]
+    paths: [/opt, /usr, /var]
+"""
+
+RETURN = r"""
+ansible_facts:
+  description: The fact C(survey).
+  returned: always
+  type: dict
+  contains:
+    survey:
+      description: What was found.
+      type: dict
+      contains:
+        listeners:
+          description: Each socket that listens for TCP, with C(address), C(port), C(program), and C(unit), the systemd unit of the program.
+          type: list
+          elements: dict
+        nginx_sites:
+          description: Configuration files of an nginx that this project has not configured.
+          type: list
+          elements: str
+        changed_files:
+          description: Configuration files of O(packages) that somebody has changed, and not this project.
+          type: list
+          elements: str
+        firewalls:
+          description: Firewalls beside this project's that may drop what comes in.
+          type: list
+          elements: str
+        unfinished_packages:
+          description: Packages that dpkg has begun to install and not ended; C(dpkg) itself where its journal was not merged.
+          type: list
+          elements: str
+        file_systems:
+          description: For each of O(paths) C(exists), and of its file system C(device), C(free_mb) in 10^6 bytes, and C(read_only).
+          type: dict
+"""
+
+LISTENER = re.compile(
+    r"\S+\s+\S+\s+\S+\s+(?P<address>\S+):(?P<port>\d+)\s+\S+"
+    r"(?:\s+users:\(\(\"(?P<program>[^\"]*)\",pid=(?P<pid>\d+))?"
+)
+# It stands in every configuration file of a package that a role replaces, those of release 1.0.0 included.
+OURS = "fortress"
+
+
+class Survey:
+    """Looks at one host; another root is for tests."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self.root = root
+
+    def of(self, packages: list[str], paths: list[str]) -> dict[str, Any]:
+        """Return everything that was found: see RETURN."""
+        return {
+            "listeners": self.listeners(
+                output("ss", "--no-header", "--listening", "--numeric", "--tcp", "--processes")
+            ),
+            "nginx_sites": self.nginx_sites(),
+            "changed_files": self.changed_files(
+                output("dpkg-query", "--show", "--showformat=${Conffiles}\\n", *packages)
+            ),
+            "firewalls": self.firewalls(output("nft", "--json", "list", "chains")),
+            "unfinished_packages": self.unfinished_packages(),
+            "file_systems": {path: self.file_system(path) for path in paths},
+        }
+
+    def listeners(self, text: str) -> list[dict[str, Any]]:
+        """Return what listens, by the lines of ss."""
+        found = (LISTENER.match(line) for line in text.splitlines())
+        return [
+            {
+                "address": re.sub(r"[\[\]]", "", each["address"]),
+                "port": int(each["port"]),
+                "program": each["program"] or "",
+                "unit": self.unit(each["pid"]) if each["pid"] else "",
+            }
+            for each in found
+            if each
+        ]
+
+    def unit(self, pid: str) -> str:
+        """Return the systemd unit of a process, nothing for one that has none."""
+        try:
+            text = (self.root / "proc" / pid / "cgroup").read_text()
+        except OSError:
+            return ""
+        found = re.search(r"([^/\n]+\.service)(?:/|$)", text, re.MULTILINE)
+        # systemd writes the - of a name as \x2d.
+        return found[1].replace("\\x2d", "-") if found else ""
+
+    def nginx_sites(self) -> list[str]:
+        """Return the sites of an nginx whose nginx.conf is not ours; the one of Debian's package is none."""
+        nginx = self.root / "etc/nginx"
+        if not (nginx / "nginx.conf").exists() or self.is_ours(nginx / "nginx.conf"):
+            return []
+        sites = [*nginx.glob("sites-enabled/*"), *nginx.glob("conf.d/*.conf")]
+        return [f"/{site.relative_to(self.root)}" for site in sorted(sites) if site.name != "default"]
+
+    def changed_files(self, conffiles: str) -> list[str]:
+        """Return the files that differ from those of their packages and are not ours.
+
+        Args:
+            conffiles: What dpkg says of them, a line each: path and MD5 of what came with the package.
+        """
+        found = []
+        for path, digest in re.findall(r"^ (/\S+) ([0-9a-f]{32})", conffiles, re.MULTILINE):
+            file = self.root / path.lstrip("/")
+            with contextlib.suppress(OSError):
+                if hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() != digest and not self.is_ours(
+                    file
+                ):
+                    found.append(path)
+        return sorted(found)
+
+    def is_ours(self, file: Path) -> bool:
+        """Return whether a role has written a file."""
+        return OURS in file.read_text(errors="replace").lower()
+
+    def firewalls(self, chains: str) -> list[str]:
+        """Return what may drop packets that come in: ufw, firewalld, or a table of nftables with that policy."""
+        found = []
+        with contextlib.suppress(OSError):
+            if re.search(r"^ENABLED=yes", (self.root / "etc/ufw/ufw.conf").read_text(), re.MULTILINE):
+                found.append("ufw")
+        if (self.root / "run/firewalld").exists():
+            found.append("firewalld")
+        with contextlib.suppress(ValueError):
+            for item in json.loads(chains)["nftables"]:
+                chain = item.get("chain", {})
+                if chain.get("hook") == "input" and chain.get("policy") == "drop" and "ufw" not in found:
+                    found.append(f"nftables table {chain['family']} {chain['table']}")
+        return found
+
+    def unfinished_packages(self) -> list[str]:
+        """Return the packages between two states, as a power cut leaves them."""
+        dpkg = self.root / "var/lib/dpkg"
+        try:
+            status = (dpkg / "status").read_text(errors="replace")
+            journal = any(path.name.isdigit() for path in (dpkg / "updates").iterdir())
+        except OSError:
+            return []
+        unfinished = r"^Package: (\S+)\nStatus: \S+ \S+ (?:half-installed|unpacked|half-configured)$"
+        return [*re.findall(unfinished, status, re.MULTILINE), *(["dpkg"] if journal else [])]
+
+    def file_system(self, path: str) -> dict[str, Any]:
+        """Return what is free where a folder is or will be."""
+        place = self.root / path.lstrip("/")
+        exists = place.exists()
+        while not place.exists():
+            place = place.parent
+        found = os.statvfs(place)
+        return {
+            "exists": exists,
+            "device": place.stat().st_dev,
+            "free_mb": found.f_bavail * found.f_frsize // 10**6,
+            "read_only": bool(found.f_flag & os.ST_RDONLY),
+        }
+
+
+def output(*command: str) -> str:
+    """Return what a program prints, however it ends; nothing where it is missing."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def main() -> None:
+    """Run as a module."""
+    strings = {"type": "list", "elements": "str", "default": []}
+    module = AnsibleModule(argument_spec={"packages": strings, "paths": strings}, supports_check_mode=True)
+    found = Survey().of(module.params["packages"], module.params["paths"])
+    module.exit_json(changed=False, ansible_facts={"survey": found})
+
+
+if __name__ == "__main__":
+    main()

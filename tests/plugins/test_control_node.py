@@ -1,0 +1,75 @@
+"""A control node without the collections is told so before anything runs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+from plugins.filter.control_node import missing_modules
+from tests import ROOT
+
+MISSING = "{{ wanted | missing_collections | join(', ') }}"
+
+
+def missing(play: Callable[..., subprocess.CompletedProcess[str]], wanted: dict[str, Any]) -> str:
+    done = play([{"ansible.builtin.debug": {"msg": f"missing: <{MISSING}>"}}], wanted=wanted)
+    assert "missing: <" in done.stdout, done.stdout
+    return " ".join(done.stdout.split("missing: <", 1)[1].split(">'")[0].split(">\n")[0].split())
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "expected"),
+    [
+        ("community.crypto", ">=1.0.0", ""),
+        ("community.crypto", ">=999.0.0", "community.crypto >=999.0.0"),
+        ("community.nonesuch", ">=1.0.0", "community.nonesuch >=1.0.0"),
+        ("nobody.nonesuch", ">=1.0.0", "nobody.nonesuch >=1.0.0"),
+    ],
+)
+def test_a_collection_is_missing_if_it_is_not_there_or_too_old(
+    play: Callable[..., subprocess.CompletedProcess[str]], name: str, version: str, expected: str
+) -> None:
+    assert missing(play, {"collections": [{"name": name, "version": version}]}) == expected
+
+
+def test_a_module_is_missing_if_python_does_not_find_it() -> None:
+    assert missing_modules(["json", "no_such_module", "pydantic"]) == ["no_such_module"]
+
+
+def test_every_module_that_the_plugins_import_is_looked_for() -> None:
+    variables = yaml.safe_load((ROOT / "roles" / "fortress" / "vars" / "main.yml").read_text())
+    looked_for = set(variables["_fortress_python_modules"])
+    imported = {
+        name.split(".")[0]
+        for file in [*(ROOT / "plugins").rglob("*.py"), ROOT / "tools" / "build-release"]
+        for node in ast.walk(ast.parse(file.read_text()))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom) and not node.level
+            else []
+        )
+    }
+    others = imported - sys.stdlib_module_names - {"ansible", "ansible_collections", "iris_api", "yaml"}
+    assert {"passlib", "zxcvbn", "packaging"} <= others <= looked_for
+    # The first three are programs of the builder, the last what iris_api.bundle and community.crypto import.
+    assert looked_for - others == {"build", "hatchling", "pip", "pydantic", "cryptography"}
+
+
+def test_the_requirements_name_every_collection_that_is_used() -> None:
+    used = {
+        ".".join(word.split(".")[:2])
+        for folder in ("roles", "playbooks")
+        for file in (ROOT / folder).rglob("*.yml")
+        for word in file.read_text().replace(":", " ").split()
+        if word.count(".") == 2 and word.startswith(("community.", "ansible."))
+    } - {"ansible.builtin"}
+    required = yaml.safe_load((ROOT / "requirements.yml").read_text())["collections"]
+    assert used == {each["name"] for each in required} == {"community.crypto"}
