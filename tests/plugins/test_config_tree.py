@@ -167,7 +167,7 @@ def test_a_login_with_a_strict_umask_changes_no_mode(play: Run, target: Path, tm
 
 def interrupted(target: Path, record: Path, content: str, cut: bool) -> list[dict[str, object]]:
     """Tasks as a role has them: what is written is applied by a later one, unless the run is cut before."""
-    apply = {
+    apply: dict[str, object] = {
         "name": "Apply",
         "ansible.builtin.copy": {"src": f"{target}/a.conf", "dest": f"{target}/running"},
         "when": "written.changed",
