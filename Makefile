@@ -16,7 +16,10 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-SECRETS := inventory/$(INVENTORY)/secrets
+# Where an inventory has its secrets elsewhere, it is asked where: that takes a second.
+SECRETS_ELSEWHERE := $(shell grep -rlsE '^[[:space:]]*fortress_secrets_dir:' --exclude-dir='*secrets*' inventory/$(INVENTORY))
+SECRETS := $(or $(if $(SECRETS_ELSEWHERE),$(shell .venv/bin/python -m tools.remote --inventory inventory/$(INVENTORY) \
+    --variable fortress_secrets_dir)),inventory/$(INVENTORY)/secrets)
 ENV_FILE := $(SECRETS)/fortress.env
 PLAYBOOK := $(BIN)/ansible-playbook -i inventory/$(INVENTORY)
 LOCALVM := $(SUDO) $(PYTHON) tools/localvm

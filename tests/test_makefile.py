@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +92,18 @@ def test_a_locale_that_is_not_there_is_no_end_of_ansible() -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "ansible-playbook [core" in done.stdout
+
+
+@pytest.fixture
+def team() -> Iterator[Path]:
+    """An inventory whose secrets are in another folder."""
+    folder = ROOT / "inventory" / f"test-{os.getpid()}"
+    shutil.copytree(ROOT / "inventory" / "example", folder)
+    (folder / "group_vars" / "all.yml").write_text('fortress_secrets_dir: "{{ inventory_dir }}/team"\n')
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_settings_are_read_where_the_inventory_has_its_secrets(team: Path) -> None:
+    assert f"cat {team}/team/fortress.env" in recipe("env", f"INVENTORY={team.name}", "--always-make")
+    assert "cat inventory/example/secrets/fortress.env" in recipe("env", "INVENTORY=example", "--always-make")

@@ -2,6 +2,7 @@
 
     python -m tools.remote -i inventory/prod --hosts iris                    a shell
     python -m tools.remote -i inventory/prod --hosts api -- uptime           the output of several hosts side by side
+    python -m tools.remote -i inventory/prod --variable fortress_secrets_dir what a variable is
 
 What follows `--` is read by a shell there.
 """
@@ -56,6 +57,14 @@ class Hosts:
             found[host.name] = {name: str(templar.template(known[name])) for name in CONNECTION if name in known}
         return found
 
+    def variable(self, name: str) -> str:
+        """Return what a variable is for the first host: what the inventory says, or the project in group_vars/."""
+        for host in self._inventory.get_hosts("all"):
+            known = self._variables.get_vars(host=host)
+            if name in known:
+                return str(Templar(loader=self._loader, variables=known).template(known[name]))
+        return ""
+
 
 def ssh(name: str, reach: Mapping[str, str]) -> list[str]:
     """Return the command that connects to a host; nothing for one that Ansible does not connect to."""
@@ -102,8 +111,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-i", "--inventory", required=True, help="a folder or file, as for ansible-playbook")
     parser.add_argument("--hosts", default="all", help="a host, a group or any pattern of Ansible's; default: all")
+    parser.add_argument("--variable", help="print what this variable is, and nothing else")
     parser.add_argument("command", nargs="*", help="run there by a shell; nothing: an interactive shell")
     options = parser.parse_args(arguments)
+    if options.variable:
+        print(Hosts(options.inventory).variable(options.variable))
+        return 0
     hosts: dict[str, Any] = Hosts(options.inventory).reach(options.hosts)
     if not hosts:
         print(f"{options.inventory} has no host {options.hosts}: it has {_known(options.inventory)}.", file=sys.stderr)

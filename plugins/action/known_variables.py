@@ -12,7 +12,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 
-NOUNS = {"int": "a whole number", "list": "a list", "dict": "a dictionary"}
+NOUNS = {"int": "a whole number", "list": "a list", "dict": "a dictionary", "str": "a text"}
 
 
 class ActionModule(ActionBase):
@@ -60,13 +60,28 @@ def role_options(roles: Path) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def mistyped(options: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -> list[str]:
-    """Return a message for each value of another type than specified. A number or a list in quotes is a text."""
-    return [
-        f"{name} is {_shown(value, option)}, and must be {NOUNS[option['type']]}, written without quotes. "
-        f"{option['description']}"
-        for name, value in values.items()
-        if (option := options[name]).get("type") in NOUNS and not _is(value, option["type"])
-    ]
+    """Return a message for each value of another type than specified, or with such an element.
+
+    A number or a list in quotes is a text; so is what stands behind `-e NAME=` on the command line. A number without
+    quotes is no text: YAML reads the version 1.10 as 1.1.
+    """
+    complaints = []
+    for name, value in values.items():
+        option = options[name]
+        kind = str(option.get("type"))
+        if kind in NOUNS and not _is(value, kind):
+            shown, how = _shown(value, option), "in quotes" if kind == "str" else "without quotes"
+            if isinstance(value, str):
+                how += f""", on the command line as JSON: -e '{{"{name}": ...}}'"""
+            complaints.append(f"{name} is {shown}, and must be {NOUNS[kind]}, written {how}. {option['description']}")
+        elif kind == "list" and option.get("elements") == "str":
+            complaints += [
+                f"{name} has {_shown(element, option)}, and each must be a text, written in quotes. "
+                f"{option['description']}"
+                for element in value
+                if not isinstance(element, str)
+            ]
+    return complaints
 
 
 def _shown(value: Any, option: Mapping[str, Any]) -> str:
@@ -74,6 +89,8 @@ def _shown(value: Any, option: Mapping[str, Any]) -> str:
 
 
 def _is(value: Any, kind: str) -> bool:
+    if kind == "str":
+        return isinstance(value, str)
     if kind == "int":
         return isinstance(value, int) and not isinstance(value, bool)
     if kind == "list":

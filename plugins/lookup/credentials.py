@@ -22,6 +22,9 @@ options:
     description:
       - Which of them, V(passwords) and V(previous_passwords) (of those that still work) as dictionaries by user,
         V(htpasswd_salt), V(grafana_password) or V(grafana_secret_key).
+      - V(site) is what a host is to remember, C(id), C(generation) and C(change); V(site_changes) are the marks of all
+        changes; V(is_fresh) says whether no step was ever taken in the folder.
+      - V(lost) lists the files that the site had and that are missing.
     type: list
     elements: str
     required: true
@@ -34,6 +37,14 @@ options:
     type: list
     elements: str
     default: []
+  given_grafana:
+    description: Whether the password of Grafana's administrator is given, so that V(lost) does not expect it.
+    type: bool
+    default: false
+  given_certificate:
+    description: Whether the certificate is given, so that V(lost) does not expect a CA.
+    type: bool
+    default: false
   missing:
     description:
       - What to do about a credential that was not created yet.
@@ -60,8 +71,8 @@ _list:
 def _load(name: str) -> ModuleType:
     # What the files hold, and when a password expires, is written once; but outside of a collection a plugin can't
     # import a module by its name.
-    path = Path(__file__).parents[1] / "modules" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"fortress_module_{name}", path)
+    path = Path(__file__).parents[1] / "action" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"fortress_action_{name}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -69,7 +80,8 @@ def _load(name: str) -> ModuleType:
     return module
 
 
-store = _load("credentials")
+action = _load("credentials")
+store = action.store
 
 
 class LookupModule(LookupBase):
@@ -85,8 +97,18 @@ class LookupModule(LookupBase):
 
     def _read(self, what: str) -> Any:
         users = [str(user) for user in self.get_option("users")]
-        credentials = store.Credentials(store.Store(Path(self.get_option("folder"))), users)
+        folder = store.Store(Path(self.get_option("folder")), vault=action.LoadersVault(self._loader))
+        credentials = store.Credentials(folder, users)
         match what:
+            case "site":
+                return store.Site.read(folder).record()
+            case "site_changes":
+                return store.Site.read(folder).marks
+            case "is_fresh":
+                return not folder.has(store.SITE) and not folder.has(store.HTPASSWD_SALT)
+            case "lost":
+                ca = [] if self.get_option("given_certificate") else [store.CA_CERTIFICATE]
+                return credentials.lost(credentials.needed(self.get_option("given_grafana")) + ca)
             case "passwords":
                 return {
                     user: self._present(

@@ -1,11 +1,15 @@
 #!/usr/bin/python
-"""Create, rotate and retire the credentials of a site: every state of a password, and every step from one to the next."""
+"""Create, rotate and retire the credentials of a site: every state of a password, and every step from one to the next.
+
+The steps are taken on the control node, by plugins/action/credentials.py: Ansible Vault is not known anywhere else.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import enum
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -13,10 +17,9 @@ import secrets
 import string
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from ansible.module_utils.basic import AnsibleModule
+from typing import Any, Protocol
 
 DOCUMENTATION = r"""
 module: credentials
@@ -25,6 +28,9 @@ description:
   - Runs on the control node and works on the secrets folder of an inventory, the only place where passwords are made.
   - Each file is written atomically with mode 0600, so that a run that was cut short is finished by the next one. One run at a time.
   - No password is among the arguments or the results. In check mode nothing is written, and the results are what they would be.
+  - Files that Ansible Vault has encrypted are read as if they were not. Where htpasswd_salt is encrypted, every step leaves all secrets of
+    the folder encrypted.
+  - The first step gives the folder the random id of a site, in site.json; each step that changes a credential appends to its history.
 options:
   folder:
     description: The secrets folder of the inventory.
@@ -67,6 +73,10 @@ options:
     description: How long a previous password works after V(set_expiry).
     type: int
     default: 7
+  replace:
+    description: V(create) makes anew also what the site had and what is missing now, and sets itself apart from other copies of the folder.
+    type: bool
+    default: false
 author: Fortress
 """
 
@@ -97,11 +107,17 @@ LENGTH = 32
 ALPHABET = string.ascii_letters + string.digits
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 """How an expiry is written: such texts sort as the times they stand for."""
+VAULT_HEADER = "$ANSIBLE_VAULT;"
+"""How a file begins that Ansible Vault has encrypted."""
 
 # The names of the files in the secrets folder.
 HTPASSWD_SALT = "htpasswd_salt"
 GRAFANA_PASSWORD = "grafana/admin"
 GRAFANA_SECRET_KEY = "grafana/secret_key"
+CA_CERTIFICATE = "pki/ca.crt"
+SITE = "site.json"
+# What is nobody's but the site's, and so is encrypted where Ansible Vault is used.
+SECRET = ("users/*", "previous_passwords/*", "grafana/*", HTPASSWD_SALT, "pki/ca.key", "pki/hosts/*.key")
 
 
 class State(enum.Enum):
@@ -143,18 +159,30 @@ class Previous:
         return json.dumps({"password": self.password} | ({} if self.until is None else {"until": self.until}))
 
 
+class Vault(Protocol):
+    """What Ansible Vault does with the password that this run was given; both raise `CredentialError` without it."""
+
+    def encrypt(self, text: str) -> str:
+        """Return a text as a file holds it that Vault has encrypted."""
+
+    def decrypt(self, text: str) -> str:
+        """Return what such a text was made of."""
+
+
 class Store:
     """The files of a secrets folder.
 
     Attributes:
         folder: Where they are.
         dry_run: Keep what is written or removed in memory alone.
+        vault: Reads and writes files that are encrypted.
         changed: The names of the files that were written or removed, in order.
     """
 
-    def __init__(self, folder: Path, dry_run: bool = False) -> None:
+    def __init__(self, folder: Path, dry_run: bool = False, vault: Vault | None = None) -> None:
         self.folder = folder
         self.dry_run = dry_run
+        self.vault = vault
         self.changed: list[str] = []
         self._pending: dict[str, str | None] = {}
 
@@ -176,10 +204,29 @@ class Store:
         """Return the text of a file without blanks at its end, or None where there is none or nothing in it."""
         if name in self._pending:
             return self._pending[name]
-        try:
-            return (self.folder / name).read_text(encoding="utf-8").rstrip() or None
-        except FileNotFoundError:
-            return None
+        text = self._raw(name)
+        return (self._decrypted(name, text) if text.startswith(VAULT_HEADER) else text).rstrip() or None
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a file with something in it, encrypted or not."""
+        if name in self._pending:
+            return self._pending[name] is not None
+        return bool(self._raw(name).rstrip())
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether all secrets of the folder are to be encrypted: whoever wants that encrypts the salt, which is never renewed."""
+        return self._raw(HTPASSWD_SALT).startswith(VAULT_HEADER)
+
+    def encrypt(self) -> None:
+        """Encrypt the secrets that are not, where the folder's are to be."""
+        if not self.encrypts:
+            return
+        for path in sorted(path for pattern in SECRET for path in self.folder.glob(pattern)):
+            name = path.relative_to(self.folder).as_posix()
+            text = self._raw(name)
+            if path.is_file() and not path.name.startswith(".") and not text.startswith(VAULT_HEADER):
+                self.write(name, text)
 
     def write(self, name: str, text: str) -> None:
         """Replace a file in one step, durably: after a power cut there is the old text or the new one."""
@@ -187,6 +234,8 @@ class Store:
         if self.dry_run:
             self._pending[name] = text.rstrip()
             return
+        if self.encrypts and any(Path(name).match(pattern) for pattern in SECRET):
+            text = self._encrypted(text)
         path = self.folder / name
         self._make(path.parent)
         temporary = path.with_name(f".{path.name}.new")
@@ -211,6 +260,25 @@ class Store:
         path.unlink()
         _sync(path.parent)
 
+    def _raw(self, name: str) -> str:
+        try:
+            return (self.folder / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
+
+    def _decrypted(self, name: str, text: str) -> str:
+        if self.vault is None:
+            raise CredentialError(f"{self.folder / name} is encrypted.")
+        try:
+            return self.vault.decrypt(text)
+        except CredentialError as error:
+            raise CredentialError(f"{self.folder / name} is encrypted by Ansible Vault: {error}") from None
+
+    def _encrypted(self, text: str) -> str:
+        if self.vault is None:
+            raise CredentialError(f"The secrets in {self.folder} are encrypted.")
+        return self.vault.encrypt(text)
+
     def _make(self, folder: Path) -> None:
         if folder.is_dir() and (folder != self.folder or folder.stat().st_mode & 0o777 == 0o700):
             return
@@ -218,6 +286,57 @@ class Store:
         if not self.dry_run:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.chmod(0o700)
+
+
+@dataclass
+class Site:
+    """Which site a secrets folder is of, and what has happened to its credentials: the file site.json, which holds no secret.
+
+    Attributes:
+        id: Random, the same in every copy of the folder; empty where no step was taken yet.
+        changes: A mark for each step that changed a credential, in order. The mark is random, so that two copies of the folder that
+            were changed apart differ although both have as many.
+        has: The names of the files that the site has.
+        ca: The sha256 of the CA's certificate, which is public.
+    """
+
+    id: str = ""
+    changes: list[dict[str, str]] = field(default_factory=list)
+    has: list[str] = field(default_factory=list)
+    ca: str = ""
+
+    @property
+    def marks(self) -> list[str]:
+        """The marks alone."""
+        return [change["mark"] for change in self.changes]
+
+    def record(self) -> dict[str, Any]:
+        """Return what a host is to remember: whose credentials it has, and as of which change."""
+        return {"id": self.id, "generation": len(self.changes), "change": self.marks[-1] if self.changes else ""}
+
+    def text(self) -> str:
+        """Return the text of its file."""
+        return json.dumps(vars(self), indent=2) + "\n"
+
+    @classmethod
+    def read(cls, store: Store) -> Site:
+        """Read it from a folder.
+
+        Raises:
+            CredentialError: The file is not what a step writes.
+        """
+        text = store.read(SITE)
+        if text is None:
+            return cls()
+        try:
+            site = cls(**json.loads(text))
+            assert site.id and all(isinstance(mark, str) for mark in site.marks)
+        except (ValueError, KeyError, TypeError, AssertionError):
+            raise CredentialError(
+                f"{store.folder / SITE} is not what a step of the credentials writes, so nobody knows of which site these secrets are. "
+                "Bring it back from a backup or another copy of the folder."
+            ) from None
+        return site
 
 
 class Credentials:
@@ -244,6 +363,7 @@ class Credentials:
         self.given = given or []
         self.given_previous = given_previous or []
         self.now = now or time.strftime(TIME, time.gmtime())
+        self._changing = False
         for user in users:
             # Each becomes the name of a file.
             if not re.fullmatch(r"[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*", user):
@@ -277,13 +397,32 @@ class Credentials:
             return previous.state(current, self.now)
         return State.ABSENT if current is None else State.CURRENT
 
-    def create(self, given_grafana: bool = False) -> list[str]:
-        """Create what is missing. What is there stays as it is."""
+    def needed(self, given_grafana: bool = False) -> list[str]:
+        """Return the names of the files that `create` makes where they are missing."""
         names = [f"users/{user}" for user in self.users if user not in self.given]
-        names += [HTPASSWD_SALT, GRAFANA_SECRET_KEY] + ([] if given_grafana else [GRAFANA_PASSWORD])
-        for name in names:
-            if self.store.read(name) is None:
-                self._generate(name)
+        return names + [HTPASSWD_SALT, GRAFANA_SECRET_KEY] + ([] if given_grafana else [GRAFANA_PASSWORD])
+
+    def lost(self, needed: list[str]) -> list[str]:
+        """Return those of the files that the site had and that are missing now."""
+        return [name for name in needed if name in Site.read(self.store).has and not self.store.has(name)]
+
+    def create(self, given_grafana: bool = False, replace: bool = False) -> list[str]:
+        """Create what is missing. What is there stays as it is.
+
+        Raises:
+            CredentialError: Without `replace`, a file is missing that the site had.
+        """
+        needed = self.needed(given_grafana)
+        if (lost := self.lost(needed)) and not replace:
+            raise CredentialError(f"Missing in {self.store.folder}, though this site had it: {', '.join(lost)}.")
+        missing = [name for name in needed if not self.store.has(name)]
+        site, ca = Site.read(self.store), self.store.read(CA_CERTIFICATE) or ""
+        fingerprint = hashlib.sha256(ca.encode()).hexdigest() if ca else ""
+        has = [name for name in [*needed, CA_CERTIFICATE] if name in missing or self.store.has(name)]
+        if missing or replace or fingerprint != site.ca or not set(has) <= set(site.has):
+            self._change("created", has=sorted({*site.has, *has}), ca=fingerprint)
+        for name in missing:
+            self._generate(name)
         return []
 
     def rotate(self, only: str = "") -> list[str]:
@@ -319,6 +458,8 @@ class Credentials:
             return [
                 f"{user}: its previous one still works; `make retire-credentials` ends that, then it can be replaced again."
             ]
+        if state in (State.CURRENT, State.EXPIRED, State.SAVED):
+            self._change("rotated")
         if state in (State.CURRENT, State.EXPIRED):
             # First, so that the old password is nowhere lost if the next line is never reached.
             self._keep(user, Previous(str(self.password(user))))
@@ -351,6 +492,8 @@ class Credentials:
                 "`make converge`."
             )
         for user in chosen:
+            if self.previous(user) is not None:
+                self._change("retired")
             self.store.remove(f"previous_passwords/{user}")
         return []
 
@@ -376,6 +519,16 @@ class Credentials:
                 )
         return notes
 
+    def _change(self, what: str, **more: Any) -> None:
+        # Before the change itself: a host that remembers too much only makes other copies of the folder be brought up to date.
+        if self._changing:
+            return
+        self._changing = True
+        site = Site.read(self.store)
+        site.id = site.id or random_credential()
+        site.changes.append({"mark": random_credential()[:16], "time": self.now, "what": what})
+        self.store.write(SITE, Site(**(vars(site) | more)).text())
+
     def _assert_known(self, chosen: list[str]) -> None:
         if unknown := [user for user in chosen if user not in self.users]:
             raise CredentialError(
@@ -400,52 +553,3 @@ def _sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def main() -> None:
-    """Read the arguments, take the step."""
-    module = AnsibleModule(
-        argument_spec={
-            "folder": {"type": "path", "required": True},
-            "step": {
-                "type": "str",
-                "required": True,
-                "choices": ["create", "rotate", "set_expiry", "retire", "expire"],
-            },
-            "users": {"type": "list", "elements": "str", "required": True},
-            "user": {"type": "str", "default": ""},
-            "given": {"type": "list", "elements": "str", "default": []},
-            "given_previous": {"type": "list", "elements": "str", "default": []},
-            "given_grafana": {"type": "bool", "default": False},
-            "days": {"type": "int", "default": 7},
-        },
-        supports_check_mode=True,
-    )
-    wanted = module.params
-    store = Store(Path(wanted["folder"]), dry_run=module.check_mode)
-    try:
-        with store.locked():
-            credentials = Credentials(store, wanted["users"], wanted["given"], wanted["given_previous"])
-            match wanted["step"]:
-                case "create":
-                    notes = credentials.create(wanted["given_grafana"])
-                case "rotate":
-                    notes = credentials.rotate(wanted["user"])
-                case "set_expiry":
-                    notes = credentials.set_expiry(wanted["days"])
-                case "retire":
-                    notes = credentials.retire(wanted["user"])
-                case _:
-                    notes = credentials.expire()
-    except CredentialError as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(
-            msg=f"{error.filename}: {error.strerror}. The secrets folder must belong to the user who runs Ansible."
-        )
-    else:
-        module.exit_json(changed=bool(store.changed), changed_paths=store.changed, notes=notes)
-
-
-if __name__ == "__main__":
-    main()

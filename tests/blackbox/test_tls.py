@@ -5,13 +5,16 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import ssl
+import subprocess
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from tests import ROOT
 from tests.blackbox.gateway import Gateway
+from tests.blackbox.paced import paced
 
 SUITES = ["ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"]
 WEAK = [
@@ -52,7 +55,7 @@ def test_the_certificate_names_what_clients_ask_for(gateway: Gateway) -> None:
 def test_the_certificate_is_one_that_browsers_take(gateway: Gateway) -> None:
     leaf = certificate(gateway)
     assert isinstance(leaf.public_key(), ec.EllipticCurvePublicKey)
-    assert leaf.not_valid_after_utc - leaf.not_valid_before_utc <= datetime.timedelta(days=397)
+    assert leaf.not_valid_after_utc - leaf.not_valid_before_utc <= datetime.timedelta(days=366)
     assert leaf.not_valid_after_utc - datetime.datetime.now(datetime.UTC) > datetime.timedelta(days=14)
     usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert list(usage) == [ExtendedKeyUsageOID.SERVER_AUTH]
@@ -84,6 +87,20 @@ def test_weak_suites_are_refused(gateway: Gateway, suite: str) -> None:
     context.set_ciphers(f"{suite}:@SECLEVEL=0")
     with pytest.raises(ssl.SSLError, match=r"(?i)handshake.failure"):
         gateway.connect_tls(context=context)
+
+
+def test_sslyze_finds_it_compliant_with_mozillas_intermediate_profile(gateway: Gateway) -> None:
+    """Versions, suites, curves, the certificate's key and life, and the known attacks."""
+    python = ROOT / ".cache" / "sslyze" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("there is no .cache/sslyze: `make tests-venv` installs it")
+    with paced(gateway) as port:
+        command = [str(python), "-m", "sslyze", "--mozilla_config=intermediate", f"--certinfo_ca_file={gateway.ca}"]
+        command += [f"--sni={gateway.domain}", f"127.0.0.1:{port}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    verdict = done.stdout[done.stdout.find("COMPLIANCE AGAINST") :]
+    assert done.returncode == 0, verdict
+    assert f"127.0.0.1:{port}: OK - Compliant." in verdict
 
 
 def test_http_2_is_agreed_upon(gateway: Gateway) -> None:

@@ -24,7 +24,7 @@ def secrets(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """A copy of the site's secrets, in which they are replaced; at the end the host gets back what it had."""
     inventory = str(request.config.fortress_inventory)  # type: ignore[attr-defined]
     yield Path(shutil.copytree(Path(inventory) / "secrets", tmp_path_factory.mktemp("site") / "secrets"))
-    done = play(inventory, "playbooks/gateway.yml")
+    done = play(inventory, "playbooks/gateway.yml", fortress_replace_credentials=True)
     assert done.returncode == 0, done.stdout
 
 
@@ -45,6 +45,17 @@ def test_a_certificate_is_renewed(load: Load, record: Record, playbook: Playbook
     assert done.returncode == 0, done.stdout
     assert served() != before
     record("renewal of the certificate", traffic, None)
+    traffic.assert_nothing_failed()
+
+
+def test_a_clone_without_the_secrets_replaces_nothing(
+    load: Load, record: Record, inventory: str, tmp_path: Path
+) -> None:
+    with load() as traffic:
+        done = play(inventory, "site.yml", fortress_secrets_dir=str(tmp_path / "of a new clone"))
+    assert done.returncode != 0
+    assert "was provisioned with credentials from another secrets folder" in " ".join(done.stdout.split())
+    record("a converge from a clone without the secrets", traffic, None, "it stops before the first change")
     traffic.assert_nothing_failed()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -45,7 +46,7 @@ def playbook(inventory: str, secrets: Path) -> Iterator[Playbook]:
         return play(inventory, f"playbooks/{name}.yml", fortress_secrets_dir=str(folder), **variables)
 
     yield run
-    done = run("gateway", folder=(Path(inventory) / "secrets").absolute())
+    done = run("gateway", folder=(Path(inventory) / "secrets").absolute(), fortress_replace_credentials=True)
     assert done.returncode == 0, done.stdout
 
 
@@ -132,6 +133,36 @@ def test_a_password_is_replaced_and_clients_have_time_to_change_over(
     assert (slow(old).status_code, slow(new).status_code) == (401, 200)
     assert (master(host), workers(host)) == (pid, running)
     assert not list((secrets / "previous_passwords").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("folder", "remembers", "options"),
+    [("fresh", "as it is", ("--check",)), ("copied", "later", ()), ("fresh", "nothing", ())],
+    ids=["a clone without secrets", "secrets from before a rotation", "no record, as of an earlier release"],
+)
+def test_a_run_that_would_replace_the_credentials_stops_before_it_changes_anything(
+    host: Host, inventory: str, secrets: Path, tmp_path: Path, folder: str, remembers: str, options: tuple[str, ...]
+) -> None:
+    """Up to release 1.0.0 it replaced all passwords and the CA, in check mode those on the control node."""
+    files = "/etc/nginx/fortress.htpasswd /etc/ssl/fortress/*"
+    record = "/etc/fortress/site.fact"
+    before, sums = host.file(record).content_string.strip(), host.check_output(f"sha256sum {files}")
+    later = json.loads(before) | {"generation": json.loads(before)["generation"] + 1}
+    texts = {"as it is": before, "later": json.dumps(later), "nothing": ""}
+    used = secrets if folder == "copied" else tmp_path / "of a new clone"
+    host.run_expect([0], f"echo '{texts[remembers]}' > {record}" if texts[remembers] else f"rm {record}")
+    try:
+        done = play(inventory, "site.yml", *options, fortress_secrets_dir=str(used))
+    finally:
+        host.run_expect([0], f"echo '{before}' > {record}")
+    assert done.returncode != 0
+    said = " ".join(done.stdout.split())
+    generation = f"the host has generation {later['generation']} of this site's credentials"
+    assert (generation if remembers == "later" else f"{used} holds none") in said, said
+    assert "-e fortress_replace_credentials=true" in said
+    assert not re.search("changed=[1-9]", said.split("PLAY RECAP")[1])
+    assert used == secrets or not used.exists()
+    assert host.check_output(f"sha256sum {files}") == sums
 
 
 def test_a_certificate_is_renewed_while_clients_ask(host: Host, playbook: Playbook) -> None:

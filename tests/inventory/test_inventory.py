@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -114,6 +116,9 @@ def test_an_unknown_setting_is_told_the_nearest_name(inventory: Path) -> None:
             "fortress_prometheus_port: '9090'",
             "fortress_prometheus_port is '9090', and must be a whole number, written without",
         ),
+        ("fortress_model_version: 1.10", "fortress_model_version is 1.1, and must be a text, written in quotes"),
+        ("fortress_users: [alice, 7]", "fortress_users has 7, and each must be a text"),
+        ("fortress_api_base_port: 65534", "would listen on port 65536; give at most 65533"),
         ("fortress_grafana_port: 70000", "a whole number from 1 to 65535"),
         ("fortress_grafana_when_unreachable: wait", "must be one of: fail, skip, got: wait"),
         ("fortress_trusted_networks: [office.example.com]", "fortress_trusted_networks has office.example.com; give"),
@@ -125,6 +130,54 @@ def test_a_setting_that_can_not_work_is_refused(inventory: Path, setting: str, c
     done = check_inventory(inventory)
     assert done.returncode != 0
     assert complaint in " ".join((done.stdout + done.stderr).split())
+
+
+def test_settings_that_can_not_work_are_all_named_in_one_run(inventory: Path) -> None:
+    (inventory / "group_vars" / "all.yml").write_text(
+        """
+fortress_users: [iris, "a b", iris, .rosa]
+fortress_passwords: {iris: 123456789012, rosa: Plenty-of-9-Zebras}
+fortress_trusted_networks: [172.16.0.0/12, office.example.com]
+fortress_address: https://192.0.2.10
+fortress_secrets_dir: secrets
+fortress_api_base_port: 9098
+fortress_grafana_port: 443
+"""
+    )
+    done = check_inventory(inventory)
+    assert done.returncode != 0
+    said = " ".join((done.stdout + done.stderr).split())
+    for complaint in (
+        "fortress_users has 'a b', iris, .rosa; each name may stand there once",
+        "fortress_passwords has rosa, who is not in fortress_users",
+        "gives iris something else than a text",
+        "fortress_trusted_networks has office.example.com; give addresses or networks in numbers",
+        "fortress_address of iris is https://192.0.2.10; give an address or a name alone",
+        "fortress_secrets_dir is secrets; give the whole path",
+        "collide: 443 by HTTPS and fortress_grafana_port, 9100 by fortress_node_exporter_port and an instance (",
+    ):
+        assert complaint in said, complaint
+    assert "Zebras" not in said
+    assert "123456789012" not in said
+
+
+def test_a_password_of_ones_own_may_be_encrypted_by_ansible_vault(inventory: Path, tmp_path: Path) -> None:
+    (tmp_path / "vault").write_text("a password of Vault")
+    options = ("--vault-password-file", str(tmp_path / "vault"))
+    program = Path(sys.executable).parent / "ansible-vault"
+    command = [str(program), "encrypt_string", *options, "--name", "iris", "Plenty-of-9-Zebras"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (inventory / "group_vars" / "all.yml").write_text("fortress_passwords:\n" + textwrap.indent(done.stdout, "  "))
+    assert check_inventory(inventory, *options).returncode == 0
+    assert check_inventory(inventory).returncode != 0
+
+
+def test_a_number_on_the_command_line_is_a_text_and_is_told_how_it_is_written(inventory: Path) -> None:
+    done = check_inventory(inventory, "-e", "fortress_api_instances=5")
+    assert done.returncode != 0
+    said = " ".join((done.stdout + done.stderr).split())
+    assert """on the command line as JSON: -e '{"fortress_api_instances": ...}'""" in said
+    assert check_inventory(inventory, "-e", '{"fortress_api_instances": 5}').returncode == 0
 
 
 def test_a_mistyped_setting_with_a_secret_in_it_is_not_printed(inventory: Path) -> None:

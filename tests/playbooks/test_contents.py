@@ -90,7 +90,7 @@ def test_what_a_gateway_may_still_ask_is_removed_after_all_of_them_were_configur
     names = [play["name"] for play in plays]
     serve, gateways, remove = (
         next(index for index, name in enumerate(names) if name.startswith(start))
-        for start in ("Serve the model", "Configure the gateways", "Remove what the gateways")
+        for start in ("Serve the model", "Configure one gateway", "Remove what the gateways")
     )
     assert serve < gateways < remove
     # After the handlers, which reload nginx.
@@ -136,7 +136,7 @@ def test_a_password_is_replaced_on_the_gateways_before_it_may_expire() -> None:
 
 def test_a_certificate_is_renewed_on_request_alone() -> None:
     plays = yaml.safe_load((ROOT / "playbooks" / "renew-certificates.yml").read_text())
-    assert steps("renew-certificates") == ["preflight-inventory", "preflight-gateway", "gateway"]
+    assert steps("renew-certificates") == ["preflight-inventory", "preflight-gateway", "gateway", "handover"]
     assert [play["vars"] for play in plays if play.get("import_playbook") == "gateway.yml"] == [{"pki_renew_now": True}]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import hashlib
 import importlib.util
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleLookupError
 from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.vault import VaultSecret
 from ansible.plugins.loader import lookup_loader
 
 from tests import ROOT
@@ -194,7 +196,8 @@ def test_a_rotation_that_was_cut_short_loses_no_password_and_is_finished_by_the_
     open_folder(tmp_path).rotate()
     assert kept(tmp_path) == {"password": OLD}
     assert current(tmp_path) != OLD
-    assert sorted(tree(tmp_path)) == ["previous_passwords", "previous_passwords/iris", "users", "users/iris"]
+    names = ["previous_passwords", "previous_passwords/iris", "site.json", "users", "users/iris"]
+    assert sorted(tree(tmp_path)) == names
 
 
 def test_what_is_created_can_be_read_by_its_owner_alone(tmp_path: Path) -> None:
@@ -209,8 +212,8 @@ def test_what_is_created_can_be_read_by_its_owner_alone(tmp_path: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
     names = {"users/iris", "users/rosa", "htpasswd_salt", "grafana/admin", "grafana/secret_key"}
     made = tree(folder)
-    assert {name for name, (text, _) in made.items() if text} == names
-    assert {made[name][1] for name in names} == {0o600}
+    assert {name for name, (text, _) in made.items() if text} == names | {"site.json"}
+    assert {made[name][1] for name in names | {"site.json"}} == {0o600}
     assert {made[name][1] for name in ("users", "grafana")} == {0o700}
     values = {made[name][0] for name in names}
     assert len(values) == 5
@@ -222,6 +225,7 @@ def test_what_the_inventory_gives_is_not_created(tmp_path: Path) -> None:
     assert sorted(name for name, (text, _) in tree(tmp_path).items() if text) == [
         "grafana/secret_key",
         "htpasswd_salt",
+        "site.json",
         "users/iris",
     ]
 
@@ -237,8 +241,8 @@ def test_a_folder_that_ansibles_own_lookup_made_is_taken_as_it_is(tmp_path: Path
     site = open_folder(tmp_path)
     with site.store.locked():
         site.create()
-    assert site.store.changed == []
-    assert tree(tmp_path) == before
+    assert site.store.changed == ["site.json"], "the credentials stay, and the folder is of a site from now on"
+    assert {name: value for name, value in tree(tmp_path).items() if name != "site.json"} == before
     assert site.password("iris") == made["users/iris"]
     assert {name: site.store.read(name) for name in names} == made
 
@@ -355,6 +359,101 @@ def test_the_operator_is_told_whose_password_stays(tmp_path: Path) -> None:
     assert tree(tmp_path) == before
 
 
+# Which site the folder is of, and what has happened to it.
+
+
+def site(folder: Path) -> Any:
+    return credentials.Site.read(credentials.Store(folder))
+
+
+def test_every_step_that_changes_a_credential_is_a_generation_and_no_other_is(tmp_path: Path) -> None:
+    open_folder(tmp_path).create()
+    first = site(tmp_path)
+    assert len(first.id) == 32
+    generations = [len(first.changes)]
+    open_folder(tmp_path).create()
+    generations.append(len(site(tmp_path).changes))
+    for step in ("create", "rotate", "rotate", "set_expiry", "expire", "retire", "retire"):
+        STEPS[step](open_folder(tmp_path, users=("iris", "rosa")))
+        generations.append(len(site(tmp_path).changes))
+    assert generations == [1, 1, 2, 3, 3, 3, 3, 4, 4]
+    last = site(tmp_path)
+    assert (last.id, last.marks[:1]) == (first.id, first.marks)
+    assert len(set(last.marks)) == 4
+    assert [change["what"] for change in last.changes] == ["created", "created", "rotated", "retired"]
+    assert last.record() == {"id": last.id, "generation": 4, "change": last.marks[-1]}
+
+
+def test_another_ca_is_a_generation(tmp_path: Path) -> None:
+    (tmp_path / "pki").mkdir()
+    for generation, text in enumerate(("first", "second"), 1):
+        (tmp_path / "pki" / "ca.crt").write_text(text)
+        for _ in range(2):
+            open_folder(tmp_path).create()
+        assert len(site(tmp_path).changes) == generation
+
+
+def test_nothing_that_the_site_remembers_is_a_secret_or_made_of_one(tmp_path: Path) -> None:
+    open_folder(tmp_path).create()
+    remembered = (tmp_path / "site.json").read_text()
+    for name in ("users/iris", "htpasswd_salt", "grafana/admin", "grafana/secret_key"):
+        secret = (tmp_path / name).read_text().strip()
+        assert secret not in remembered
+        assert hashlib.sha256(secret.encode()).hexdigest() not in remembered
+
+
+@pytest.mark.parametrize("survived", range(3))
+def test_a_step_that_was_cut_short_is_a_generation_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survived: int
+) -> None:
+    """Else a host with the new password could be given the old one by another copy of the folder."""
+    open_folder(tmp_path).create()
+    before, old = site(tmp_path), current(tmp_path)
+    real, left = os.replace, survived
+
+    def cut(*args: Any, **options: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", cut)
+        with pytest.raises(KeyboardInterrupt):
+            open_folder(tmp_path).rotate()
+    changed = current(tmp_path) != old or (tmp_path / "previous_passwords" / "iris").exists()
+    assert not changed or len(site(tmp_path).changes) > len(before.changes)
+
+
+@pytest.mark.parametrize("name", ["users/iris", "htpasswd_salt", "grafana/admin", "grafana/secret_key"])
+def test_what_the_site_had_is_made_anew_only_where_that_is_meant(tmp_path: Path, name: str) -> None:
+    open_folder(tmp_path).create()
+    (tmp_path / name).unlink()
+    before = tree(tmp_path)
+    with pytest.raises(credentials.CredentialError, match=f"this site had it: {name}"):
+        open_folder(tmp_path).create()
+    assert tree(tmp_path) == before
+    open_folder(tmp_path).create(replace=True)
+    assert (tmp_path / name).exists()
+    assert len(site(tmp_path).changes) == 2
+
+
+def test_a_password_that_is_given_from_now_on_is_not_missing(tmp_path: Path) -> None:
+    open_folder(tmp_path).create()
+    (tmp_path / "users" / "iris").unlink()
+    (tmp_path / "grafana" / "admin").unlink()
+    assert open_folder(tmp_path, given=["iris"]).create(given_grafana=True) == []
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[]", "{}", '{"id": ""}', '{"id": "x", "changes": [{}]}', '{"other": 1}'])
+def test_a_damaged_site_is_named_and_not_replaced(tmp_path: Path, text: str) -> None:
+    (tmp_path / "site.json").write_text(text)
+    with pytest.raises(credentials.CredentialError, match=r"site.json is not what a step of the credentials writes"):
+        open_folder(tmp_path).create()
+    assert tree(tmp_path) == {"site.json": (text, tree(tmp_path)["site.json"][1])}
+
+
 # Through Ansible itself.
 
 
@@ -373,7 +472,7 @@ def test_no_password_is_printed_even_where_everything_is(tmp_path: Path) -> None
     said = [module(folder, step, "-vvv", "--diff") for step in ("create", "rotate", "set_expiry", "retire")]
     assert [done.returncode for done in said] == [0, 0, 0, 0], said
     assert all("CHANGED" in done.stdout for done in said)
-    values = [text for text, _ in tree(folder).values() if text]
+    values = [text for name, (text, _) in tree(folder).items() if text and name != "site.json"]
     assert len(values) == 4
     for value in values:
         assert not any(value.strip() in done.stdout + done.stderr for done in said)
@@ -428,3 +527,95 @@ def test_what_was_created_is_what_is_read(tmp_path: Path) -> None:
         assert read(tmp_path, "grafana_password", missing=missing) == (tmp_path / "grafana/admin").read_text().strip()
         key = (tmp_path / "grafana" / "secret_key").read_text().strip()
         assert read(tmp_path, "grafana_secret_key", missing=missing) == key
+
+
+def test_the_lookup_says_what_a_host_is_to_remember_and_what_is_missing(tmp_path: Path) -> None:
+    assert read(tmp_path, "is_fresh")
+    assert read(tmp_path, "site") == {"id": "", "generation": 0, "change": ""}
+    open_folder(tmp_path).create()
+    made = json.loads((tmp_path / "site.json").read_text())
+    mark = made["changes"][0]["mark"]
+    assert read(tmp_path, "site") == {"id": made["id"], "generation": 1, "change": mark}
+    assert read(tmp_path, "site_changes") == [mark]
+    assert not read(tmp_path, "is_fresh")
+    assert read(tmp_path, "lost", users=["iris", "rosa"]) == []
+    for name in ("users/iris", "grafana/admin"):
+        (tmp_path / name).unlink()
+    assert read(tmp_path, "lost", users=["iris"]) == ["users/iris", "grafana/admin"]
+    assert read(tmp_path, "lost", users=[], given_grafana=True) == []
+    assert not read(tmp_path, "is_fresh")
+
+
+def test_a_ca_that_the_site_had_is_missing_where_one_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "pki").mkdir()
+    (tmp_path / "pki" / "ca.crt").write_text("a certificate")
+    open_folder(tmp_path).create()
+    (tmp_path / "pki" / "ca.crt").unlink()
+    assert read(tmp_path, "lost", users=["iris"]) == ["pki/ca.crt"]
+    assert read(tmp_path, "lost", users=["iris"], given_certificate=True) == []
+
+
+# Ansible Vault.
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Any:
+    """What Ansible is started with: the password of Vault in a file."""
+    (tmp_path / "vault").write_text("a password of Vault\n")
+    return ("--vault-password-file", str(tmp_path / "vault"))
+
+
+def encrypt(vault: Any, *paths: Path) -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "ansible-vault", "encrypt", *vault, *paths],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def encrypted(folder: Path) -> set[str]:
+    return {name for name, (text, _) in tree(folder).items() if text.startswith("$ANSIBLE_VAULT;")}
+
+
+def test_where_the_salt_is_encrypted_all_secrets_are_and_stay(tmp_path: Path, vault: Any) -> None:
+    folder = tmp_path / "secrets"
+    (folder / "pki" / "hosts").mkdir(parents=True)
+    for name in ("pki/ca.key", "pki/ca.crt", "pki/hosts/iris.key", "pki/hosts/iris.crt", "fortress.env"):
+        (folder / name).write_text(name)
+    open_folder(folder).create()
+    password = current(folder)
+    encrypt(vault, folder / "htpasswd_salt")
+    secrets = {"htpasswd_salt", "users/iris", "grafana/admin", "grafana/secret_key", "pki/ca.key", "pki/hosts/iris.key"}
+    done = module(folder, "create", *vault)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert encrypted(folder) == secrets
+    assert "SUCCESS" in module(folder, "create", *vault).stdout, "nothing changes by a second run"
+
+    assert "CHANGED" in module(folder, "rotate", *vault).stdout
+    assert encrypted(folder) == secrets | {"previous_passwords/iris"}
+    assert {tree(folder)[name][1] for name in encrypted(folder) if "pki" not in name} == {0o600}
+    loader = DataLoader()
+    loader.set_vault_secrets([("default", VaultSecret(b"a password of Vault"))])
+    lookup_loader.add_directory(str(ROOT / "plugins" / "lookup"))
+    lookup = lookup_loader.get("credentials", loader=loader)
+    options = {"folder": str(folder), "users": ["iris"]}
+    assert lookup.run(["previous_passwords"], {}, **options) == [{"iris": password}]
+    [new] = lookup.run(["passwords"], {}, **options)
+    assert len(new["iris"]) == 32 and new["iris"] != password
+
+
+def test_without_the_password_of_vault_the_run_says_what_to_type_and_changes_nothing(
+    tmp_path: Path, vault: Any
+) -> None:
+    folder = tmp_path / "secrets"
+    open_folder(folder).create()
+    encrypt(vault, folder / "htpasswd_salt", folder / "users" / "iris")
+    before = tree(folder)
+    said = " ".join(module(folder, "rotate").stdout.split())
+    assert f"{folder}/users/iris is encrypted by Ansible Vault: give its password" in said
+    assert "ANSIBLE_VAULT_PASSWORD_FILE" in said
+    assert tree(folder) == before
+    with pytest.raises(AnsibleLookupError, match="htpasswd_salt is encrypted by Ansible Vault: give its password"):
+        read(folder, "htpasswd_salt", missing="random")

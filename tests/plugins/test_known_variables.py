@@ -49,16 +49,29 @@ def test_known_names_pass(play: Run) -> None:
         ("int", 10, ["10", True, 1.5]),
         ("list", ["a"], ["['a']", {"a": 1}, 1]),
         ("dict", {"a": 1}, ["{'a': 1}", ["a"]]),
+        ("str", "1.10", [1.1, 1, True, None, ["a"]]),
     ],
 )
-def test_a_text_is_no_number_and_no_list(kind: str, right: object, wrong: list[object]) -> None:
+def test_a_text_is_no_number_and_no_list_and_a_number_no_text(kind: str, right: object, wrong: list[object]) -> None:
     mistyped = function("mistyped")
     option = {"demo": {"type": kind, "description": "What it is."}}
     assert mistyped(option, {"demo": right}) == []
     for value in wrong:
         (complaint,) = mistyped(option, {"demo": value})
         assert complaint.startswith(f"demo is {value!r}, and must be")
-        assert complaint.endswith("written without quotes. What it is.")
+        how = "in quotes" if kind == "str" else "without quotes"
+        if isinstance(value, str):
+            how += """, on the command line as JSON: -e '{"demo": ...}'"""
+        assert complaint.endswith(f"written {how}. What it is.")
+
+
+def test_each_element_that_is_no_text_is_named() -> None:
+    option = {"users": {"type": "list", "elements": "str", "description": "Who may log in."}}
+    complaints = function("mistyped")(option, {"users": ["iris", 7, ["rosa"]]})
+    assert complaints == [
+        "users has 7, and each must be a text, written in quotes. Who may log in.",
+        "users has ['rosa'], and each must be a text, written in quotes. Who may log in.",
+    ]
 
 
 def test_a_mistyped_secret_is_not_shown() -> None:

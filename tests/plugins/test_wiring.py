@@ -192,9 +192,9 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "fortress_node_exporter_port": 9910,
         "fortress_secrets_dir": str(folder / "elsewhere"),
     }
-    # The rest is not for roles: how the control node reaches the site, and what it prints.
-    rest = {"fortress_address", "fortress_ca_file", "fortress_previous_password_days", "fortress_no_log"}
-    assert settings.keys() | rest == SETTINGS.keys()
+    # The rest is not for roles: how the control node reaches the site, what it checks and what it prints.
+    rest = {"address", "ca_file", "previous_password_days", "no_log", "replace_credentials"}
+    assert settings.keys() | {f"fortress_{name}" for name in rest} == SETTINGS.keys()
     return wired(folder, ONE, **settings)["iris"]
 
 

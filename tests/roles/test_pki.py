@@ -127,7 +127,7 @@ def test_a_browser_would_take_the_certificate_and_a_second_run_keeps_it(issue: I
     assert verifier.verify(leaf, [])[-1] == authority
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["172.30.0.10", "2001:db8::7"]
-    assert leaf.not_valid_after_utc - leaf.not_valid_before_utc <= datetime.timedelta(days=397)
+    assert leaf.not_valid_after_utc - leaf.not_valid_before_utc <= datetime.timedelta(days=366)
     assert isinstance(leaf.public_key(), ec.EllipticCurvePublicKey)
 
     assert changed(issue(pki_ip_addresses=["172.30.0.10", "2001:db8::7"])) == 0
@@ -154,7 +154,8 @@ def test_check_mode_on_a_fresh_control_node_says_what_it_would_do_and_does_nothi
 def test_a_new_name_or_a_near_end_renews_the_certificate_and_keeps_the_ca(issue: Issue, tmp_path: Path) -> None:
     issue(pki_validity_days=40)
     authority, first = load(tmp_path / "secrets" / "ca.crt"), load(tmp_path / "host" / "fullchain.pem")
-    assert changed(issue()) == 0, "40 days are left, 30 are enough"
+    assert changed(issue(pki_validity_days=40)) == 0, "40 days are left, a third of them is enough"
+    assert changed(issue(pki_renew_before_days=30)) == 0
 
     assert changed(issue(pki_renew_before_days=41)) > 0
     renewed = load(tmp_path / "host" / "fullchain.pem")
@@ -164,6 +165,67 @@ def test_a_new_name_or_a_near_end_renews_the_certificate_and_keeps_the_ca(issue:
     names = load(tmp_path / "host" / "fullchain.pem").extensions.get_extension_for_class(x509.SubjectAlternativeName)
     assert names.value.get_values_for_type(x509.DNSName) == [NAME, "also.fortress.test"]
     assert load(tmp_path / "secrets" / "ca.crt") == authority
+
+
+def test_one_that_was_issued_for_longer_is_replaced(reissue: Issue, tmp_path: Path) -> None:
+    """Up to release 1.0.0 it was valid for 397 days; Mozilla's guideline asks for 366 at most."""
+    first = load(tmp_path / "host" / "fullchain.pem")
+    assert changed(reissue(pki_validity_days=364)) > 0
+    second = load(tmp_path / "host" / "fullchain.pem")
+    assert second.not_valid_after_utc < first.not_valid_after_utc
+    assert "valid for 366 days at most" in refusal(reissue(pki_validity_days=367))
+
+
+def test_the_dates_are_where_the_exporter_reads_them(issue: Issue, given: Given, tmp_path: Path) -> None:
+    file = tmp_path / "host" / "certificate.prom"
+    assert changed(issue(pki_metrics_file=str(file))) > 0
+    leaf, authority = load(tmp_path / "host" / "fullchain.pem"), load(tmp_path / "secrets" / "ca.crt")
+    text = file.read_text()
+    for kind, certificate in (("gateway", leaf), ("ca", authority)):
+        end = certificate.not_valid_after_utc.timestamp()
+        assert f'fortress_certificate_not_after_seconds{{certificate="{kind}"}} {end:.0f}\n' in text
+    issue(pki_metrics_file=str(file), **given.files(given.certificate("leaf", "ca")))
+    assert 'certificate="ca"' not in file.read_text()
+
+
+def test_a_ca_and_a_certificate_that_begin_in_the_future_are_issued_anew(reissue: Issue, tmp_path: Path) -> None:
+    """A control node whose clock was two years ahead issued them; the CA keeps its key."""
+    secrets = tmp_path / "secrets"
+    key = serialization.load_pem_private_key((secrets / "ca.key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    for path in (secrets / "ca.crt", next((secrets / "hosts").glob("*.crt"))):
+        path.write_bytes(moved(load(path), key, datetime.timedelta(days=700)))
+    early = load(secrets / "ca.crt")
+    done = reissue()
+    assert changed(done) > 0
+    assert "was issued by a clock that was ahead" in " ".join(done.stdout.split())
+    leaf, authority = load(tmp_path / "host" / "fullchain.pem"), load(secrets / "ca.crt")
+    assert authority.public_key() == early.public_key()
+    for certificate in (leaf, authority):
+        assert certificate.not_valid_before_utc <= NOW + datetime.timedelta(minutes=5)
+    verifier = PolicyBuilder().store(Store([authority])).build_server_verifier(x509.DNSName(NAME))
+    assert verifier.verify(leaf, [])
+    assert changed(reissue()) == 0
+
+    (secrets / "ca.crt").write_bytes(moved(authority, key, datetime.timedelta(days=700)))
+    (secrets / "ca.key").unlink()
+    assert "now is" in refusal(reissue())
+
+
+def moved(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey, later: datetime.timedelta) -> bytes:
+    """Return a certificate as it would have been issued so much later."""
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(certificate.subject)
+        .issuer_name(certificate.issuer)
+        .public_key(certificate.public_key())
+        .serial_number(certificate.serial_number)
+        .not_valid_before(certificate.not_valid_before_utc + later)
+        .not_valid_after(certificate.not_valid_after_utc + later)
+    )
+    for extension in certificate.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def test_a_certificate_can_be_renewed_before_its_time_with_a_new_key(reissue: Issue, tmp_path: Path) -> None:
@@ -190,7 +252,7 @@ def test_a_renewal_that_was_cut_short_is_made_good_by_the_next_run(reissue: Issu
     assert served == serialization.load_pem_private_key(key.read_bytes(), None).public_key()
 
 
-@pytest.mark.parametrize(("days", "warned"), [(396, True), (420, False)])
+@pytest.mark.parametrize(("days", "warned"), [(364, True), (420, False)])
 def test_the_end_of_the_ca_is_told_long_before_and_no_certificate_outlives_it(
     reissue: Issue, tmp_path: Path, days: int, warned: bool
 ) -> None:
@@ -228,6 +290,27 @@ def test_a_new_ca_signs_anew_and_a_ca_without_its_key_is_refused(reissue: Issue,
     (tmp_path / "secrets" / "ca.key").unlink()
     assert changed(reissue()) == 0, "nothing has to be signed, so the key may be kept elsewhere"
     assert "ca.key is missing. Put the key there" in refusal(reissue(pki_dns_names=["other.fortress.test"]))
+
+
+def test_keys_that_ansible_vault_has_encrypted_are_used_as_they_are(reissue: Issue, tmp_path: Path) -> None:
+    password = tmp_path / "vault"
+    password.write_text("a password of Vault")
+    options = ("--vault-password-file", str(password))
+    authority, [host_key] = load(tmp_path / "secrets" / "ca.crt"), (tmp_path / "secrets" / "hosts").glob("*.key")
+    encrypted = tmp_path / "secrets" / "ca.key"
+    command = [str(Path(sys.executable).parent / "ansible-vault"), "encrypt", *options, str(encrypted), str(host_key)]
+    subprocess.run(command, check=True, capture_output=True)
+    before = encrypted.read_text()
+    assert changed(reissue(*options)) == 0
+    done = reissue(*options, "-vvv", "--diff", pki_renew_now=True)
+    assert changed(done) > 0
+    load(tmp_path / "host" / "fullchain.pem").verify_directly_issued_by(authority)
+    assert encrypted.read_text() == before
+    assert "PRIVATE KEY" not in done.stdout
+    (tmp_path / "secrets" / "ca.crt").unlink()
+    assert changed(reissue(*options)) > 0
+    assert encrypted.read_text() == before, "the CA's certificate is made anew from its key"
+    assert load(tmp_path / "secrets" / "ca.crt").public_key() == authority.public_key()
 
 
 def test_a_ca_may_be_limited_to_names(issue: Issue, tmp_path: Path) -> None:

@@ -82,3 +82,11 @@ def test_ssh_itself_finds_the_known_hosts_of_a_checkout_whose_path_has_a_space(t
     done = subprocess.run([program, "-G", *arguments], capture_output=True, text=True, check=True)
     assert f"userknownhostsfile {folder}/local/secrets/ssh/known_hosts" in done.stdout
     assert "hostname 172.30.0.10" in done.stdout
+
+
+def test_a_variable_is_what_the_inventory_sets_with_its_templates_filled_in(inventory: Path) -> None:
+    (inventory.parent / "group_vars").mkdir()
+    (inventory.parent / "group_vars" / "all.yml").write_text('fortress_secrets_dir: "{{ inventory_dir }}/../team"\n')
+    done = run("-i", inventory, "--variable", "fortress_secrets_dir")
+    assert done.stdout == f"{inventory.parent}/../team\n"
+    assert run("-i", inventory, "--variable", "fortress_domain").stdout == "iris.fortress.test\n", "the default"

@@ -184,11 +184,15 @@ def test_url_and_authority_are_those_of_the_certificate(
     assert settings["FORTRESS_CA"] == ca.format(secrets=inventory / "secrets")
 
 
-def test_links_lead_to_prometheus_where_it_listens(inventory: Path) -> None:
-    handed_over(inventory, fortress_address="2001:db8::1", fortress_prometheus_port="9999")
-    shown = tour("links", inventory / "secrets" / "fortress.env").stdout
-    assert "  http://[2001:db8::1]:9999/classic/graph\n" in shown
-    assert "  https://[2001:db8::1]/predict " in shown
+@pytest.mark.parametrize(
+    ("address", "url"), [("192.0.2.1", "http://192.0.2.1:9999"), ("2001:db8::1", "http://[2001:db8::1]:9999")]
+)
+def test_prometheus_is_linked_to_at_its_own_port(inventory: Path, address: str, url: str) -> None:
+    (inventory / "group_vars" / "all.yml").write_text(
+        f"fortress_prometheus_port: 9999\nfortress_address: '{address}'\n"
+    )
+    assert handed_over(inventory)["FORTRESS_PROMETHEUS"] == url
+    assert f"Prometheus     {url}/classic/graph" in tour("links", inventory / "secrets" / "fortress.env").stdout
 
 
 def test_an_authority_that_is_no_file_is_refused(inventory: Path) -> None:
