@@ -73,6 +73,11 @@ options:
       - Name of a record on the host, in C(/var/lib/fortress/unapplied) or by its absolute path, of the files that were written and are not in use yet. It is there
         before the first file changes. The handlers that are notified must end with one that has O(applied).
     type: str
+  in_use:
+    description:
+      - Command by absolute path of a file, which fails where the host does not run with that file, because somebody unloaded it by hand. The
+        file is then reported as changed.
+    type: dict
   applied:
     description: Instead of all other options. Records to remove, because the service runs with what was written.
     type: raw
@@ -127,6 +132,7 @@ def main() -> None:
             "absent": {"type": "list", "elements": "str", "default": []},
             "validate": {"type": "raw", "default": []},
             "unapplied": {"type": "str"},
+            "in_use": {"type": "dict", "default": {}},
             "applied": {"type": "list", "elements": "str"},
         },
         supports_check_mode=True,
@@ -151,7 +157,8 @@ def main() -> None:
     diff += [{"before_header": path, "after_header": "(removed)"} for path in stale]
     known = {file.path for file in wanted} | set(module.params["absent"])
     waiting = [path for path in (record.read() if record else []) if path in known and path not in changed_paths]
-    diff += [{"prepared": f"{path}: written by an earlier run, not in use yet\n"} for path in waiting]
+    waiting += [path for path in not_in_use(module) if path not in {*waiting, *changed_paths}]
+    diff += [{"prepared": f"{path}: written by an earlier run, not in use\n"} for path in waiting]
     changed_paths += waiting
 
     if changed_paths:
@@ -169,6 +176,17 @@ def main() -> None:
         if any(path.startswith(UNIT_DIRECTORY) for path in changed_paths):
             module.run_command(["systemctl", "daemon-reload"], check_rc=True)
     module.exit_json(changed=bool(changed_paths), changed_paths=changed_paths, diff=diff)
+
+
+def not_in_use(module: AnsibleModule) -> list[str]:
+    """Return the files that the host does not run with, by the commands of `in_use`."""
+    commands: dict[str, str] = module.params["in_use"]
+    return [path for path, command in commands.items() if not _succeeds(module, command)]
+
+
+def _succeeds(module: AnsibleModule, command: str) -> bool:
+    program, *_ = shlex.split(command)
+    return shutil.which(program) is not None and module.run_command(command)[0] == 0
 
 
 class Record:

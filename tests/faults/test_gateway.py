@@ -65,3 +65,37 @@ def test_nginx_dies(host: Host, load: Load, record: Record, fault: str, do: str,
     assert "status=31/SYS" not in host.run(f"journalctl --unit=nginx --since='{since}'").stdout
     assert recovery < within, traffic.explain()
     assert all(failure["began"] < traffic.struck + within for failure in traffic.failures), traffic.explain()
+
+
+@pytest.mark.parametrize("whom", ["$(pgrep --parent {master})", "{master} $(pgrep --parent {master})"])
+def test_every_worker_of_nginx_is_frozen(host: Host, load: Load, record: Record, whom: str) -> None:
+    """They are replaced; a worker that is slow, or one of several that is frozen, is left alone."""
+    with load(linger=15) as traffic:
+        traffic.strike()
+        assert host.run(f"kill -STOP {whom.format(master=master(host))}").rc == 0
+    recovery = traffic.recovered_after()
+    fault = "SIGSTOP of all of nginx" if whom.startswith("{master}") else "SIGSTOP of every worker of nginx"
+    record(fault, traffic, recovery, "nothing else can answer")
+    traffic.assert_enough()
+    assert recovery < 15, traffic.explain()
+
+
+@pytest.mark.parametrize(
+    ("fault", "do"),
+    [
+        ("the file of passwords is emptied", "truncate --size=0 {file}"),
+        ("the file of passwords is cut in the middle of a line", "truncate --size=-9 {file}"),
+        ("the file of passwords is deleted", "rm {file}"),
+    ],
+)
+def test_the_file_of_passwords_is_damaged(host: Host, load: Load, record: Record, fault: str, do: str) -> None:
+    file = "/etc/nginx/fortress.htpasswd"
+    before = host.run(f"stat --format='%U %G %a' {file}; cat {file}").stdout
+    with load(linger=4) as traffic:
+        traffic.strike()
+        assert host.run(do.format(file=file)).rc == 0
+    recovery = traffic.recovered_after()
+    record(fault, traffic, recovery)
+    assert host.run(f"stat --format='%U %G %a' {file}; cat {file}").stdout == before
+    traffic.assert_enough()
+    assert recovery < 2, traffic.explain()

@@ -192,7 +192,7 @@ def test_what_a_run_wrote_and_did_not_apply_is_applied_by_the_next(play: Run, ta
     assert play(interrupted(target, record, "new\n", cut=True)).returncode != 0
     assert (target / "running").read_text() == "old\n"
     looked = play(interrupted(target, record, "new\n", cut=False), "--check", "--diff")
-    assert "written by an earlier run, not in use yet" in looked.stdout
+    assert "written by an earlier run, not in use" in looked.stdout
     assert record.exists()
     assert play(interrupted(target, record, "new\n", cut=False)).returncode == 0
     assert (target / "running").read_text() == "new\n"
@@ -224,3 +224,19 @@ def test_a_record_has_files_of_its_own_task_alone(play: Run, target: Path, tmp_p
 def test_beside_applied_nothing_has_a_meaning(play: Run) -> None:
     done = play([{"name": "Record", "config_tree": {"applied": "x", "path": "etc"}}])
     assert "`applied` writes no file, so path means nothing beside it" in " ".join((done.stdout + done.stderr).split())
+
+
+def test_what_somebody_unloaded_by_hand_is_reported_as_changed(play: Run, target: Path, tmp_path: Path) -> None:
+    loaded = tmp_path / "loaded"
+    contents = {f"{target}/a.conf": "a\n", f"{target}/b.conf": "b\n"}
+    [write] = task(contents=contents, in_use={f"{target}/a.conf": f"test -e {loaded}"})
+    show: dict[str, object] = {
+        "name": "Show",
+        "ansible.builtin.debug": {"msg": "{{ written.changed_paths | map('basename') | join(' ') }} changed"},
+    }
+    tasks = [write | {"register": "written"}, show]
+    assert "a.conf b.conf changed" in play(tasks).stdout
+    for options in (["--check"], []):
+        assert "msg: a.conf changed" in play(tasks, *options).stdout
+    loaded.touch()
+    assert "changed=0" in play(tasks).stdout

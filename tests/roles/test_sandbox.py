@@ -95,6 +95,30 @@ UNITS: dict[str, tuple[str, str, Settings, dict[str, tuple[Any, str]]]] = {
             "PrivateUsers": ("no", "www-data has to exist in it"),
         },
     ),
+    "nginx-htpasswd": (
+        "nginx",
+        "etc/systemd/system/nginx-htpasswd.service",
+        {
+            "SystemCallFilter": ["@system-service"],
+            "RestrictAddressFamilies": ["AF_UNIX"],
+            "PrivateNetwork": "yes",
+            "ReadWritePaths": ["/etc/nginx"],
+        },
+        {
+            "CapabilityBoundingSet": (["CAP_CHOWN"], "what it writes belongs to the group of nginx' workers"),
+            "PrivateUsers": ("no", "www-data has to exist in it"),
+        },
+    ),
+    "nginx-watch": (
+        "nginx",
+        "etc/systemd/system/nginx-watch.service",
+        {"SystemCallFilter": ["@system-service"], "RestrictAddressFamilies": ["AF_UNIX"], "PrivateNetwork": "yes"},
+        {
+            "CapabilityBoundingSet": (["CAP_KILL"], "the workers that it kills are www-data's"),
+            "PrivateUsers": ("no", "it signals processes outside of it"),
+            "ProtectProc": ("default", "it reads the state of nginx' processes"),
+        },
+    ),
     "prometheus-nginx-exporter": (
         "nginx_exporter",
         "etc/systemd/system/prometheus-nginx-exporter.service.d/fortress.conf",
