@@ -1,8 +1,8 @@
-"""Labels that distinguish the targets of Prometheus."""
+"""Labels that distinguish the targets of Prometheus, and which of them do not answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 DOCUMENTATION = r"""
@@ -10,6 +10,7 @@ name: prometheus
 short_description: Labels that distinguish the targets of Prometheus
 description:
   - O(series_labels) lists the labels that the series of each target get.
+  - O(not_scraped) lists the targets that Prometheus does not reach.
 author: Fortress
 """
 
@@ -23,9 +24,24 @@ def series_labels(targets: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     return [{"instance": target["address"]} | dict((target.get("labels") or {}).items()) for target in targets]
 
 
+def not_scraped(targets: Sequence[Mapping[str, Any]], left_out: Collection[str] = ()) -> list[Mapping[str, Any]]:
+    """Return the targets that do not answer, of hosts that are not left out.
+
+    Args:
+        targets: `activeTargets` of Prometheus' /api/v1/targets: `{"health": "up", "labels": {"instance": ...}}` each.
+            The host of an instance is in its label `host`; that of all others is their `instance`.
+        left_out: Hosts of which nothing is expected.
+    """
+    return [
+        target
+        for target in targets
+        if target["health"] != "up" and target["labels"].get("host", target["labels"]["instance"]) not in left_out
+    ]
+
+
 class FilterModule:
     """What Ansible loads."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name the filters of this file."""
-        return {"series_labels": series_labels}
+        return {"series_labels": series_labels, "not_scraped": not_scraped}

@@ -21,7 +21,8 @@ author: Fortress
 
 USER = re.compile(r"[A-Za-z0-9_@+-][A-Za-z0-9._@+-]{0,63}")
 """A user's name is the name of a file, and stands before a colon in nginx' password file."""
-HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?([.][A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
+HOST = re.compile(r"(?=.{1,253}$)\w([\w-]*\w)?([.]\w([\w-]*\w)?)*", re.ASCII)
+"""A name of DNS, or an alias of SSH, which may have an underscore."""
 BRING = "Copy that folder from the machine that has its newest state"
 REPLACE = "-e fortress_replace_credentials=true"
 

@@ -1,4 +1,4 @@
-"""Several hosts under a steady load: one that serves is lost, one is taken out and put back."""
+"""Several hosts under a steady load: one is lost, one is taken out and put back, a gateway comes after a rollback."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
 from tests.faults.traffic import Record, Traffic
-from tests.operator import play
+from tests.operator import deploy, play
 from tests.several import Cluster, localvm
 
 pytestmark = pytest.mark.skipif(os.environ.get("CLUSTER") != "whole", reason="CLUSTER=whole, which `make faults` sets")
 
+IRIS = {"petal_length": 6.5, "petal_width": 0.8}
 # fortress_request_deadline and a second longer is the timeout of what went to a host that was lost meanwhile; then as
 # long as it takes to connect to those of its instances that are asked next.
 SLOWEST = 5 + 3
@@ -91,3 +93,17 @@ def test_a_host_is_taken_out_and_put_back(
     load.assert_nothing_failed()
     assert set(answering(load)) == {"", host, *others}
     record("an API host is added", load)
+
+
+def test_a_gateway_that_is_new_after_a_rollback_is_let_in(
+    cluster: Cluster, clients: dict[str, httpx.Client], without: Callable[[str], str], inventory: str
+) -> None:
+    """The deployment that is rolled back to is from before it: whom a host lets in is no part of a deployment."""
+    gateway = cluster.groups["gateway"][-1]
+    before = without(gateway)
+    converge(before)
+    assert deploy(before, "-e", "fortress_model_name=iris-forest").returncode == 0
+    converge(inventory)
+    assert play(inventory, "playbooks/rollback.yml").returncode == 0
+    answers = [clients[gateway].post("/predict", json=IRIS) for _ in range(300)]
+    assert Counter(answer.status_code for answer in answers) == {200: 300}

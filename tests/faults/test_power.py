@@ -87,7 +87,7 @@ def test_the_power_is_cut_in_the_middle_of_a_deployment(host: Host, inventory: s
     assert deploy(inventory, "-e", "fortress_model_name=iris-forest").returncode == 0
     try:
         with load(linger=5) as traffic:
-            host.run_expect([0], "systemd-run --quiet iris-deploy rollback")
+            host.run_expect([0], "systemd-run --quiet --collect iris-deploy rollback")
             for _ in range(300):
                 if ready(host, 1).get("model") == "iris":
                     break

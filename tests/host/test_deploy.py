@@ -209,7 +209,7 @@ def test_a_deployment_whose_control_node_dies_goes_on_and_can_be_asked_for_again
 def test_a_deployment_that_is_killed_is_finished_by_the_host(host: Host) -> None:
     """By the unit that does so after a power cut too."""
     before, other = ready(host, 1)["model"], "diabetes"
-    host.run_expect([0], f"systemd-run --quiet iris-deploy rollback --part model --to {other}")
+    host.run_expect([0], f"systemd-run --quiet --collect iris-deploy rollback --part model --to {other}")
     for _ in range(200):
         if ready(host, 1).get("model") == other:
             break

@@ -7,7 +7,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 
 from tests import ROOT
@@ -34,15 +33,13 @@ def host_with_a_clock(folder: Path, ahead: int) -> Path:
     return inventory
 
 
-@pytest.mark.parametrize(("ahead", "stops"), [(-420, True), (180, False)], ids=["7 minutes behind", "3 minutes ahead"])
-def test_clocks_that_differ_stop_the_run_with_both_times(tmp_path: Path, ahead: int, stops: bool) -> None:
-    inventory = host_with_a_clock(tmp_path, ahead)
+def test_clocks_that_differ_stop_the_run_with_both_times(tmp_path: Path) -> None:
+    inventory = host_with_a_clock(tmp_path, -420)
     done = ansible("ansible-playbook", "-i", str(inventory), "playbooks/preflight-gateway.yml", "--tags", "facts")
     said = " ".join(done.stdout.split())
     found = re.search(rf"On iris it is ({TIME}), on this machine ({TIME});", said)
-    assert (done.returncode != 0) is stops, said
-    assert bool(found) is stops
-    if found:
-        assert found[1] != found[2]
-        assert "sudo timedatectl set-ntp true" in said
+    assert done.returncode != 0
+    assert found, said
+    assert found[1] < found[2]
+    assert "sudo timedatectl set-ntp true" in said
     assert not (inventory / "secrets").exists()

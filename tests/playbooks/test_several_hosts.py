@@ -35,7 +35,7 @@ def project(tmp_path: Path) -> Path:
         stub.parent.mkdir(parents=True, exist_ok=True)
         stub.write_text(yaml.safe_dump([{"ansible.builtin.debug": {"msg": told}}]))
     # What writes on a host, which is this machine, and what asks services that nobody has installed.
-    for beside in ("tasks/record.yml", "tasks/verify-targets.yml"):
+    for beside in ("tasks/identity.yml", "tasks/record.yml", "tasks/verify-targets.yml"):
         (playbooks / beside).write_text(yaml.safe_dump([{"ansible.builtin.debug": {"msg": beside}}]))
     (playbooks / "check.yml").write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False}]))
     (tmp_path / "inventory").mkdir()

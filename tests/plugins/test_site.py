@@ -47,8 +47,8 @@ def test_names_of_users_are_names_of_files_and_stand_before_a_colon() -> None:
 
 
 def test_hosts_are_addresses_or_names_alone() -> None:
-    good = ["192.0.2.7", "2001:db8::1", "iris", "iris-1.example.com"]
-    odd = ["", "https://iris", "iris:443", "192.0.2.0/24", "[::1]", "-iris", "a_b", "iris.", "a\n", "a" * 254]
+    good = ["192.0.2.7", "2001:db8::1", "iris", "iris_1", "iris-1.example.com"]
+    odd = ["", "https://iris", "iris:443", "192.0.2.0/24", "[::1]", "-iris", "a b", "iris.", "a\n", "a" * 254]
     assert not_hosts([*good, *odd]) == odd
 
 

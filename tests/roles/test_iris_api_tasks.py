@@ -96,7 +96,9 @@ def test_nobody_logs_in_as_the_user_of_the_instances() -> None:
 def test_what_belongs_to_root_is_written_by_root_alone() -> None:
     """Root runs the program, and makes of the archives what the instances run from."""
     assert task("configure", "Upload the deployment program")["ansible.builtin.copy"]["mode"] == "0755"
-    assert task("upload", "Upload what is missing")["ansible.builtin.copy"]["mode"] == "0600"
+    uploads = task("upload", "Upload what is missing")["ansible.builtin.copy"]
+    # The folder's parent is that of all releases, which the instances read.
+    assert (uploads["mode"], uploads["directory_mode"]) == ("0600", "0755")
 
 
 def test_the_program_is_told_how_to_deploy() -> None:

@@ -21,6 +21,9 @@ def archive(site: Site, members: dict[str, bytes] | None = None, link: str = "")
     path = site.paths.home / "uploads" / "x.tar"
     path.parent.mkdir(exist_ok=True)
     with tarfile.open(path, "w") as tar:
+        folder = tarfile.TarInfo("bin")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
         for name, content in (members or MEMBERS).items():
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(content), 0o755 if name.startswith("bin/") else 0o644

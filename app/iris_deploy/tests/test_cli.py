@@ -67,6 +67,18 @@ def test_an_outcome_is_text_or_a_line_of_json(
     assert said["failed"] and "Deployments are held" in said["message"]
 
 
+def test_what_is_made_can_be_read_by_the_instances_whatever_the_umask_of_the_login_is(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.umask(0o077)
+    try:
+        run(monkeypatch, site, "status")
+        (site.paths.home / "folder").mkdir()
+        assert (site.paths.home / "folder").stat().st_mode & 0o777 == 0o755
+    finally:
+        os.umask(before)
+
+
 def test_root_is_needed(site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["iris-deploy", "status"])
     monkeypatch.setattr(os, "geteuid", lambda: 1000)

@@ -125,7 +125,8 @@ def _fill(host: Host, kind: Kind, draft: Path, folder: Path, archive: Path) -> N
 def _unpack(archive: Path, folder: Path) -> None:
     """Unpack an archive of regular files; the filters of tarfile do this, but Debian 12 has none."""
     with tarfile.open(archive) as tar:
-        for member in tar:
+        # Builders of earlier releases wrote folders of their own, too.
+        for member in (each for each in tar if not each.isdir()):
             path, content = folder / member.name, tar.extractfile(member) if member.isreg() else None
             if not content or ".." in path.parts or not path.is_relative_to(folder):
                 raise tarfile.TarError(f"{archive} has {member.name!r}, which is no file of its own")

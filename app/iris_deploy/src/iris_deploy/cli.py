@@ -242,6 +242,8 @@ def main() -> int:
     if os.geteuid() != 0:
         print("iris-deploy: root is needed: sudo iris-deploy ...", file=sys.stderr)
         return 1
+    # Whatever the login's is: the instances' own user must read what is made here.
+    os.umask(0o022)
     try:
         host = Host()
         if options.command == "perform":
