@@ -24,7 +24,9 @@ numbers = [int(number) for number in os.environ["NGINX"].split(";") if number]
 open(sys.argv[1], "w").write(f"{os.getpid()}\\n")
 listening = socket.socket(fileno=numbers[0])
 listening.setblocking(True)
-listening.accept()[0].sendall(b"served")
+connection, _ = listening.accept()
+connection.sendall(b"served")
+connection.recv(1)
 """
 
 
