@@ -8,6 +8,7 @@ a process and a working directory of its own.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import signal
@@ -95,6 +96,8 @@ def serve_programs(jobs: IO[str], modules: str) -> None:
         import_module(f"ansible.{module}")
     load_plugins()
     run_modules_by(modules)
+    # What a collection of garbage touches is copied: each fork would get a copy of all that was loaded.
+    gc.freeze()
     for job in jobs:
         program, arguments, cwd, *outputs = json.loads(job)
         work = partial(programs[program].main, [program, *arguments])
@@ -102,13 +105,16 @@ def serve_programs(jobs: IO[str], modules: str) -> None:
 
 
 def load_plugins() -> None:
-    """Read what each run would read for itself: the list of Ansible's own plugins, and the options of some."""
+    """Read what each run, or even each task, would read for itself: the plugins of Ansible and of the project."""
     loader = import_module("ansible.plugins.loader")
     warnings.filterwarnings("ignore", "AnsibleCollectionFinder has already been configured")
     loader.init_plugin_loader()
     import_module("ansible_collections.ansible.builtin")
-    for plugins in (loader.inventory_loader, loader.connection_loader, loader.shell_loader):
+    for plugins in (loader.inventory_loader, loader.connection_loader, loader.shell_loader, loader.action_loader):
         list(plugins.all(class_only=True))
+    for plugins in (loader.filter_loader, loader.test_loader, loader.lookup_loader):
+        list(plugins.all(class_only=True))
+    loader.filter_loader.get("community.crypto.x509_certificate_info")
     for plugins, name in ((loader.callback_loader, "default"), (loader.strategy_loader, "linear")):
         plugins.get(name, class_only=True)
 
@@ -175,6 +181,7 @@ def serve_modules(jobs: socket.socket) -> NoReturn:
     """Fork for each module that is to be run. This process has nothing of Ansible but what a host has of it."""
     for part in PRELOADED:
         import_module(part)
+    gc.freeze()
     sys.meta_path.insert(0, Packed)
     while True:
         asked, _ = jobs.accept()
