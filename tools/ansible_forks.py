@@ -19,15 +19,15 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import IO, NoReturn
 
-from tests import ROOT
-
+ROOT = Path(__file__).resolve().parents[1]
 CRYPTO = "ansible_collections.community.crypto.plugins.module_utils._crypto.module_backends"
 # What many modules import; the rest, and each module itself, comes from the archive that Ansible sends to a host.
 PRELOADED = (
@@ -41,36 +41,29 @@ PROGRAMS = {"ansible": "adhoc", "ansible-playbook": "playbook", "ansible-invento
 
 
 class Forks:
-    """The process that forks, as the tests see it."""
+    """The process that forks, as whoever asks for runs sees it; it ends when they do."""
 
-    def __init__(self) -> None:
-        settings = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "1"}
-        environment = os.environ | settings
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.lock = Lock()
         command = [sys.executable, "-m", __name__]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, text=True)
+        atexit.register(self.end)
 
     def run(self, program: str, arguments: tuple[str, ...], cwd: Path) -> subprocess.CompletedProcess[str]:
         """Run a program to its end."""
         assert self.process.stdin and self.process.stdout
         with tempfile.TemporaryDirectory() as folder:
             outputs = [str(Path(folder, name)) for name in ("stdout", "stderr")]
-            print(json.dumps([program, arguments, str(cwd), *outputs]), file=self.process.stdin, flush=True)
-            status = int(self.process.stdout.readline())
+            with self.lock:
+                print(json.dumps([program, arguments, str(cwd), *outputs]), file=self.process.stdin, flush=True)
+                status = int(self.process.stdout.readline())
             stdout, stderr = (Path(output).read_text() for output in outputs)
         return subprocess.CompletedProcess([program, *arguments], status, stdout, stderr)
 
     def end(self) -> None:
         """End it, with the temporary folder that Ansible made."""
         self.process.communicate()
-
-
-@cache
-def forks() -> Forks:
-    """Return the one that all tests of this process share."""
-    started = Forks()
-    atexit.register(started.end)
-    return started
 
 
 def serve(jobs: IO[str]) -> None:
