@@ -243,7 +243,9 @@ def output(*command: str) -> str:
 def main() -> None:
     """Run as a module."""
     strings = {"type": "list", "elements": "str", "default": []}
-    module = AnsibleModule(argument_spec={"packages": strings, "paths": strings, "units": strings}, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec={"packages": strings, "paths": strings, "units": strings}, supports_check_mode=True
+    )
     found = Survey().of(**module.params)
     module.exit_json(changed=False, ansible_facts={"survey": found})
 
