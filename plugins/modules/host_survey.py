@@ -32,6 +32,11 @@ options:
     type: list
     elements: str
     default: []
+  units:
+    description: Units of systemd that are looked at.
+    type: list
+    elements: str
+    default: []
 author: Fortress
 """
 
@@ -40,6 +45,7 @@ EXAMPLES = r"""
   host_survey:
     packages: [nginx-common, prometheus]
     paths: [/opt, /usr, /var]
+    units: [nginx.service]
 """
 
 RETURN = r"""
@@ -75,6 +81,13 @@ ansible_facts:
         file_systems:
           description: For each of O(paths) C(exists), and of its file system C(device), C(free_mb) in 10^6 bytes, and C(read_only).
           type: dict
+        installed:
+          description: The version of each Debian package that is installed.
+          type: dict
+        running:
+          description: Those of O(units) that are active, and come up at boot.
+          type: list
+          elements: str
 """
 
 LISTENER = re.compile(
@@ -91,7 +104,7 @@ class Survey:
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root
 
-    def of(self, packages: list[str], paths: list[str]) -> dict[str, Any]:
+    def of(self, packages: list[str], paths: list[str], units: list[str]) -> dict[str, Any]:
         """Return everything that was found: see RETURN."""
         return {
             "listeners": self.listeners(
@@ -104,6 +117,12 @@ class Survey:
             "firewalls": self.firewalls(output("nft", "--json", "list", "chains")),
             "unfinished_packages": self.unfinished_packages(),
             "file_systems": {path: self.file_system(path) for path in paths},
+            "installed": self.installed(
+                output("dpkg-query", "--show", "--showformat=${Package} ${Version} ${db:Status-Status}\\n")
+            ),
+            "running": self.running(
+                output("systemctl", "show", "--property=Id,ActiveState,UnitFileState", "--", *units) if units else ""
+            ),
         }
 
     def listeners(self, text: str) -> list[dict[str, Any]]:
@@ -184,6 +203,20 @@ class Survey:
         unfinished = r"^Package: (\S+)\nStatus: \S+ \S+ (?:half-installed|unpacked|half-configured)$"
         return [*re.findall(unfinished, status, re.MULTILINE), *(["dpkg"] if journal else [])]
 
+    def installed(self, text: str) -> dict[str, str]:
+        """Return the version of each package that is installed, by the lines of dpkg-query."""
+        states = (line.split() for line in text.splitlines())
+        return {state[0]: state[1] for state in states if len(state) == 3 and state[2] == "installed"}
+
+    def running(self, text: str) -> list[str]:
+        """Return the units that are active and come up at boot, by the paragraphs of systemctl."""
+        states = (dict(line.partition("=")[::2] for line in paragraph.splitlines()) for paragraph in text.split("\n\n"))
+        return [
+            state["Id"]
+            for state in states
+            if state.get("ActiveState") == "active" and state.get("UnitFileState") == "enabled"
+        ]
+
     def file_system(self, path: str) -> dict[str, Any]:
         """Return what is free where a folder is or will be."""
         place = self.root / path.lstrip("/")
@@ -210,8 +243,10 @@ def output(*command: str) -> str:
 def main() -> None:
     """Run as a module."""
     strings = {"type": "list", "elements": "str", "default": []}
-    module = AnsibleModule(argument_spec={"packages": strings, "paths": strings}, supports_check_mode=True)
-    found = Survey().of(module.params["packages"], module.params["paths"])
+    module = AnsibleModule(
+        argument_spec={"packages": strings, "paths": strings, "units": strings}, supports_check_mode=True
+    )
+    found = Survey().of(**module.params)
     module.exit_json(changed=False, ansible_facts={"survey": found})
 
 
