@@ -141,7 +141,9 @@ class HostBackup:
         if dry_run:
             return kept | {"parts": {name: {"bytes": size} for name, size in found.items()}}
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700, parents=True)
+        # The login must come through it.
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700)
         for name in found:
             part = self.parts[name]
             path = folder / part.file
@@ -234,7 +236,8 @@ def copy_sqlite(source: Path, path: Path) -> None:
     """
     try:
         with (
-            contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=30)) as database,
+            # Not read-only: what a Grafana that was killed has left half written is undone first, as by its next start.
+            contextlib.closing(sqlite3.connect(f"file:{source}?mode=rw", uri=True, timeout=30)) as database,
             contextlib.closing(sqlite3.connect(path)) as copy,
         ):
             # In one step: it takes milliseconds, and one in several begins anew whenever somebody writes.
@@ -307,7 +310,7 @@ def main() -> None:
         module.exit_json(changed=there)
     # The site comes first.
     os.nice(19)
-    os.umask(0o077)
+    os.umask(0o022)
     try:
         kept = HostBackup().take(module.params["parts"], folder, module.params["owner"], dry_run=module.check_mode)
     except (BackupError, OSError) as error:

@@ -9,9 +9,13 @@ import shlex
 import shutil
 import ssl
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -30,7 +34,8 @@ DATABASE = "/var/lib/grafana/grafana.db"
 WRITES = f"""
 import sqlite3, time
 database = sqlite3.connect("{DATABASE}")
-database.execute("CREATE TABLE IF NOT EXISTS fortress_test (number INTEGER)")
+database.execute("DROP TABLE IF EXISTS fortress_test")
+database.execute("CREATE TABLE fortress_test (number INTEGER)")
 for number in range(10_000):
     with database:
         database.execute("INSERT INTO fortress_test VALUES (?)", (number,))
@@ -38,17 +43,26 @@ for number in range(10_000):
 """
 READ = f"""
 import sqlite3
-database = sqlite3.connect("file:{DATABASE}?mode=ro", uri=True)
+database = sqlite3.connect("file:{DATABASE}?mode=rw", uri=True)
 assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 print(database.execute("SELECT count(*), max(number) FROM fortress_test").fetchone())
 """
+UP = 'up{job="iris-api"}'
+LONG_AGO = time.time() - 6 * 3600
 IRIS = {"petal_length": 6.5, "petal_width": 0.8}
 
 
+@dataclass
+class Kept:
+    """Where the archive is put, and a moment before it was written."""
+
+    folder: Path
+    moment: float = 0
+
+
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the archive is put."""
-    return tmp_path_factory.mktemp("kept")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    return Kept(tmp_path_factory.mktemp("kept"))
 
 
 def certificate(host: str) -> str:
@@ -56,31 +70,43 @@ def certificate(host: str) -> str:
     return hashlib.sha256(ssl.get_server_certificate((host, 443)).encode()).hexdigest()
 
 
-def samples(host: Host, at: float) -> list[Any]:
-    """Return what Prometheus knows of the requests of each instance at a moment."""
-    query = f"http://127.0.0.1:9090/api/v1/query?query=up%7Bjob%3D%22iris-api%22%7D&time={at:.3f}"
-    found = json.loads(host.check_output("curl --silent --fail %s", query))["data"]["result"]
-    return sorted((series["metric"]["instance"], series["value"][1]) for series in found)
+def samples(host: Host, query: str, at: float) -> list[Any]:
+    """Return what Prometheus knows at a moment, by instance."""
+    url = f"http://127.0.0.1:9090/api/v1/query?query={quote(query)}&time={at:.3f}"
+    found = json.loads(host.check_output("curl --silent --fail %s", url))["data"]["result"]
+    return sorted((series["metric"].get("instance"), series["value"][1]) for series in found)
+
+
+def write_block(host: Host, at: float) -> None:
+    """Give Prometheus a finished block, as it writes them every two hours."""
+    text = f"# TYPE fortress_test gauge\nfortress_test 41 {at - 60:.0f}\nfortress_test 42 {at:.0f}\n# EOF\n"
+    host.check_output(
+        "cd /var/lib/prometheus && printf %s > /run/fortress-test"
+        " && promtool tsdb create-blocks-from openmetrics /run/fortress-test metrics2"
+        " && chown -R --reference=. metrics2 && systemctl restart prometheus",
+        text,
+    )
 
 
 def python(host: Host, program: str) -> str:
     return str(host.check_output("python3 -c %s", program)).strip()
 
 
-def test_a_backup(host: Host, inventory: str, load: Load, record: Record, kept: Path) -> None:
+def test_a_backup(host: Host, inventory: str, load: Load, record: Record, kept: Kept) -> None:
     """Of another model than the inventory's, while Grafana writes; nothing is left on the host."""
     done = deploy(inventory, "-e", "fortress_model_name=iris-forest")
     assert done.returncode == 0, done.stdout
+    write_block(host, LONG_AGO)
     writer = f"systemd-run --quiet --unit=grafana-writes --uid=grafana python3 -c {shlex.quote(WRITES)}"
     assert host.run(writer).rc == 0
     with load() as traffic:
         traffic.strike()
-        begin = time.monotonic()
-        done = play(inventory, "playbooks/backup.yml", backup_to=str(kept))
+        begin, kept.moment = time.monotonic(), time.time()
+        done = play(inventory, "playbooks/backup.yml", backup_to=str(kept.folder))
         took = time.monotonic() - begin
     assert done.returncode == 0, done.stdout
     host.run("systemctl stop grafana-writes")
-    [path] = kept.iterdir()
+    [path] = kept.folder.iterdir()
     print(f"{path.stat().st_size / 1e6:.1f} MB in {took:.1f} s")
     assert path.stat().st_mode & 0o777 == 0o600
     assert "IT HOLDS PASSWORDS AND PRIVATE KEYS" in done.stdout
@@ -109,7 +135,7 @@ def clone(folder: Path) -> Path:
     return folder
 
 
-def restore(project: Path, archive: Path, *arguments: str) -> tuple[int, str]:
+def restore(project: Path, archive: Path, sockets: str, *arguments: str) -> tuple[int, str]:
     """Run `make restore` there; return its exit code and what it said, in one line."""
     given = {
         name: value for name, value in environment().items() if not name.startswith(("MAKE", "MFLAGS", "ANSIBLE_"))
@@ -117,13 +143,20 @@ def restore(project: Path, archive: Path, *arguments: str) -> tuple[int, str]:
     done = subprocess.run(
         ["make", "restore", f"FROM={archive}", "INVENTORY=restored", *arguments],
         cwd=project,
-        env=given | {"ANSIBLE_NOCOLOR": "1"},
+        env=given | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_SSH_CONTROL_PATH_DIR": sockets},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
     return done.returncode, " ".join(done.stdout.split())
+
+
+@pytest.fixture
+def sockets() -> Iterator[str]:
+    """A folder for the connections of another control node, which has none of this one's; a socket's path is short."""
+    with tempfile.TemporaryDirectory(prefix="ssh-", dir="/tmp") as folder:
+        yield folder
 
 
 def lose(host: Host, inventory: str) -> None:
@@ -145,12 +178,11 @@ def lose(host: Host, inventory: str) -> None:
     pytest.fail("the fresh machine can't be reached")
 
 
-def test_a_restore(host: Host, inventory: str, kept: Path, tmp_path: Path) -> None:
-    [archive] = kept.iterdir()
+def test_a_restore(host: Host, inventory: str, kept: Kept, tmp_path: Path, sockets: str) -> None:
+    [archive] = kept.folder.iterdir()
     told, before = history(host), certificate(os.environ["FORTRESS_HOST"])
     deployment = ready(host, 1)["deployment"]
-    moment = time.time() - 20
-    known, rows = samples(host, moment), python(host, READ)
+    known, rows = samples(host, UP, kept.moment), python(host, READ)
     assert len(known) == 3
     lose(host, inventory)
     assert not host.file("/opt/iris-api").exists
@@ -159,7 +191,7 @@ def test_a_restore(host: Host, inventory: str, kept: Path, tmp_path: Path) -> No
     assert done.returncode == 0, done.stdout
 
     project = clone(tmp_path / "another control node")
-    code, said = restore(project, archive)
+    code, said = restore(project, archive, sockets)
     assert code != 0 and "has another SSH key than the host before it" in said, said
     restored, here = project / "inventory" / "restored", Path(inventory)
     shutil.copy(here / "secrets" / "ssh" / "known_hosts", restored / "secrets" / "ssh" / "known_hosts")
@@ -167,10 +199,10 @@ def test_a_restore(host: Host, inventory: str, kept: Path, tmp_path: Path) -> No
     differs = (here / standin).exists()
     if differs:
         shutil.copy(here / standin, restored / standin)
-        code, said = restore(project, archive)
+        code, said = restore(project, archive, sockets)
         assert code != 0 and f"differs from that of the backup in {standin}. Say which is meant" in said, said
     begin = time.monotonic()
-    code, said = restore(project, archive, *(["USE=here"] if differs else []))
+    code, said = restore(project, archive, sockets, *(["USE=here"] if differs else []))
     assert code == 0, said
     print(f"restored in {time.monotonic() - begin:.1f} s")
     wait_until_whole(host)
@@ -188,12 +220,14 @@ def test_a_restore(host: Host, inventory: str, kept: Path, tmp_path: Path) -> No
     assert now[: len(told)] == told
     # Nothing else was served on the way.
     assert {event["deployment"] for event in now[len(told) :]} == {deployment}
-    assert samples(host, moment) == known
+    # What was in its log, and what was in a block.
+    assert samples(host, UP, kept.moment) == known
+    assert samples(host, "fortress_test", LONG_AGO) == [(None, "42")]
     count, last = (int(number) for number in python(host, READ).strip("()").split(","))
     assert 0 < count == last + 1 <= int(rows.strip("()").split(",")[0])
     assert host.file(DATABASE).user == "grafana"
 
-    code, said = restore(project, archive, *(["USE=here"] if differs else []))
+    code, said = restore(project, archive, sockets, *(["USE=here"] if differs else []))
     assert code != 0 and "lives and is of this site: a restore is for a fresh host, and nothing was changed" in said
     done = rollback(str(restored), "-e", "rollback_part=model")
     assert done.returncode == 0, done.stdout

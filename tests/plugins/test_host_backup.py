@@ -142,9 +142,27 @@ class Usage:
 def test_a_database_is_copied_as_of_one_moment_while_somebody_writes(lived: Path, tmp_path: Path) -> None:
     source = lived / host_backup.GRAFANA
     with contextlib.closing(sqlite3.connect(source)) as writer:
+        # What is committed may be in another file yet.
+        writer.execute("PRAGMA journal_mode=WAL")
+        writer.execute("INSERT INTO user VALUES ('committed')")
+        writer.commit()
         writer.execute("INSERT INTO user VALUES ('not committed')")
         copy_sqlite(source, tmp_path / "copy.db")
         writer.commit()
+    with contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+        assert copy.execute("SELECT login FROM user").fetchall() == [("admin",), ("committed",)]
+
+
+def test_what_a_grafana_that_was_killed_has_half_written_is_not_in_it(lived: Path, tmp_path: Path) -> None:
+    source = lived / host_backup.GRAFANA
+    with contextlib.closing(sqlite3.connect(source)) as writer:
+        writer.execute("PRAGMA cache_size=2")
+        writer.executemany("INSERT INTO user VALUES (?)", [("half" * 1000,)] * 100)
+        # As a kill leaves it: part of it is on the disk already.
+        for path in source.parent.iterdir():
+            shutil.copy(path, tmp_path / path.name)
+    assert (tmp_path / "grafana.db-journal").exists()
+    copy_sqlite(tmp_path / "grafana.db", tmp_path / "copy.db")
     with contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
         assert copy.execute("SELECT login FROM user").fetchall() == [("admin",)]
 

@@ -175,9 +175,7 @@ def unpack(options: argparse.Namespace) -> None:
     say(f"The backup is of {manifest['created']}.")
     made_by, here = manifest["project"]["revision"], project()["revision"]
     if made_by and made_by != here:
-        say(
-            f"It was made by revision {made_by}, and this is {here or 'no checkout'}: `git checkout` that for the same."
-        )
+        say(f"It was made by revision {made_by}, and this is {here or 'no checkout'}; `git checkout` brings that one.")
     print(name)
 
 
