@@ -114,6 +114,7 @@ ORDER = (
     "disk",
     "power",
     "cluster",
+    "upgrade",
     "attack",
 )
 
