@@ -435,6 +435,6 @@ def test_a_shallow_clone_has_no_earlier_release(tmp_path: Path, monkeypatch: pyt
     """The upgrade is not skipped there: it fails, and says what to type."""
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     monkeypatch.setattr(earlier, "ROOT", tmp_path)
-    with pytest.raises(earlier.Failed, match="no commit a678789, release 1.0.0: `git fetch --unshallow` brings it"):
+    with pytest.raises(earlier.Failed, match=r"no commit a678789, release 1\.0\.0: `git fetch --unshallow` brings it"):
         earlier.Release("1.0.0").prepare()
     assert not (tmp_path / ".cache").exists()
