@@ -65,6 +65,9 @@ def test_a_site_of_1_0_0_is_upgraded(
     [first] = [event for event in history(host) if event["event"] == "deployed"]
     seen["first"], seen["files"] = first, files(host)
     assert "/usr/local/lib/iris_deploy/cli.py" in seen["files"]
+    checked = play(inventory, "site.yml", "--check", "--diff")
+    assert checked.returncode == 0, checked.stdout
+    assert files(host) == seen["files"]
     with load() as traffic:
         done = play(inventory, "site.yml")
     assert done.returncode == 0, done.stdout
