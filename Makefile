@@ -266,6 +266,7 @@ faults: tests-venv  ## Break things under load and attack, count failed requests
 	@mkdir -p build && rm -f $(FAULTS_RECORD)
 	FORTRESS_FAULTS_RECORD=$(CURDIR)/$(FAULTS_RECORD) $(BIN)/molecule test --scenario-name faults
 	CLUSTER=whole FORTRESS_FAULTS_RECORD=$(CURDIR)/$(FAULTS_RECORD) $(BIN)/molecule test --scenario-name cluster
+	FORTRESS_FAULTS_RECORD=$(CURDIR)/$(FAULTS_RECORD) $(BIN)/molecule test --scenario-name upgrade
 	@$(BIN)/python -m tests.faults.table $(FAULTS_RECORD)
 
 FAULTS_RECORD := build/faults.json
