@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -348,7 +349,16 @@ def test_what_was_changed_and_packed_again_is_found(
     assert not list((other.root / "inventory").iterdir())
 
 
-def test_a_backup_that_is_cut_leaves_no_archive_and_one_of_that_name_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("links", [True, False], ids=["with links", "without"])
+def test_a_backup_that_is_cut_leaves_no_archive_and_one_of_that_name_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+
+        def refuse(source: Path, target: Path) -> None:
+            raise PermissionError("no links here")
+
+        monkeypatch.setattr(os, "link", refuse)
     content = b"content"
     sources = {describe("secrets/x", content): content}
     path = tmp_path / "kept.tar.gz"
