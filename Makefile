@@ -207,7 +207,8 @@ lint: tests-venv  ## Style, types, YAML, roles, shell scripts, references
 
 # One more than there are cores where time counts: some tests wait most of the time.
 WORKERS := auto
-PYTEST := $(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal
+# Where Python may not keep what it has compiled, each worker takes 3 s to rewrite the assertions of all tests, at each run.
+PYTEST := env --unset=PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal
 # Random examples of each property: fewer in the fast run, all of them in `make test` and `make test-unit`.
 EXAMPLES := $(if $(filter test-fast,$(MAKECMDGOALS)),FUZZ_EXAMPLES=150 SCHEMATHESIS_EXAMPLES=5)
 
