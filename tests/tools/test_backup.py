@@ -382,6 +382,17 @@ def test_a_part_that_came_otherwise_than_the_host_wrote_it_is_none(tmp_path: Pat
     assert not list((node.root / "kept").iterdir())
 
 
+def test_files_that_lie_elsewhere_and_hosts_that_were_not_reached_are_named(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.fill()
+    named = {str(node.inventory / "files" / "chain.pem"): "pki_certificate_file", "/x/key.pem": "pki_private_key_file"}
+    _, printed, _ = node.backup(said=node.said() | {"named": named, "missing": ["api2"]})
+    assert [line for line in printed.splitlines() if line.startswith("NOT IN IT")] == [
+        "NOT IN IT: api2, which could not be reached",
+        "NOT IN IT: /x/key.pem, which pki_private_key_file names: keep it too",
+    ]
+
+
 def test_a_site_that_was_never_converged_has_no_backup(tmp_path: Path) -> None:
     node = Node(tmp_path)
     node.fill()
