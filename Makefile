@@ -135,8 +135,7 @@ $(SSH_KEY):
 
 .PHONY: backup
 backup: control  ## All that only this site has, in an archive; TO=folder, RECIPIENTS=file of age's to encrypt it
-	@$(PLAYBOOK) playbooks/backup.yml $(if $(TO),-e backup_to='$(abspath $(TO))') \
-	    $(if $(RECIPIENTS),-e backup_recipients='$(abspath $(RECIPIENTS))')
+	@$(PLAYBOOK) playbooks/backup.yml $(if $(TO),-e '{"backup_to": "$(TO)"}') $(if $(RECIPIENTS),-e '{"backup_recipients": "$(RECIPIENTS)"}')
 
 # Without INVENTORY= it gets the name that it had.
 .PHONY: restore
