@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.yaml import yaml_load
 from ansible.plugins.action import ActionBase
-
-# All roles take it 4 ms, and PyYAML without its C library 30: once a role and host.
-SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 NOUNS = {"int": "a whole number", "list": "a list", "dict": "a dictionary", "str": "a text"}
 
@@ -56,7 +53,7 @@ def role_options(roles: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """Read the public variables of every role beside each other, by role name."""
     options: dict[str, dict[str, dict[str, Any]]] = {}
     for spec in roles.glob("*/meta/argument_specs.yml"):
-        document = yaml.load(spec.read_text(encoding="utf-8"), SafeLoader) or {}
+        document = yaml_load(spec.read_text(encoding="utf-8")) or {}
         main = document.get("argument_specs", {}).get("main", {})
         options[spec.parent.parent.name] = dict(main.get("options") or {})
     return options

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,11 @@ options:
     default: []
   units:
     description: Units of systemd that are looked at.
+    type: list
+    elements: str
+    default: []
+  files:
+    description: Files whose content and mode are looked at.
     type: list
     elements: str
     default: []
@@ -88,6 +94,9 @@ ansible_facts:
           description: Those of O(units) that are active, and come up at boot.
           type: list
           elements: str
+        files:
+          description: C(sha256) and C(mode), octal, of each of O(files) that is there.
+          type: dict
 """
 
 LISTENER = re.compile(
@@ -104,7 +113,7 @@ class Survey:
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root
 
-    def of(self, packages: list[str], paths: list[str], units: list[str]) -> dict[str, Any]:
+    def of(self, packages: list[str], paths: list[str], units: list[str], files: list[str]) -> dict[str, Any]:
         """Return everything that was found: see RETURN."""
         return {
             "listeners": self.listeners(
@@ -123,6 +132,7 @@ class Survey:
             "running": self.running(
                 output("systemctl", "show", "--property=Id,ActiveState,UnitFileState", "--", *units) if units else ""
             ),
+            "files": {path: self.file(path) for path in files if (self.root / path.lstrip("/")).is_file()},
         }
 
     def listeners(self, text: str) -> list[dict[str, Any]]:
@@ -217,6 +227,14 @@ class Survey:
             if state.get("ActiveState") == "active" and state.get("UnitFileState") == "enabled"
         ]
 
+    def file(self, path: str) -> dict[str, str]:
+        """Return what a file holds, as a hash, and who may do what with it."""
+        file = self.root / path.lstrip("/")
+        return {
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            "mode": f"{stat.S_IMODE(file.stat().st_mode):04o}",
+        }
+
     def file_system(self, path: str) -> dict[str, Any]:
         """Return what is free where a folder is or will be."""
         place = self.root / path.lstrip("/")
@@ -244,7 +262,8 @@ def main() -> None:
     """Run as a module."""
     strings = {"type": "list", "elements": "str", "default": []}
     module = AnsibleModule(
-        argument_spec={"packages": strings, "paths": strings, "units": strings}, supports_check_mode=True
+        argument_spec={"packages": strings, "paths": strings, "units": strings, "files": strings},
+        supports_check_mode=True,
     )
     found = Survey().of(**module.params)
     module.exit_json(changed=False, ansible_facts={"survey": found})

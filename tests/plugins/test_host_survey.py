@@ -154,8 +154,13 @@ def test_a_unit_runs_where_it_is_active_and_comes_up_at_boot(
     assert host.running("") == []
 
 
-def test_all_of_it_is_found_on_this_machine() -> None:
-    found = Survey().of(["base-files", "no-such-package"], ["/opt", "/var"], ["no-such.service"])
+def test_all_of_it_is_found_on_this_machine(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"\0\xff")
+    file.chmod(0o4750)
+    found = Survey().of(
+        ["base-files", "no-such-package"], ["/opt", "/var"], ["no-such.service"], [str(file), "/no/file"]
+    )
     assert found.keys() == {
         "listeners",
         "nginx_sites",
@@ -165,8 +170,10 @@ def test_all_of_it_is_found_on_this_machine() -> None:
         "file_systems",
         "installed",
         "running",
+        "files",
     }
     assert found["file_systems"].keys() == {"/opt", "/var"}
     assert re.match(r"\d", found["installed"]["base-files"])
     assert "no-such-package" not in found["installed"]
     assert found["running"] == []
+    assert found["files"] == {str(file): {"sha256": hashlib.sha256(b"\0\xff").hexdigest(), "mode": "4750"}}
