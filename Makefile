@@ -188,7 +188,7 @@ lint: tests-venv  ## Style, types, YAML, roles, shell scripts, references
 	PYTHONPATH=app/iris_api/src $(BIN)/lint-imports --no-cache app/iris_api/pyproject.toml
 	PYTHONPATH=app/iris_deploy/src:app/iris_api/src $(BIN)/lint-imports --no-cache --config app/iris_deploy/importlinter.ini
 	$(BIN)/yamllint --strict .
-	$(BIN)/ansible-lint --offline -q
+	$(BIN)/python -m tools.ansible_lint --offline -q
 	git grep -nIE '^#!/bin/(ba)?sh' | sed -n 's/:1:.*//p' | xargs shellcheck
 	$(BIN)/python tools/reference --check
 	@$(MAKE) docs

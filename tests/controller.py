@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,16 @@ from ansible.plugins.loader import action_loader
 from ansible.template import Templar
 
 from tests import ROOT
-from tests.ansible_forks import forks
+from tools.ansible_forks import Forks
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@cache
+def forks() -> Forks:
+    """Return the process that forks for all tests of this one."""
+    settings = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "1"}
+    return Forks(os.environ | settings)
 
 
 def ansible(program: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -74,7 +74,7 @@ def test_the_key_of_the_local_machine_is_for_its_owner_alone() -> None:
     [
         (
             "lint",
-            ["ruff check", "ruff format --check", "typecheck", "lint-imports", "yamllint --strict", "ansible-lint",
+            ["ruff check", "ruff format --check", "typecheck", "lint-imports", "yamllint --strict", "ansible_lint",
              "shellcheck", "tools/reference --check", "sphinx-build"],
         ),
         ("docs", ["--fail-on-warning", "--nitpicky"]),

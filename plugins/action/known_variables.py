@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.yaml import yaml_load
 from ansible.plugins.action import ActionBase
 
 NOUNS = {"int": "a whole number", "list": "a list", "dict": "a dictionary", "str": "a text"}
@@ -53,7 +53,7 @@ def role_options(roles: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """Read the public variables of every role beside each other, by role name."""
     options: dict[str, dict[str, dict[str, Any]]] = {}
     for spec in roles.glob("*/meta/argument_specs.yml"):
-        document = yaml.safe_load(spec.read_text(encoding="utf-8")) or {}
+        document = yaml_load(spec.read_text(encoding="utf-8")) or {}
         main = document.get("argument_specs", {}).get("main", {})
         options[spec.parent.parent.name] = dict(main.get("options") or {})
     return options

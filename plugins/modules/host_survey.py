@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,16 @@ options:
     type: list
     elements: str
     default: []
+  units:
+    description: Units of systemd that are looked at.
+    type: list
+    elements: str
+    default: []
+  files:
+    description: Files whose content and mode are looked at.
+    type: list
+    elements: str
+    default: []
 author: Fortress
 """
 
@@ -40,6 +51,7 @@ EXAMPLES = r"""
   host_survey:
     packages: [nginx-common, prometheus]
     paths: [/opt, /usr, /var]
+    units: [nginx.service]
 """
 
 RETURN = r"""
@@ -75,6 +87,16 @@ ansible_facts:
         file_systems:
           description: For each of O(paths) C(exists), and of its file system C(device), C(free_mb) in 10^6 bytes, and C(read_only).
           type: dict
+        installed:
+          description: The version of each Debian package that is installed.
+          type: dict
+        running:
+          description: Those of O(units) that are active, and come up at boot.
+          type: list
+          elements: str
+        files:
+          description: C(sha256) and C(mode), octal, of each of O(files) that is there.
+          type: dict
 """
 
 LISTENER = re.compile(
@@ -91,7 +113,7 @@ class Survey:
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root
 
-    def of(self, packages: list[str], paths: list[str]) -> dict[str, Any]:
+    def of(self, packages: list[str], paths: list[str], units: list[str], files: list[str]) -> dict[str, Any]:
         """Return everything that was found: see RETURN."""
         return {
             "listeners": self.listeners(
@@ -104,6 +126,13 @@ class Survey:
             "firewalls": self.firewalls(output("nft", "--json", "list", "chains")),
             "unfinished_packages": self.unfinished_packages(),
             "file_systems": {path: self.file_system(path) for path in paths},
+            "installed": self.installed(
+                output("dpkg-query", "--show", "--showformat=${Package} ${Version} ${db:Status-Status}\\n")
+            ),
+            "running": self.running(
+                output("systemctl", "show", "--property=Id,ActiveState,UnitFileState", "--", *units) if units else ""
+            ),
+            "files": {path: self.file(path) for path in files if (self.root / path.lstrip("/")).is_file()},
         }
 
     def listeners(self, text: str) -> list[dict[str, Any]]:
@@ -184,6 +213,28 @@ class Survey:
         unfinished = r"^Package: (\S+)\nStatus: \S+ \S+ (?:half-installed|unpacked|half-configured)$"
         return [*re.findall(unfinished, status, re.MULTILINE), *(["dpkg"] if journal else [])]
 
+    def installed(self, text: str) -> dict[str, str]:
+        """Return the version of each package that is installed, by the lines of dpkg-query."""
+        states = (line.split() for line in text.splitlines())
+        return {state[0]: state[1] for state in states if len(state) == 3 and state[2] == "installed"}
+
+    def running(self, text: str) -> list[str]:
+        """Return the units that are active and come up at boot, by the paragraphs of systemctl."""
+        states = (dict(line.partition("=")[::2] for line in paragraph.splitlines()) for paragraph in text.split("\n\n"))
+        return [
+            state["Id"]
+            for state in states
+            if state.get("ActiveState") == "active" and state.get("UnitFileState") == "enabled"
+        ]
+
+    def file(self, path: str) -> dict[str, str]:
+        """Return what a file holds, as a hash, and who may do what with it."""
+        file = self.root / path.lstrip("/")
+        return {
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            "mode": f"{stat.S_IMODE(file.stat().st_mode):04o}",
+        }
+
     def file_system(self, path: str) -> dict[str, Any]:
         """Return what is free where a folder is or will be."""
         place = self.root / path.lstrip("/")
@@ -210,8 +261,11 @@ def output(*command: str) -> str:
 def main() -> None:
     """Run as a module."""
     strings = {"type": "list", "elements": "str", "default": []}
-    module = AnsibleModule(argument_spec={"packages": strings, "paths": strings}, supports_check_mode=True)
-    found = Survey().of(module.params["packages"], module.params["paths"])
+    module = AnsibleModule(
+        argument_spec={"packages": strings, "paths": strings, "units": strings, "files": strings},
+        supports_check_mode=True,
+    )
+    found = Survey().of(**module.params)
     module.exit_json(changed=False, ansible_facts={"survey": found})
 
 

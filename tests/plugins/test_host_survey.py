@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -126,8 +127,40 @@ def test_a_folder_that_is_not_there_yet_has_the_space_of_the_one_above(host: Sur
     assert host.file_system("/")["exists"] is True
 
 
-def test_all_of_it_is_found_on_this_machine() -> None:
-    found = Survey().of(["base-files", "no-such-package"], ["/opt", "/var"])
+def test_a_package_counts_as_installed_only_where_it_is_whole(host: Survey) -> None:
+    states = ["nginx 1.26.3-3+deb13u1 installed", "grafana 12.0.0 config-files", "gone  unknown", "curl 8 unpacked"]
+    assert host.installed("\n".join(states)) == {"nginx": "1.26.3-3+deb13u1"}
+
+
+@pytest.mark.parametrize(
+    ("state", "enabled", "runs"),
+    [
+        ("active", "enabled", True),
+        ("active", "disabled", False),
+        ("inactive", "enabled", False),
+        ("failed", "enabled", False),
+        ("reloading", "enabled", False),
+    ],
+)
+def test_a_unit_runs_where_it_is_active_and_comes_up_at_boot(
+    host: Survey, state: str, enabled: str, runs: bool
+) -> None:
+    paragraphs = [
+        f"Id=nginx.service\nActiveState={state}\nUnitFileState={enabled}",
+        "Id=no-such.service\nActiveState=inactive\nUnitFileState=",
+        "Id=prometheus.service\nActiveState=active\nUnitFileState=enabled\n",
+    ]
+    assert host.running("\n\n".join(paragraphs)) == ["nginx.service"] * runs + ["prometheus.service"]
+    assert host.running("") == []
+
+
+def test_all_of_it_is_found_on_this_machine(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"\0\xff")
+    file.chmod(0o4750)
+    found = Survey().of(
+        ["base-files", "no-such-package"], ["/opt", "/var"], ["no-such.service"], [str(file), "/no/file"]
+    )
     assert found.keys() == {
         "listeners",
         "nginx_sites",
@@ -135,5 +168,12 @@ def test_all_of_it_is_found_on_this_machine() -> None:
         "firewalls",
         "unfinished_packages",
         "file_systems",
+        "installed",
+        "running",
+        "files",
     }
     assert found["file_systems"].keys() == {"/opt", "/var"}
+    assert re.match(r"\d", found["installed"]["base-files"])
+    assert "no-such-package" not in found["installed"]
+    assert found["running"] == []
+    assert found["files"] == {str(file): {"sha256": hashlib.sha256(b"\0\xff").hexdigest(), "mode": "4750"}}

@@ -16,6 +16,7 @@ from ansible.template import Templar, trust_as_template
 from tests import ROOT
 
 ROLES = sorted(path.parents[1] for path in (ROOT / "roles").glob("*/tasks/main.yml"))
+FACTS = ROOT / "playbooks/tasks/facts.yml"
 PHASES = ["preflight", "install", "configure", "service"]
 SECTIONS = ["Requirements", "On the host", "Tags", "Example", "Variables"]
 HEADER = re.compile(r"[#;] Managed by Fortress \(role (\w+)\): ")
@@ -74,6 +75,19 @@ def test_main_is_a_table_of_contents(role: Path) -> None:
 @each_role
 def test_the_preflight_begins_with_the_names_of_variables(role: Path) -> None:
     assert "known_variables" in load(role / "tasks" / "preflight.yml")[0]
+
+
+@each_role
+def test_a_service_is_asked_for_only_where_the_facts_do_not_say_that_it_runs(role: Path) -> None:
+    """A question to the host costs half a second; a unit that the facts leave out would be asked for at each run."""
+    [survey] = [entry for entry in yaml.safe_load(FACTS.read_text()) if "host_survey" in entry]
+    for task in tasks(role):
+        service = module(task, "ansible.builtin.systemd_service")
+        if service is not None:
+            assert service["name"] in survey["host_survey"]["units"], task["name"]
+            assert f"'{service['name']}' not in ansible_facts['survey'].running | default([])" in task["when"], task[
+                "name"
+            ]
 
 
 @each_role

@@ -31,17 +31,19 @@ def package(tmp_path: Path) -> str:
     return str(tmp_path / "grafana.deb")
 
 
-@pytest.mark.parametrize(("installed", "installs"), [([], True), (["12.0.0"], True), (["12.1.0"], False)])
+@pytest.mark.parametrize(
+    ("installed", "installs"), [({}, True), ({"grafana": "12.0.0"}, True), ({"grafana": "12.1.0"}, False)]
+)
 def test_another_version_in_the_file_is_installed_without_naming_it(
-    package: str, installed: list[str], installs: bool
+    package: str, installed: dict[str, str], installs: bool
 ) -> None:
     filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
     loader = DataLoader()
     variables: dict[str, Any] = {}
     for part in ("defaults", "vars"):
         variables |= loader.load_from_file(str(ROLE / part / "main.yml"), trusted_as_template=True)
-    packages = {"grafana": [{"version": version} for version in installed]} if installed else {}
-    variables |= {"grafana_deb_file": package, "ansible_facts": {"packages": packages}}
+    facts = {"survey": {"installed": {"nginx": "12.1.0"} | installed}}
+    variables |= {"grafana_deb_file": package, "ansible_facts": facts}
     assert Templar(loader, variables).template(trust_as_template("{{ _grafana_to_install }}")) is installs
 
 

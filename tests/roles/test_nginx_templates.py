@@ -811,9 +811,17 @@ def test_weak_passwords_stop_the_run_before_anything_is_written() -> None:
         ({"__nginx_service": {"changed": True}}, False),
         # Not installed by check mode.
         ({"__nginx_service": {"changed": False, "skipped": True}}, False),
-        # The run has not come to the service.
-        ({"ansible_facts": {"packages": {"nginx": []}}}, True),
-        ({"ansible_facts": {"packages": {}}}, False),
+        # It ran when the run began, so its role did not look again.
+        ({"ansible_facts": {"survey": {"running": ["nginx.service"]}}}, True),
+        (
+            {
+                "ansible_facts": {"survey": {"running": ["nginx.service"]}},
+                "__nginx_service": {"changed": False, "skipped": True},
+            },
+            True,
+        ),
+        # It does not run, and the run has not come to the service.
+        ({"ansible_facts": {"survey": {"running": ["prometheus.service"]}}}, False),
         ({"ansible_facts": {}}, False),
     ],
 )

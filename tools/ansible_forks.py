@@ -8,6 +8,7 @@ a process and a working directory of its own.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import signal
@@ -18,15 +19,15 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import IO, NoReturn
 
-from tests import ROOT
-
+ROOT = Path(__file__).resolve().parents[1]
 CRYPTO = "ansible_collections.community.crypto.plugins.module_utils._crypto.module_backends"
 # What many modules import; the rest, and each module itself, comes from the archive that Ansible sends to a host.
 PRELOADED = (
@@ -40,36 +41,29 @@ PROGRAMS = {"ansible": "adhoc", "ansible-playbook": "playbook", "ansible-invento
 
 
 class Forks:
-    """The process that forks, as the tests see it."""
+    """The process that forks, as whoever asks for runs sees it; it ends when they do."""
 
-    def __init__(self) -> None:
-        settings = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "1"}
-        environment = os.environ | settings
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.lock = Lock()
         command = [sys.executable, "-m", __name__]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, text=True)
+        atexit.register(self.end)
 
     def run(self, program: str, arguments: tuple[str, ...], cwd: Path) -> subprocess.CompletedProcess[str]:
         """Run a program to its end."""
         assert self.process.stdin and self.process.stdout
         with tempfile.TemporaryDirectory() as folder:
             outputs = [str(Path(folder, name)) for name in ("stdout", "stderr")]
-            print(json.dumps([program, arguments, str(cwd), *outputs]), file=self.process.stdin, flush=True)
-            status = int(self.process.stdout.readline())
+            with self.lock:
+                print(json.dumps([program, arguments, str(cwd), *outputs]), file=self.process.stdin, flush=True)
+                status = int(self.process.stdout.readline())
             stdout, stderr = (Path(output).read_text() for output in outputs)
         return subprocess.CompletedProcess([program, *arguments], status, stdout, stderr)
 
     def end(self) -> None:
         """End it, with the temporary folder that Ansible made."""
         self.process.communicate()
-
-
-@cache
-def forks() -> Forks:
-    """Return the one that all tests of this process share."""
-    started = Forks()
-    atexit.register(started.end)
-    return started
 
 
 def serve(jobs: IO[str]) -> None:
@@ -95,6 +89,8 @@ def serve_programs(jobs: IO[str], modules: str) -> None:
         import_module(f"ansible.{module}")
     load_plugins()
     run_modules_by(modules)
+    # What a collection of garbage touches is copied: each fork would get a copy of all that was loaded.
+    gc.freeze()
     for job in jobs:
         program, arguments, cwd, *outputs = json.loads(job)
         work = partial(programs[program].main, [program, *arguments])
@@ -102,13 +98,16 @@ def serve_programs(jobs: IO[str], modules: str) -> None:
 
 
 def load_plugins() -> None:
-    """Read what each run would read for itself: the list of Ansible's own plugins, and the options of some."""
+    """Read what each run, or even each task, would read for itself: the plugins of Ansible and of the project."""
     loader = import_module("ansible.plugins.loader")
     warnings.filterwarnings("ignore", "AnsibleCollectionFinder has already been configured")
     loader.init_plugin_loader()
     import_module("ansible_collections.ansible.builtin")
-    for plugins in (loader.inventory_loader, loader.connection_loader, loader.shell_loader):
+    for plugins in (loader.inventory_loader, loader.connection_loader, loader.shell_loader, loader.action_loader):
         list(plugins.all(class_only=True))
+    for plugins in (loader.filter_loader, loader.test_loader, loader.lookup_loader):
+        list(plugins.all(class_only=True))
+    loader.filter_loader.get("community.crypto.x509_certificate_info")
     for plugins, name in ((loader.callback_loader, "default"), (loader.strategy_loader, "linear")):
         plugins.get(name, class_only=True)
 
@@ -175,6 +174,7 @@ def serve_modules(jobs: socket.socket) -> NoReturn:
     """Fork for each module that is to be run. This process has nothing of Ansible but what a host has of it."""
     for part in PRELOADED:
         import_module(part)
+    gc.freeze()
     sys.meta_path.insert(0, Packed)
     while True:
         asked, _ = jobs.accept()
