@@ -82,10 +82,9 @@ options:
     elements: str
     default: []
   package_users:
-    description: Those that its packages have made and leave behind.
-    type: list
-    elements: str
-    default: []
+    description: Those that packages have made and leave behind, each with the packages that need it.
+    type: dict
+    default: {}
   package_folders:
     description: Folders that packages have made and leave behind, each with the packages that use it.
     type: dict
@@ -173,17 +172,17 @@ class Before:
     @classmethod
     def read(cls, root: Path) -> Before | None:
         """Return it, None where there is none. Raises RemovalError where it is damaged."""
+        names = ("packages", "manual", "active", "users", "groups", "folders")
         try:
             known = json.loads((root / BEFORE / "host.json").read_text())
+            return cls(units=dict(known["units"]), **{name: frozenset(known[name]) for name in names})
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise RemovalError(
-                f"/{BEFORE}/host.json, which says what this host had before, can't be read ({error}). Nothing was removed. Put it back "
-                "from a backup, or remove it: then packages and what is doubtful stay."
+                f"/{BEFORE}/host.json, which says what this host had before, can't be read ({error}). Nothing was removed. "
+                "Put it back from a backup, or remove it: then packages and what is doubtful stay."
             ) from error
-        sets = {name: frozenset(known[name]) for name in ("packages", "manual", "active", "users", "groups", "folders")}
-        return cls(units=known["units"], **sets)
 
 
 class Removal:
@@ -350,7 +349,7 @@ class Removal:
         if along & foreign - {*direct}:
             for name, others in self._needed(direct, foreign).items():
                 direct.remove(name)
-                self.left.append(f"The package {name}: {', '.join(sorted(others))} needs it.")
+                self.left.append(f"The package {name}: {', '.join(sorted(others))} needs it. Its services are stopped.")
             along = self._simulate("purge", "--auto-remove", *direct) if direct else set()
         along -= self._simulate("autoremove") if along - {*direct} else set()
         gone = sorted({*direct, *(along - manual - self.before.packages)})
@@ -377,20 +376,28 @@ class Removal:
         self._bring_back()
         return gone
 
-    def accounts(self, users: Iterable[str], of_packages: Iterable[str]) -> None:
-        """Remove the users and the groups that were not there before."""
-        before_users = self.before.users if self.before else frozenset(of_packages)
-        before_groups = self.before.groups if self.before else frozenset(of_packages)
-        for name in dict.fromkeys([*users, *of_packages]):
-            for kind, program, known in (("passwd", "userdel", before_users), ("group", "groupdel", before_groups)):
-                if name in known or not re.search(
-                    rf"^{re.escape(name)}:", self.at(f"/etc/{kind}").read_text(), re.MULTILINE
-                ):
+    def accounts(
+        self, users: Iterable[str], of_packages: Mapping[str, Sequence[str]], gone: Iterable[str] = ()
+    ) -> None:
+        """Remove the users and the groups that were not there before.
+
+        Args:
+            users: Those that a role has made.
+            of_packages: Those that packages have made, each with the packages that need it.
+            gone: Packages that are purged in this call: in check mode they are still there.
+        """
+        installed = self._installed() - {*gone}
+        unneeded = [name for name, packages in of_packages.items() if self.before and not {*packages} & installed]
+        for name in [*users, *unneeded]:
+            for kind, program in (("passwd", "userdel"), ("group", "groupdel")):
+                before = (self.before.users if kind == "passwd" else self.before.groups) if self.before else ()
+                known = re.findall(r"^([^:]+):", self.at(f"/etc/{kind}").read_text(), re.MULTILINE)
+                if name in before or name not in known:
                     continue
-                self.removed.append(f"{program} {name}")
                 if not self.check and (done := self.run(program, name)).returncode != 0:
-                    self.removed.pop()
                     self.left.append(f"{name} of /etc/{kind}: {' '.join(done.stderr.split())}")
+                else:
+                    self.removed.append(f"{program} {name}")
 
     def data(self, folders: Mapping[str, Sequence[str]], gone: Iterable[str]) -> None:
         """Remove the folders that were not there before, whose packages are gone.
@@ -422,7 +429,7 @@ class Removal:
         for path in sorted((path for path in self.written if path.endswith("/")), reverse=True):
             if self.at(path).exists() and not self.check:
                 self._remove_if_empty(self.at(path))
-                if self.at(path).exists() and not path.startswith(f"/{BEFORE.split('/before')[0]}/"):
+                if self.at(path).exists():
                     self.left.append(f"{path}: not everything in it is Fortress's.")
 
     def end(self) -> None:
@@ -577,7 +584,7 @@ def remove_last(removal: Removal, wanted: Mapping[str, Any]) -> None:
     removal.leftovers()
     removal.apply(wanted["after"])
     gone = removal.packages(wanted["packages"], wanted["in_use"])
-    removal.accounts(wanted["users"], wanted["package_users"])
+    removal.accounts(wanted["users"], wanted["package_users"], gone)
     removal.data(wanted["package_folders"], gone)
     removal.folders()
     removal.end()
@@ -589,9 +596,9 @@ def main() -> None:
         "bool": (False, ("look", "last")),
         "list": (
             [],
-            ("units", "services", "paths", "unknown_without_record", "packages", "users", "package_users", "tree"),
+            ("units", "services", "paths", "unknown_without_record", "packages", "users", "tree"),
         ),
-        "dict": ({}, ("moved", "after", "in_use", "package_folders", "losses")),
+        "dict": ({}, ("moved", "after", "in_use", "package_users", "package_folders", "losses")),
     }
     module = AnsibleModule(
         argument_spec={

@@ -18,8 +18,8 @@ from tests import ROOT
 
 action_loader.add_directory(str(ROOT / "plugins" / "action"))
 ACTION = sys.modules[action_loader.get("host_removal", class_only=True).__module__]
-LISTS = ("units", "services", "paths", "unknown_without_record", "packages", "users", "package_users", "tree")
-DICTIONARIES = ("moved", "after", "in_use", "package_folders")
+LISTS = ("units", "services", "paths", "unknown_without_record", "packages", "users", "tree")
+DICTIONARIES = ("moved", "after", "in_use", "package_users", "package_folders")
 NOTHING: dict[str, Any] = {name: [] for name in LISTS} | {name: {} for name in DICTIONARIES}
 RECORD = {"packages": [], "manual": [], "units": {}, "active": [], "users": ["root"], "groups": ["root"], "folders": []}
 
@@ -195,7 +195,7 @@ def test_packages_go_with_what_came_along_and_stay_where_somebody_needs_them(mac
     assert "apt-mark auto curl prometheus" in machine.ran
     assert removal.left == [
         "The package nftables: somebody else uses it (`systemctl --quiet is-enabled nftables.service`).",
-        "The package prometheus: theirs needs it.",
+        "The package prometheus: theirs needs it. Its services are stopped.",
     ]
 
 
@@ -223,12 +223,15 @@ def test_what_others_have_in_the_folder_of_a_package_outlives_its_purge(machine:
     assert removal.left == ["/etc/nginx/conf.d/foreign.conf: it is not Fortress's."]
 
 
-def test_users_go_unless_they_were_there(machine: Machine) -> None:
+def test_users_go_unless_they_were_there_or_a_package_needs_them(machine: Machine) -> None:
     machine.record(users=["root", "prometheus"], groups=["root", "prometheus"])
+    machine.install("demo")
     for file in ("passwd", "group"):
-        machine.write(f"/etc/{file}", "root:x\nprometheus:x\ngrafana:x\niris-api:x\n")
-    machine.removal().accounts(["iris-api"], ["prometheus", "grafana", "missing"])
-    assert machine.ran == ["userdel iris-api", "groupdel iris-api", "userdel grafana", "groupdel grafana"]
+        machine.write(f"/etc/{file}", "root:x\nprometheus:x\ngrafana:x\niris-api:x\ndemo:x\n")
+    of_packages = {"prometheus": ["prometheus"], "grafana": ["grafana"], "demo": ["gone", "demo"], "missing": []}
+    machine.removal().accounts(["iris-api"], of_packages)
+    commands = [command for command in machine.ran if "dpkg" not in command]
+    assert commands == ["userdel iris-api", "groupdel iris-api", "userdel grafana", "groupdel grafana"]
 
 
 def test_without_a_record_what_is_doubtful_stays_and_is_named(machine: Machine) -> None:
@@ -241,7 +244,7 @@ def test_without_a_record_what_is_doubtful_stays_and_is_named(machine: Machine) 
     machine.write("/var/lib/prometheus/metrics", "")
     removal = machine.removal()
     remove_role(removal, NOTHING | {"tree": [*ours, "/etc/default/nginx"], "unknown_without_record": ours[1:2]})
-    last = {"packages": ["nginx"], "users": ["iris-api"], "package_users": ["prometheus"]}
+    last = {"packages": ["nginx"], "users": ["iris-api"], "package_users": {"prometheus": ["prometheus"]}}
     remove_last(removal, NOTHING | last | {"package_folders": {"/var/lib/prometheus": ["prometheus"]}})
     assert [machine.read(path) is None for path in ours] == [True, False, True]
     assert machine.read("/etc/default/nginx") == "of the package"
@@ -274,8 +277,9 @@ def test_a_command_runs_only_where_a_file_of_its_pattern_went(machine: Machine) 
     assert machine.ran == ["true one"]
 
 
-def test_a_damaged_record_stops_the_removal_before_anything_goes(machine: Machine) -> None:
-    machine.write("/var/lib/fortress/before/host.json", "{")
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_damaged_record_stops_the_removal_before_anything_goes(machine: Machine, text: str) -> None:
+    machine.write("/var/lib/fortress/before/host.json", text)
     with pytest.raises(RemovalError, match="Nothing was removed"):
         machine.removal()
 
