@@ -5,7 +5,8 @@ INVENTORY ?= local
 RELEASE ?= trixie
 PYTHON ?= python3
 
-ifeq ($(wildcard inventory/$(INVENTORY)),)
+# A restore brings the inventory along.
+ifeq ($(if $(filter restore,$(MAKECMDGOALS)),restored,$(wildcard inventory/$(INVENTORY))),)
 $(error There is no inventory/$(INVENTORY); there are: $(notdir $(wildcard inventory/*)). To make one: cp -r inventory/example inventory/$(INVENTORY))
 endif
 
@@ -134,6 +135,22 @@ $(SSH_KEY):
 	@mkdir -p -m 0700 $(dir $@)
 	@ssh-keygen -q -t ed25519 -N '' -C fortress-local -f $@
 
+##@ Keep it
+
+.PHONY: backup
+backup: control  ## All that only this site has, in an archive; TO=folder, RECIPIENTS=file of age's to encrypt it
+	@$(PLAYBOOK) playbooks/backup.yml $(if $(TO),-e backup_to='$(abspath $(TO))') \
+	    $(if $(RECIPIENTS),-e backup_recipients='$(abspath $(RECIPIENTS))')
+
+# Without INVENTORY= it gets the name that it had.
+.PHONY: restore
+restore: control  ## A backup to fresh hosts: FROM=archive; KEY= where it is encrypted, HOST=one of several, USE=here or backup
+	@test -n "$(FROM)" || { echo "From which archive? make restore FROM=~/fortress-backups/fortress-prod-....tar.gz" >&2; exit 1; }
+	@name=$$($(BIN)/python -m tools.backup unpack '$(FROM)' $(if $(filter file,$(origin INVENTORY)),,--inventory '$(INVENTORY)') \
+	    $(if $(USE),--use '$(USE)') $(if $(KEY),--key '$(KEY)')) && \
+	{ test "$$name" != local || make vm INVENTORY=local; } && \
+	$(BIN)/ansible-playbook -i "inventory/$$name" playbooks/restore.yml $(if $(HOST),-e restore_hosts='$(HOST)')
+
 ##@ Rotate it
 
 .PHONY: rotate-credentials
@@ -195,7 +212,8 @@ lint: tests-venv  ## Style, types, YAML, roles, shell scripts, references
 
 # One more than there are cores where time counts: some tests wait most of the time.
 WORKERS := auto
-PYTEST := $(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal
+# Where Python may not keep what it has compiled, each worker takes 3 s to rewrite the assertions of all tests, at each run.
+PYTEST := env --unset=PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal
 # Random examples of each property: fewer in the fast run, all of them in `make test` and `make test-unit`.
 EXAMPLES := $(if $(filter test-fast,$(MAKECMDGOALS)),FUZZ_EXAMPLES=150 SCHEMATHESIS_EXAMPLES=5)
 

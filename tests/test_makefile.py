@@ -39,6 +39,12 @@ def recipe(*arguments: str) -> str:
         (["hold", "WHY=the fair is on"], ' "the fair is on"\''),
         (["unlock"], "'iris-deploy unlock --who "),
         (["history"], "'iris-deploy history'"),
+        (["backup", "TO=/mnt/b"], "playbooks/backup.yml -e backup_to='/mnt/b'"),
+        (["backup", "RECIPIENTS=/r"], "-e backup_recipients='/r'"),
+        (["restore", "FROM=x"], "unpack 'x'  ) && "),
+        (["restore", "FROM=x", "INVENTORY=new"], "unpack 'x' --inventory 'new' ) &&"),
+        (["restore", "FROM=x", "USE=here", "KEY=k"], "unpack 'x' --use 'here' --key 'k')"),
+        (["restore", "FROM=x", "HOST=api1"], "\"inventory/$name\" playbooks/restore.yml -e restore_hosts='api1'"),
         (["test-unit", "T=tests/roles/test_pki.py"], "pytest tests/roles/test_pki.py"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
@@ -50,7 +56,7 @@ def test_what_is_given_reaches_the_command(arguments: list[str], command: str) -
 @pytest.mark.parametrize(
     "target",
     ["converge", "deploy", "rollback", "history", "hold", "unlock", "verify", "rotate-credentials",
-     "retire-credentials", "renew-certificates", "remove", "logs", "ssh"],
+     "retire-credentials", "renew-certificates", "backup", "remove", "logs", "ssh"],
 )  # fmt: skip
 def test_another_inventory_is_meant_by_every_target(target: str) -> None:
     """Or what is meant for one site would happen to another."""

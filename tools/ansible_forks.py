@@ -117,6 +117,7 @@ def fork(work: Callable[[], object], cwd: str, outputs: list[str]) -> int:
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    gc.disable()
     status = 1
     try:
         for number, name in enumerate([os.devnull, *outputs]):

@@ -31,7 +31,8 @@ def main() -> None:
 
 def build(package: Path, target: Path) -> None:
     """Make the .deb."""
-    os.chmod(package / "DEBIAN/postinst", 0o755)
+    for program in ("DEBIAN/postinst", "usr/share/grafana/bin/grafana"):
+        os.chmod(package / program, 0o755)
     run("dpkg-deb", "--build", "--root-owner-group", str(package), str(target))
 
 

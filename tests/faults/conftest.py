@@ -113,6 +113,7 @@ ORDER = (
     "monitoring",
     "disk",
     "power",
+    "backup",
     "cluster",
     "attack",
 )

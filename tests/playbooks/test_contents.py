@@ -120,7 +120,12 @@ def test_each_phase_of_the_role_is_one_of_a_deployment_in_its_order() -> None:
     plays = yaml.safe_load((ROOT / "playbooks" / "deploy.yml").read_text())
     role = yaml.safe_load((ROOT / "roles" / "iris_api" / "tasks" / "main.yml").read_text())
     imports = [task.get("ansible.builtin.import_role", {}).get("tasks_from") for task in plays[-1]["tasks"]]
-    phases = [str(task.get("ansible.builtin.import_tasks", "")).removesuffix(".yml") for task in role]
+    phases = [
+        str(task["ansible.builtin.import_tasks"]).removesuffix(".yml")
+        for task in role
+        # A restore comes to a fresh host alone.
+        if "ansible.builtin.import_tasks" in task
+    ]
     assert [phase for phase in imports if phase] == phases[phases.index("install") + 1 :]
     assert plays[-1]["vars"] == {"iris_api_redeploy": True}
 

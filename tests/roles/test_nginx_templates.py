@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +75,21 @@ def evaluate(expression: str, release: str = "13", **settings: Any) -> Any:
     return Templar(DataLoader(), variables(release, settings)).template(trust_as_template(f"{{{{ {expression} }}}}"))
 
 
+@cache
+def rendered(release: str, settings: str) -> dict[str, str]:
+    """Render the role's whole tree once for each of the settings, which are JSON."""
+    action_loader.add_directory(str(ROOT / "plugins" / "action"))
+    config_tree = action_loader.get("config_tree", class_only=True)
+    known = variables(release, json.loads(settings))
+    return dict(config_tree.render_tree(ROLE, Templar(DataLoader(), known), known))
+
+
 @pytest.fixture
 def render(tmp_path: Path) -> Render:
     """Write the role's whole tree below a folder, exactly as config_tree renders it."""
 
     def render(release: str = "13", **settings: Any) -> Path:
-        action_loader.add_directory(str(ROOT / "plugins" / "action"))
-        config_tree = action_loader.get("config_tree", class_only=True)
-        known = variables(release, settings)
-        for path, text in config_tree.render_tree(ROLE, Templar(DataLoader(), known), known).items():
+        for path, text in rendered(release, json.dumps(settings)).items():
             target = tmp_path / path.lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
@@ -91,11 +98,18 @@ def render(tmp_path: Path) -> Render:
     return render
 
 
+PARSED: dict[tuple[tuple[Path, str], ...], list[Directive]] = {}
+
+
 def parse(tree: Path) -> list[Directive]:
-    """Read nginx.conf with everything it includes."""
-    payload = crossplane.parse(str(tree / NGINX), combine=True)
-    assert payload["status"] == "ok", payload["errors"]
-    return list(payload["config"][0]["parsed"])
+    """Read nginx.conf with everything it includes, a tree of the same content once."""
+    files = sorted(file for file in tree.rglob("*") if file.is_file())
+    content = tuple((file.relative_to(tree), file.read_text()) for file in files)
+    if content not in PARSED:
+        payload = crossplane.parse(str(tree / NGINX), combine=True)
+        assert payload["status"] == "ok", payload["errors"]
+        PARSED[content] = list(payload["config"][0]["parsed"])
+    return PARSED[content]
 
 
 def walk(block: list[Directive]) -> Iterator[Directive]:

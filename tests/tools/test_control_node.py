@@ -62,6 +62,12 @@ def set_up(checkout: Path) -> str:
 def test_a_changed_lock_is_installed_if_it_is_what_it_says_and_the_commands_run_by_it(
     checkout: Path, tmp_path: Path
 ) -> None:
+    """Beginning with an environment of another place, which is not touched."""
+    elsewhere = tmp_path / "elsewhere"
+    # All of pip that is looked at is where it says that it is.
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(elsewhere)], check=True)
+    (elsewhere / "bin" / "pip").write_text(f"#!{elsewhere}/bin/python\n")
+    (checkout / ".venv").symlink_to(elsewhere)
     (tmp_path / "tiny.py").write_text("VERSION = 'of the folder one happens to be in'")
     lock = checkout / "requirements" / "control.txt"
     lock.write_text(wheel(tmp_path, "1.0")[:-5] + "0000\n")
@@ -77,22 +83,12 @@ def test_a_changed_lock_is_installed_if_it_is_what_it_says_and_the_commands_run_
                 [checkout / ".venv/bin" / command, "a b"], capture_output=True, text=True, check=False, cwd=tmp_path
             )
             assert (done.stdout, done.returncode) == (f"{command} {version} a b\n", 3), done.stderr
+    assert not (checkout / ".venv").is_symlink()
+    assert not list(elsewhere.rglob("tiny.py")), "an environment of another place is not touched"
+    assert (elsewhere / "bin" / "python").exists()
     assert set_up(checkout) == ""
     (checkout / "app/iris_api/src/iris_api/packing/cli.py").write_text("print('changed')\n")
     assert subprocess.run([checkout / ".venv/bin/iris-model"], capture_output=True, check=True).stdout == b"changed\n"
-
-
-def test_an_environment_of_another_place_is_not_touched(checkout: Path, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    # All of pip that is looked at is where it says that it is.
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(elsewhere)], check=True)
-    (elsewhere / "bin" / "pip").write_text(f"#!{elsewhere}/bin/python\n")
-    (checkout / ".venv").symlink_to(elsewhere)
-    (checkout / "requirements" / "control.txt").write_text(wheel(tmp_path, "1.0"))
-    set_up(checkout)
-    assert not (checkout / ".venv").is_symlink()
-    assert not list(elsewhere.rglob("tiny.py"))
-    assert (elsewhere / "bin" / "python").exists()
 
 
 def test_a_checkout_that_everybody_may_write_to_is_named_with_the_remedy(checkout: Path) -> None:

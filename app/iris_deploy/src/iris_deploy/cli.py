@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import Failure, Problem, artifacts, jobs
+from . import Failure, Problem, archive, artifacts, jobs
 from .commands import unit_of
 from .history import PASSED
 from .host import Host
@@ -98,6 +98,20 @@ def install(host: Host, options: argparse.Namespace) -> Result:
     """Make a release or a model of an archive, unless it is there."""
     made = artifacts.install(host, options.kind, options.name, options.archive)
     return {"changed": made, "message": f"{options.name} {'was made' if made else 'is there already'}."}
+
+
+def backup(host: Host, options: argparse.Namespace) -> Result:
+    """Write what is deployed, and the history, as an archive."""
+    if options.dry_run:
+        return {"changed": True, "bytes": archive.size(host), "message": "It would be written."}
+    kept = archive.write(host, options.archive)
+    return {"changed": True, "message": f"{options.archive} has {kept['deployments']} deployments."} | kept
+
+
+def restore(host: Host, options: argparse.Namespace) -> Result:
+    """Put what such an archive has on a host on which nothing was deployed yet."""
+    made = archive.restore(host, options.archive)
+    return {"changed": made, "message": f"{host.store.current} {'was put here' if made else 'is here already'}."}
 
 
 def contract(host: Host, options: argparse.Namespace) -> Result:
@@ -231,6 +245,10 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("kind", choices=["releases", "models"])
     added.add_argument("name")
     added.add_argument("archive", type=Path, help="it is removed afterwards")
+    added = command(backup, "backup")
+    added.add_argument("--dry-run", action="store_true", help="only say how large it would be at most")
+    added.add_argument("archive", type=Path)
+    command(restore, "restore").add_argument("archive", type=Path)
     # What `jobs.submit` has systemd run.
     subparsers.add_parser("perform").add_argument("file", type=Path)
     return parser

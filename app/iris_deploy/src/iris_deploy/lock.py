@@ -76,13 +76,14 @@ class Lock:
         return ""
 
     @contextlib.contextmanager
-    def acquired(self, what: str) -> Iterator[None]:
+    def acquired(self, what: str, *, despite_hold: bool = False) -> Iterator[None]:
         """Keep others off while this one works; wait for another for as long as it may take."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a+") as file:
             end = self._machine.clock() + self._patience
             while True:
-                self._hold.require_none()
+                if not despite_hold:
+                    self._hold.require_none()
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break

@@ -1,0 +1,1 @@
+"""Backups of a site on the control node: see README.md."""
