@@ -61,6 +61,10 @@ converge: control  ## Bring every host of the inventory to what site.yml says
 verify: control  ## Check a running site from the inside: health, targets, Grafana's panels
 	@$(PLAYBOOK) playbooks/verify.yml
 
+.PHONY: remove
+remove: control  ## Take the site off its hosts, or off one: HOST=; after `make backup`. SITE=its domain says yes
+	@$(PLAYBOOK) playbooks/remove.yml $(if $(HOST),--limit '$(HOST)') $(if $(SITE),-e remove_site='$(SITE)') $(if $(CHECK),--check)
+
 ##@ Release
 
 DEPLOY_OPTIONS = $(if $(MODEL),-e fortress_model_name='$(MODEL)') $(if $(MODEL_VERSION),-e fortress_model_version='$(MODEL_VERSION)') \
