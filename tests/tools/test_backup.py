@@ -408,7 +408,6 @@ def test_too_little_space_on_the_control_node_is_said_first(tmp_path: Path, caps
     assert "make space there, or name another folder" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not shutil.which("age"), reason="age is not installed")
 def test_an_encrypted_archive_needs_its_key(
     other: Node, tmp_path: Path, unpack: Callable[..., tuple[int, str, str]]
 ) -> None:
