@@ -39,16 +39,21 @@ def check_inventory(inventory: Path, *arguments: str) -> subprocess.CompletedPro
 
 
 def variable(inventory: Path, name: str) -> str:
-    """Print a variable as the playbooks of the project see it."""
-    play = [{"hosts": "all", "gather_facts": False, "tasks": [{"ansible.builtin.debug": {"var": name}}]}]
+    """Return a variable as the playbooks of the project see it, as it is printed."""
+    return variables(inventory, name)[name]
+
+
+def variables(inventory: Path, *names: str) -> dict[str, str]:
+    """Return several variables, of one run."""
+    tasks = [{"ansible.builtin.debug": {"var": name}} for name in names]
     playbook = ROOT / "playbooks" / f".test-{os.getpid()}.yml"
-    playbook.write_text(yaml.safe_dump(play))
+    playbook.write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
     try:
         done = ansible("ansible-playbook", "-i", str(inventory), str(playbook))
     finally:
         playbook.unlink()
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.split(f"{name}:", 1)[1].split("\n\n")[0].strip()
+    return {name: done.stdout.split(f" {name}:", 1)[1].split("\n\n")[0].strip() for name in names}
 
 
 def run_tasks(

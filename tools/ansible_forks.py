@@ -19,7 +19,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -173,16 +173,22 @@ class Packed:
 
 def serve_modules(jobs: socket.socket) -> NoReturn:
     """Fork for each module that is to be run. This process has nothing of Ansible but what a host has of it."""
-    for part in PRELOADED:
-        import_module(part)
-    gc.freeze()
-    sys.meta_path.insert(0, Packed)
     while True:
         asked, _ = jobs.accept()
+        preload()
         with asked, asked.makefile() as words:
             cwd, program, *outputs = json.load(words)
             work = partial(exec, Path(program).read_bytes(), {"__name__": "__main__"})
             asked.sendall(str(fork(work, cwd, outputs)).encode())
+
+
+@cache
+def preload() -> None:
+    """Import what modules need, when there is one: a check of syntax runs none."""
+    for part in PRELOADED:
+        import_module(part)
+    gc.freeze()
+    sys.meta_path.insert(0, Packed)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,25 @@ def test_all_instances_are_restarted(host: Host, load: Load, record: Record, fau
     traffic.assert_nothing_failed()
 
 
+def test_needrestart_restarts_what_uses_a_library_that_was_replaced(host: Host, load: Load, record: Record) -> None:
+    """All of it in one command: instances, nginx and what watches it, exporters, Prometheus."""
+    library = "zlib1g"
+    quiet = "DEBIAN_FRONTEND=noninteractive apt-get --yes --quiet --no-install-recommends"
+    try:
+        host.run_expect([0], f"{quiet} install needrestart")
+        before = invocations(host)
+        with load() as traffic:
+            traffic.strike()
+            done = host.run(f"NEEDRESTART_MODE=a {quiet} --reinstall install {library} && systemctl start {INSTANCES}")
+        assert done.rc == 0, done.stderr
+        assert "Restarting services..." in done.stdout
+        assert not set(before) & set(invocations(host))
+    finally:
+        host.run_expect([0], f"{quiet} purge needrestart && {quiet} --purge autoremove")
+    record("needrestart, after a library was installed anew", traffic, traffic.recovered_after())
+    traffic.assert_nothing_failed()
+
+
 def test_all_instances_are_stopped_at_once(host: Host) -> None:
     """A restart is in the middle, and does not delay it: instances wait for nobody when they are to stop."""
     try:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests import ROOT
-from tests.controller import ansible, check_inventory, variable
+from tests.controller import ansible, check_inventory, variable, variables
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def test_the_example_passes_the_checks_as_it_is(inventory: Path) -> None:
 
 
 def test_a_setting_in_the_inventory_wins_over_the_projects(inventory: Path) -> None:
-    assert variable(inventory, "fortress_domain") == "iris.example.com"
-    assert variable(inventory, "fortress_api_instances") == "3"
+    found = variables(inventory, "fortress_domain", "fortress_api_instances")
+    assert found == {"fortress_domain": "iris.example.com", "fortress_api_instances": "3"}
     (inventory / "group_vars" / "all.yml").write_text("fortress_api_instances: 5\n")
-    assert variable(inventory, "fortress_api_instances") == "5"
-    assert variable(inventory, "iris_api_instances") == "5"
+    found = variables(inventory, "fortress_api_instances", "iris_api_instances")
+    assert found == {"fortress_api_instances": "5", "iris_api_instances": "5"}
 
 
 def test_the_gateway_and_the_instances_have_the_same_limits(inventory: Path) -> None:
@@ -46,7 +46,7 @@ def test_the_gateway_and_the_instances_have_the_same_limits(inventory: Path) -> 
         "iris_api_max_rows": 70,
         "iris_api_max_values": 800,
     }
-    assert {name: variable(inventory, name) for name in wired} == {name: str(value) for name, value in wired.items()}
+    assert variables(inventory, *wired) == {name: str(value) for name, value in wired.items()}
 
 
 @pytest.mark.parametrize("folder", ["secrets", "secrets.old", "old-secrets"])
@@ -208,8 +208,9 @@ def of_two_hosts(inventory: Path, **settings: str) -> Path:
 
 def test_another_host_listens_and_is_trusted_where_there_are_two(inventory: Path) -> None:
     of_two_hosts(inventory)
-    assert "192.0.2.11" in variable(inventory, "iris_api_bind_address")
-    assert "192.0.2.10" in variable(inventory, "base_port_clients")
+    found = variables(inventory, "iris_api_bind_address", "base_port_clients")
+    assert "192.0.2.11" in found["iris_api_bind_address"]
+    assert "192.0.2.10" in found["base_port_clients"]
 
 
 @pytest.mark.parametrize(
