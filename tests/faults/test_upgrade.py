@@ -84,7 +84,7 @@ def test_a_site_of_1_0_0_is_upgraded(
     traffic.assert_nothing_failed()
 
 
-def test_the_second_converge_changes_nothing(inventory: str) -> None:
+def test_the_second_converge_changes_nothing(host: Host, inventory: str) -> None:
     done = play(inventory, "site.yml")
     assert done.returncode == 0, done.stdout
     assert re.search(r"\bchanged=0\b", done.stdout) and not re.search(r"\bchanged=[1-9]", done.stdout), done.stdout
