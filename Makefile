@@ -61,6 +61,10 @@ converge: control  ## Bring every host of the inventory to what site.yml says
 verify: control  ## Check a running site from the inside: health, targets, Grafana's panels
 	@$(PLAYBOOK) playbooks/verify.yml
 
+.PHONY: remove
+remove: control  ## Take the site off its hosts, or off one: HOST=; after `make backup`. SITE=its domain says yes
+	@$(PLAYBOOK) playbooks/remove.yml $(if $(HOST),--limit '$(HOST)') $(if $(SITE),-e remove_site='$(SITE)') $(if $(CHECK),--check)
+
 ##@ Release
 
 DEPLOY_OPTIONS = $(if $(MODEL),-e fortress_model_name='$(MODEL)') $(if $(MODEL_VERSION),-e fortress_model_version='$(MODEL_VERSION)') \
@@ -135,8 +139,7 @@ $(SSH_KEY):
 
 .PHONY: backup
 backup: control  ## All that only this site has, in an archive; TO=folder, RECIPIENTS=file of age's to encrypt it
-	@$(PLAYBOOK) playbooks/backup.yml $(if $(TO),-e backup_to='$(abspath $(TO))') \
-	    $(if $(RECIPIENTS),-e backup_recipients='$(abspath $(RECIPIENTS))')
+	@$(PLAYBOOK) playbooks/backup.yml $(if $(TO),-e '{"backup_to": "$(TO)"}') $(if $(RECIPIENTS),-e '{"backup_recipients": "$(RECIPIENTS)"}')
 
 # Without INVENTORY= it gets the name that it had.
 .PHONY: restore
@@ -266,6 +269,7 @@ faults: tests-venv  ## Break things under load and attack, count failed requests
 	@mkdir -p build && rm -f $(FAULTS_RECORD)
 	FORTRESS_FAULTS_RECORD=$(CURDIR)/$(FAULTS_RECORD) $(BIN)/molecule test --scenario-name faults
 	CLUSTER=whole FORTRESS_FAULTS_RECORD=$(CURDIR)/$(FAULTS_RECORD) $(BIN)/molecule test --scenario-name cluster
+	FORTRESS_FAULTS_RECORD=$(CURDIR)/$(FAULTS_RECORD) $(BIN)/molecule test --scenario-name upgrade
 	@$(BIN)/python -m tests.faults.table $(FAULTS_RECORD)
 
 FAULTS_RECORD := build/faults.json

@@ -34,11 +34,13 @@ def recipe(*arguments: str) -> str:
         (["rollback", "TO=iris-1.0.0"], "-e rollback_to=iris-1.0.0"),
         (["rotate-credentials", "FOR=iris"], "playbooks/rotate-credentials.yml --extra-vars rotate_user=iris"),
         (["retire-credentials", "FOR=iris"], "playbooks/retire-credentials.yml --extra-vars retire_user=iris"),
+        (["remove", "SITE=iris.example.com"], "playbooks/remove.yml -e remove_site='iris.example.com'"),
+        (["remove", "HOST=api2", "CHECK=1"], "playbooks/remove.yml --limit 'api2' --check"),
         (["hold", "WHY=the fair is on"], ' "the fair is on"\''),
         (["unlock"], "'iris-deploy unlock --who "),
         (["history"], "'iris-deploy history'"),
-        (["backup", "TO=/mnt/b"], "playbooks/backup.yml -e backup_to='/mnt/b'"),
-        (["backup", "RECIPIENTS=/r"], "-e backup_recipients='/r'"),
+        (["backup", "TO=/mnt/b"], 'playbooks/backup.yml -e \'{"backup_to": "/mnt/b"}\''),
+        (["backup", "RECIPIENTS=/r"], '-e \'{"backup_recipients": "/r"}\''),
         (["restore", "FROM=x"], "unpack 'x'  ) && "),
         (["restore", "FROM=x", "INVENTORY=new"], "unpack 'x' --inventory 'new' ) &&"),
         (["restore", "FROM=x", "USE=here", "KEY=k"], "unpack 'x' --use 'here' --key 'k')"),
@@ -54,7 +56,7 @@ def test_what_is_given_reaches_the_command(arguments: list[str], command: str) -
 @pytest.mark.parametrize(
     "target",
     ["converge", "deploy", "rollback", "history", "hold", "unlock", "verify", "rotate-credentials",
-     "retire-credentials", "renew-certificates", "backup", "logs", "ssh"],
+     "retire-credentials", "renew-certificates", "backup", "remove", "logs", "ssh"],
 )  # fmt: skip
 def test_another_inventory_is_meant_by_every_target(target: str) -> None:
     """Or what is meant for one site would happen to another."""

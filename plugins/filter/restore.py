@@ -1,4 +1,4 @@
-"""Which hosts a backup is put back on, and why not on others."""
+"""What a backup can't have, which hosts it is put back on, and why not on others."""
 
 from __future__ import annotations
 
@@ -12,9 +12,18 @@ short_description: Which hosts a backup is put back on
 description:
   - O(restore_plan) says which hosts of an inventory are fresh and in a backup, and what keeps the restore from
     beginning; O(restore_needs_mb) what one needs.
+  - O(files_named) lists the files of the control node that an inventory names.
 author: Fortress
 """
 
+FILES = (
+    "base_extra_ca_certificates",
+    "fortress_ca_file",
+    "grafana_deb_file",
+    "pki_certificate_file",
+    "pki_private_key_file",
+)
+"""Variables that name files of the control node, which may lie anywhere."""
 OTHER_KEY = re.compile(r"HOST IDENTIFICATION HAS CHANGED.*remove with: (ssh-keygen .*? -R \S+)")
 # What a virtual environment takes beside its wheels, and both archives while they are unpacked.
 RELEASE_MB = 600
@@ -102,9 +111,19 @@ def restore_needs_mb(kept: Mapping[str, Any]) -> dict[str, int]:
     return {folder: round(size) for folder, size in needs.items() if size}
 
 
+def files_named(hostvars: Mapping[str, Mapping[str, Any]], hosts: Sequence[str]) -> dict[str, str]:
+    """Return the files of the control node that the variables of some hosts name, with the name of the variable."""
+    found: dict[str, str] = {}
+    for host in hosts:
+        for name in FILES:
+            value = hostvars[host].get(name) or []
+            found |= {str(path): name for path in ([value] if isinstance(value, str) else value)}
+    return found
+
+
 class FilterModule:
     """What Ansible loads."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name the filters of this file."""
-        return {"restore_needs_mb": restore_needs_mb, "restore_plan": restore_plan}
+        return {"files_named": files_named, "restore_needs_mb": restore_needs_mb, "restore_plan": restore_plan}

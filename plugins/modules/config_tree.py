@@ -28,6 +28,8 @@ description:
   - It removes nothing but what O(absent) names. A file that a role no longer writes, or writes under another name, stays on the hosts that
     have it, and a daemon that reads by pattern (conf.d/*.conf) goes on reading it. Whoever renames or drops a template names its old path in
     O(absent), for as long as hosts of that release may be around.
+  - On a host whose state before the first change was recorded (host_record), the original of each file that is replaced for the first time is
+    kept in C(/var/lib/fortress/before), and so are the names of files and folders that are new. M(host_removal) takes it all back.
   - A run may be cut after the files are written and before a handler has applied them. With O(unapplied) the host remembers that, and
     the next run reports these files as changed, until a handler says by O(applied) that they are in use.
 options:
@@ -117,6 +119,7 @@ changed_paths:
 
 UNIT_DIRECTORY = "/etc/systemd/system/"
 UNAPPLIED = "/var/lib/fortress/unapplied"
+BEFORE = "/var/lib/fortress/before"
 ATTRIBUTES = {"owner", "group", "mode", "secret"}
 
 
@@ -216,6 +219,61 @@ class Record:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(draft, self.path)
+
+
+class Originals:
+    """What was there before the first change, for host_removal: a list of what was written, and what that replaced.
+
+    `written` has a path a line, of a folder with a / at its end; files/ has the originals by their paths. Where no record of the host
+    was begun (host_record), nothing is kept: what is there may already be ours.
+    """
+
+    def __init__(self, root: str = "") -> None:
+        self.root = root
+        self.folder = root + BEFORE
+        self.list = os.path.join(self.folder, "written")
+        self.begun = os.path.exists(os.path.join(self.folder, "host.json"))
+
+    def keep(self, paths: list[str]) -> None:
+        """Keep what stands at these paths, unless that was done before. Comes before the first of them is written."""
+        if not self.begun:
+            return
+        known = self.known()
+        new: list[str] = []
+        for path in paths:
+            if path in known:
+                continue
+            if os.path.lexists(self.root + path):
+                kept = f"{self.folder}/files{path}"
+                os.makedirs(os.path.dirname(kept), mode=0o700, exist_ok=True)
+                _copy(self.root + path, kept)
+                # The list says that it is there: it must be, also after a power cut.
+                if not os.path.islink(kept):
+                    with open(kept, "rb") as stream:
+                        os.fsync(stream.fileno())
+            new += [folder for folder in self.missing_folders(path) if folder not in {*known, *new}] + [path]
+        if new:
+            with open(self.list, "a", encoding="utf-8") as stream:
+                stream.writelines(f"{path}\n" for path in new)
+                stream.flush()
+                os.fsync(stream.fileno())
+
+    def known(self) -> set[str]:
+        """Return the files and folders that were written before."""
+        try:
+            with open(self.list, encoding="utf-8") as stream:
+                return set(stream.read().splitlines())
+        except FileNotFoundError:
+            return set()
+
+    def missing_folders(self, path: str) -> list[str]:
+        """Return the folders that must be made for a file, the outermost first, each with a / at its end."""
+        folders = []
+        folder = os.path.dirname(path)
+        while not os.path.exists(self.root + folder):
+            folders.append(f"{folder}/")
+            folder = os.path.dirname(folder)
+        return folders[::-1]
 
 
 class File:
@@ -318,6 +376,7 @@ def activate(module: AnsibleModule, files: list[File], stale: list[str]) -> None
     backup = tempfile.mkdtemp(prefix="config_tree.")
     done: list[str] = []
     try:
+        Originals().keep([file.path for file in files])
         for path in [file.path for file in files] + stale:
             if os.path.lexists(path):
                 os.makedirs(backup + os.path.dirname(path), exist_ok=True)

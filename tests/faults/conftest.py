@@ -115,6 +115,7 @@ ORDER = (
     "power",
     "backup",
     "cluster",
+    "upgrade",
     "attack",
 )
 

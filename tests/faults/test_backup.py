@@ -48,7 +48,7 @@ assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 print(database.execute("SELECT count(*), max(number) FROM fortress_test").fetchone())
 """
 UP = 'up{job="iris-api"}'
-LONG_AGO = time.time() - 6 * 3600
+LONG_AGO = int(time.time()) - 6 * 3600
 IRIS = {"petal_length": 6.5, "petal_width": 0.8}
 
 

@@ -8,6 +8,7 @@ import ipaddress
 import json
 import math
 import ssl
+import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import StreamEnded
 
+from tests import earlier
 from tests.faults import attack, clients, load, siege, table, traffic
 from tools import pages
 
@@ -427,3 +429,12 @@ def test_the_attacks_have_tables_of_their_own(tmp_path: Path) -> None:
     assert (
         text.count("| HEAD | 21 | 3 (2) | 1.2 | 503: 10, 200: 7, a: 1, b: 1, others: 2 | 2 | 1 | 100 | 1.9 | 1 |") == 2
     )
+
+
+def test_a_shallow_clone_has_no_earlier_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The upgrade is not skipped there: it fails, and says what to type."""
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    monkeypatch.setattr(earlier, "ROOT", tmp_path)
+    with pytest.raises(earlier.Failed, match=r"no commit a678789, release 1\.0\.0: `git fetch --unshallow` brings it"):
+        earlier.Release("1.0.0").prepare()
+    assert not (tmp_path / ".cache").exists()

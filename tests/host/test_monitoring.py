@@ -359,7 +359,7 @@ def test_grafana_is_healthy(host: Host) -> None:
     ("path", "key", "value"),
     [
         ("user", "login", "admin"),
-        ("datasources/uid/fortress-prometheus/health", "status", "OK"),
+        ("datasources/uid/fortress-prometheus", "type", "prometheus"),
         ("dashboards/uid/fortress-nginx", "dashboard.title", "NGINX"),
         ("dashboards/uid/fortress-iris-api", "dashboard.title", "Iris API"),
     ],

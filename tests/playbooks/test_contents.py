@@ -76,6 +76,15 @@ def test_a_role_that_is_in_the_site_has_its_preflight_there() -> None:
     assert {role["role"] for play in plays for role in play.get("roles", [])} == ROLES
 
 
+def test_what_a_site_is_made_of_is_removed_from_its_end() -> None:
+    site, removal = (yaml.safe_load((ROOT / "playbooks" / f"{name}.yml").read_text()) for name in ("site", "remove"))
+    made = [role["role"] for play in site for role in play.get("roles", [])]
+    [tasks] = [task["block"] for play in removal for task in play["tasks"] if "block" in task]
+    removed = [task["ansible.builtin.import_role"] for task in tasks if "ansible.builtin.import_role" in task]
+    assert [role["name"] for role in removed] == made[::-1]
+    assert {role["tasks_from"] for role in removed} == {"remove"}
+
+
 @pytest.mark.parametrize("playbook", ["site", "deploy", "rollback"])
 def test_one_host_after_the_other_changes_what_it_serves(playbook: str) -> None:
     """And where one fails, the next is left as it is."""

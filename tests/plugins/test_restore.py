@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from plugins.filter.restore import restore_needs_mb, restore_plan
+from plugins.filter.restore import files_named, restore_needs_mb, restore_plan
 
 SITE = {"id": "site-1", "generation": 2, "change": "bb"}
 MANIFEST = {
@@ -76,6 +76,18 @@ def test_a_name_that_is_not_there_is_said() -> None:
     assert plan("api7", api1=host()) == ([], "The inventory has no host api7.")
     assert plan("api3", api3=host()) == ([], "The backup has nothing of api3; it is of web, api1, api2.")
     assert plan(api3=host()) == ([], "The inventory has none of the hosts that the backup is of.")
+
+
+def test_the_files_of_the_control_node_that_an_inventory_names_are_known() -> None:
+    hostvars = {
+        "web": {"pki_certificate_file": "/x/chain.pem", "base_extra_ca_certificates": ["/x/ca.pem"]},
+        "api1": {"base_extra_ca_certificates": ["/x/ca.pem", "/y/ca.pem"], "pki_certificate_file": ""},
+    }
+    assert files_named(hostvars, ["web", "api1"]) == {
+        "/x/chain.pem": "pki_certificate_file",
+        "/x/ca.pem": "base_extra_ca_certificates",
+        "/y/ca.pem": "base_extra_ca_certificates",
+    }
 
 
 def test_what_each_folder_needs() -> None:

@@ -427,7 +427,14 @@ def tasks(node: Any) -> list[dict[str, Any]]:
 
 def carries_a_secret(task: dict[str, Any]) -> bool:
     """Return whether a secret is among what Ansible would print of a task."""
-    if {"ansible.builtin.assert", "ansible.builtin.stat", "ansible.builtin.systemd_service", "credentials"} & set(task):
+    names = {
+        "ansible.builtin.assert",
+        "ansible.builtin.stat",
+        "ansible.builtin.systemd_service",
+        "credentials",
+        "host_removal",
+    }
+    if names & set(task):
         return False  # prints names of users, files and units
     for name, arguments in task.items():
         if name in ("when", "vars", "notify", "name", "no_log", "register") or name.startswith("community.crypto."):

@@ -122,6 +122,27 @@ def test_packages_are_named_in_vars_and_installed_without_recommendations(role: 
 
 
 @each_role
+def test_what_a_role_installs_and_makes_it_also_removes(role: Path) -> None:
+    """All but what config_tree writes from its folders, which need not be named."""
+    written = [path.relative_to(role / "templates") for path in (role / "templates").rglob("*") if path.is_file()]
+    units = {path.name for path in written if path.parent == Path("etc/systemd/system")}
+    services = {path.parent.name.removesuffix(".d") for path in written if path.name == "fortress.conf"}
+    if role.name == "fortress":  # It only checks.
+        assert not written
+        return
+    [task] = load(role / "tasks" / "remove.yml")
+    removal = task["host_removal"]
+    assert units == {unit for unit in removal.get("units", []) if "*" not in unit}
+    assert services - {"dashboards", "datasources"} <= {*removal.get("services", [])}
+    for name in load(role / "vars" / "main.yml"):
+        # A version may be pinned by that of Grafana.
+        assert not name.endswith("_packages") or name in str(removal["packages"]) or name == "_grafana_packages"
+    for each in tasks(role):
+        if user := module(each, "ansible.builtin.user"):
+            assert user["name"] in removal["users"]
+
+
+@each_role
 def test_handlers_validate_before_they_reload_and_restart_only_for_what_a_reload_does_not_apply(role: Path) -> None:
     handlers = load(role / "handlers" / "main.yml")
     verbs = [handler["name"].split()[0] for handler in handlers]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests import ROOT
 from tests.controller import render
 
 PROGRAM = ROOT / "roles/nginx/files/usr/local/lib/fortress/nginx_sockets.py"
-UNIT = "etc/systemd/system/nginx.service.d/fortress.conf"
+UNIT = "etc/systemd/system/nginx.service.d/fortress-sockets.conf"
 # In place of nginx: it says which sockets it was given, and serves one connection of the first.
 SERVER = """
 import os, socket, sys
@@ -65,6 +66,43 @@ def test_a_server_that_does_not_start_is_told_to_systemd(program: ModuleType, tm
     made[0].close()
 
 
+def test_the_sockets_of_a_server_that_was_started_without_it_are_taken(program: ModuleType, port: int) -> None:
+    """As of an nginx of release 1.0.0: who connects while it is replaced is served by the next one."""
+    before = (
+        "import socket, time\n"
+        "connected = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        f"listening = socket.create_server(('127.0.0.1', {port}))\n"
+        "print('listening', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", before], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == "listening\n"
+            try:
+                [taken] = program.listening(server.pid)
+            except PermissionError as error:
+                pytest.skip(f"this machine lets nobody take over the sockets of a process: {error}")
+        finally:
+            server.kill()
+    assert taken.getsockname() == ("127.0.0.1", port)
+    with taken, socket.create_connection(("127.0.0.1", port), timeout=5):
+        taken.accept()[0].close()
+
+
+def test_a_server_that_is_gone_has_no_sockets_to_take(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    with pytest.raises(OSError):
+        program.listening(gone.pid)
+    # systemd names no process where it has ended by itself.
+    monkeypatch.setattr(sys, "argv", ["nginx_sockets.py", "--take"])
+    assert program.main() == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_socket_of_an_address_that_is_no_longer_wanted_is_closed(program: ModuleType, port: int) -> None:
     [every] = program.sockets([f"0.0.0.0:{port}"], [])
     [one] = program.sockets([f"127.0.0.1:{port}"], [every])
@@ -110,6 +148,14 @@ def test_systemd_is_given_what_to_keep(
     assert said == ["FDSTOREREMOVE=1", "BARRIER=1", "FDSTORE=1", "BARRIER=1"]
     assert kept == [("127.0.0.1", port)]
     made[0].close()
+
+
+def test_nginx_is_stopped_as_its_package_does_it_after_its_sockets_were_taken() -> None:
+    lines = [line for line in render("nginx", UNIT).splitlines() if line.startswith("ExecStop=")]
+    assert lines[0] == "ExecStop="
+    assert lines[1].split()[0] == "ExecStop=-+/usr/bin/python3"
+    assert lines[1].split()[-3:] == ["/usr/local/lib/fortress/nginx_sockets.py", "--take", "$MAINPID"]
+    assert lines[2:] == ["ExecStop=-/sbin/start-stop-daemon --quiet --stop --retry QUIT/5 --pidfile /run/nginx.pid"]
 
 
 def test_the_unit_names_every_address_that_nginx_listens_on() -> None:

@@ -157,6 +157,8 @@ WITHOUT = {
     "base/templates/etc/systemd/system/fortress-firewall.service",
     # It restarts instances, as root.
     "iris_api/templates/etc/systemd/system/iris-deploy-recover.service",
+    # It has how nginx is started and stopped; its sandbox is in fortress.conf beside it.
+    "nginx/templates/etc/systemd/system/nginx.service.d/fortress-sockets.conf",
 }
 
 # systemd adds each value to the ones before, until an empty one removes all. Of other settings the last value counts.

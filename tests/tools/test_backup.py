@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -348,7 +349,16 @@ def test_what_was_changed_and_packed_again_is_found(
     assert not list((other.root / "inventory").iterdir())
 
 
-def test_a_backup_that_is_cut_leaves_no_archive_and_one_of_that_name_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("links", [True, False], ids=["with links", "without"])
+def test_a_backup_that_is_cut_leaves_no_archive_and_one_of_that_name_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+
+        def refuse(source: Path, target: Path) -> None:
+            raise PermissionError("no links here")
+
+        monkeypatch.setattr(os, "link", refuse)
     content = b"content"
     sources = {describe("secrets/x", content): content}
     path = tmp_path / "kept.tar.gz"
@@ -370,6 +380,17 @@ def test_a_part_that_came_otherwise_than_the_host_wrote_it_is_none(tmp_path: Pat
     code, _, error = node.backup(said=said)
     assert code == 1 and "deployments.tar is not what api1 wrote" in error
     assert not list((node.root / "kept").iterdir())
+
+
+def test_files_that_lie_elsewhere_and_hosts_that_were_not_reached_are_named(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.fill()
+    named = {str(node.inventory / "files" / "chain.pem"): "pki_certificate_file", "/x/key.pem": "pki_private_key_file"}
+    _, printed, _ = node.backup(said=node.said() | {"named": named, "missing": ["api2"]})
+    assert [line for line in printed.splitlines() if line.startswith("NOT IN IT")] == [
+        "NOT IN IT: api2, which could not be reached",
+        "NOT IN IT: /x/key.pem, which pki_private_key_file names: keep it too",
+    ]
 
 
 def test_a_site_that_was_never_converged_has_no_backup(tmp_path: Path) -> None:

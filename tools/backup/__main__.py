@@ -82,12 +82,23 @@ def write(options: argparse.Namespace) -> None:
         "project": project(),
         "hosts": hosts,
         "missing": said.get("missing", []),
+        "outside": outside(said.get("named", {}), [options.inventory, options.secrets]),
     }
     archive.require_space(options.to, sum(file.bytes for file in sources), "The backup")
     suffix = ".tar.gz.age" if options.recipients else ".tar.gz"
     path = options.to / f"fortress-{manifest['inventory']}-{time.strftime('%Y%m%dT%H%M%SZ', now)}{suffix}"
     archive.write(path, manifest, sources, options.recipients)
     print("\n".join(summary(path, manifest, encrypted=bool(options.recipients))))
+
+
+def outside(named: Mapping[str, str], folders: Sequence[Path]) -> dict[str, str]:
+    """Return those of the files that variables name which lie in none of these folders."""
+    inside = [folder.resolve() for folder in folders]
+    return {
+        path: variable
+        for path, variable in named.items()
+        if not any(Path(path).expanduser().resolve().is_relative_to(folder) for folder in inside)
+    }
 
 
 def host_files(name: str, kept: Mapping[str, Any], folder: Path) -> dict[File, Source]:
@@ -128,6 +139,7 @@ def summary(path: Path, manifest: Mapping[str, Any], *, encrypted: bool) -> list
             )
         lines += [f"{name}: {note}" for note in kept["notes"]]
     lines += [f"NOT IN IT: {name}, which could not be reached" for name in manifest["missing"]]
+    lines += [f"NOT IN IT: {file}, which {name} names: keep it too" for file, name in manifest["outside"].items()]
     if not manifest["project"]["revision"]:
         lines.append("This is no git checkout: note which version of the project it is of.")
     elif manifest["project"]["changed"]:

@@ -90,16 +90,27 @@ def write(path: Path, manifest: Mapping[str, Any], sources: Mapping[File, Source
                 _pack(cast(IO[bytes], packed), text, sources)
             stream.flush()
             os.fsync(stream.fileno())
-        try:
-            # Unlike a rename, it never replaces another.
-            os.link(draft, path)
-        except FileExistsError:
-            raise BackupError(f"{path} is there already: run the same again.") from None
-        handle = os.open(path.parent, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
+        _name(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _name(draft: Path, path: Path) -> None:
+    """Give a file its name, durably, unless another has it."""
+    try:
+        # Unlike a rename, it never replaces another.
+        os.link(draft, path)
+    except FileExistsError:
+        raise BackupError(f"{path} is there already: run the same again.") from None
+    except OSError:
+        # A file system without links, as that of a NAS may be.
+        if path.exists():
+            raise BackupError(f"{path} is there already: run the same again.") from None
+        draft.rename(path)
+    handle = os.open(path.parent, os.O_RDONLY)
+    with contextlib.suppress(OSError):
+        os.fsync(handle)
+    os.close(handle)
 
 
 def _pack(stream: IO[bytes], manifest: bytes, sources: Mapping[File, Source]) -> None:

@@ -251,6 +251,24 @@ def test_what_there_is_no_memory_for_is_refused_before_anything_is_touched(site:
     assert site.deploy(site.deployment(model="m2"))["changed"]
 
 
+def test_a_rollback_of_one_part_that_fails_leaves_the_other_ways_back(site: Site) -> None:
+    """The application can't read the bundle that was packed since; with its own it can still come back."""
+    before = site.deployed()
+    site.deployed("r2", "m2")
+
+    def fail() -> None:
+        raise Failure("Model refused: format: Input should be 2")
+
+    candidate = ("restart", "--no-block", "iris-api@candidate.service")
+    site.machine.when[candidate] = fail
+    assert "Input should be 2" in site.call("rollback", "--part", "app")["message"]
+    with pytest.raises(Problem, match="no earlier good one"):
+        site.call("rollback", "--part", "app")
+    del site.machine.when[candidate]
+    assert site.call("rollback")["changed"]
+    assert site.host.store.current == before
+
+
 def test_what_is_known_of_memory_is_no_reason_to_refuse_a_rollback(site: Site) -> None:
     site.deployed()
     site.deployed(model="m2")

@@ -108,6 +108,17 @@ def test_model_and_application_roll_back_apart(bench: Bench) -> None:
     assert what_differs(current, bench.target("app")) == current.app
 
 
+def test_an_application_comes_back_with_the_bundle_of_the_model_that_it_served(bench: Bench) -> None:
+    """The one that was packed since has a format that release 1.0.0 can't read."""
+    before = bench.goes_through(bench.deployment(model="iris-1.0.0-aaaa"))
+    bench.goes_through(bench.deployment(model="wine-1.0.0-bbbb"))
+    bench.goes_through(bench.deployment(release="r2", model="iris-1.0.0-cccc"))
+    assert bench.target("app") == bench.target("app", "r1") == before
+    # One that it never served is all there is.
+    bench.goes_through(bench.deployment(release="r2", model="iris-2.0.0-dddd"))
+    assert bench.target("app").model == "iris-2.0.0-dddd"
+
+
 def test_what_failed_is_never_rolled_back_to(bench: Bench) -> None:
     bench.goes_through(bench.deployment())
     bench.fails(bench.deployment(model="m-bad"))

@@ -103,7 +103,9 @@ def _roll_out(host: Host, job: Job, rollout: Rollout, warning: str = "") -> Resu
     except Exception as error:
         seconds = round(host.machine.clock() - started, 1)
         reason = str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"
-        blamed = what_differs(new, old) if new != old else ""
+        # Two parts that never ran together: each may go well with another one.
+        pair = job.kind == "rollback" and job.part != "all"
+        blamed = "" if new == old else new.id if pair else what_differs(new, old)
         why = reason.splitlines()[0]
         host.history.append(Event.about("aborted", job.who, new, old, seconds=seconds, blamed=blamed, why=why))
         what_now = f"The instances run what they ran before: {old}." if old else "There was nothing before it."

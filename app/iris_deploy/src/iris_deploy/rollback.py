@@ -22,7 +22,7 @@ def find_target(store: Store, history: History, part: Part, to: str) -> Deployme
         if any(has and has != current for has in map(store.of, store.instances)):
             # A deployment was cut short: back means what went through last.
             return current
-        for other in (_with(current, each, part) for each in good):
+        for other in (_with(current, each, part, good) for each in good):
             if _part(other, part) != _part(current, part) and not other.parts & marks.keys():
                 return other
         raise Problem(
@@ -40,7 +40,7 @@ def find_target(store: Store, history: History, part: Part, to: str) -> Deployme
         raise Problem(f"{to} is nothing that went through on this host and is still here.{reason} There are: {known}.")
     if len(named) > 1:
         raise Problem(f"{to} means more than one: {', '.join(sorted(named))}. Give more of the name.")
-    target = _with(current, next(iter(named.values())), part)
+    target = _with(current, next(iter(named.values())), part, good)
     if bad := next((marks[name] for name in sorted(target.parts & marks.keys())), None):
         raise Problem(f"{to} {_what_became_of(bad)}. Roll back to another, or `make deploy` it anew.")
     return target
@@ -51,15 +51,25 @@ def _what_became_of(event: Event) -> str:
     return f"{what} on {event.time}" + (f": {event.why}" if event.why else "")
 
 
-def _with(current: Deployment, other: Deployment, part: Part) -> Deployment:
-    """Return what runs now, with this part of the other."""
+def _with(current: Deployment, other: Deployment, part: Part, good: list[Deployment]) -> Deployment:
+    """Return what runs now, with this part of the other.
+
+    An application gets the bundle of the current model that it served: one that was packed since may have a format that
+    it can't read.
+    """
     match part:
         case "model":
             return Deployment(current.release, other.model, current.environment, current.unit)
         case "app":
-            return Deployment(other.release, current.model, other.environment, other.unit)
+            served = (each.model for each in good if each.app == other.app and _same_model(each.model, current.model))
+            return Deployment(other.release, next(served, current.model), other.environment, other.unit)
         case _:
             return other
+
+
+def _same_model(one: str, other: str) -> bool:
+    """Return whether two bundles are of one model by name and version, which stand before the digest."""
+    return one == other or ("-" in one and one.rpartition("-")[0] == other.rpartition("-")[0])
 
 
 def _part(deployment: Deployment, part: Part) -> str:

@@ -2,14 +2,19 @@
 """Start nginx with listening sockets that outlive it, so that a restart refuses no connection.
 
     nginx_sockets.py 0.0.0.0:80 0.0.0.0:443 -- /usr/sbin/nginx -g 'master_process on;'
+    nginx_sockets.py --take PROCESS
 
 systemd keeps the sockets while nginx is restarted, by hand or because it died (sd_notify(3), FDSTORE): connections wait
 in them. nginx takes them as it does from its own predecessor when its program is upgraded, by the variable NGINX. When
 nginx is stopped, systemd closes them.
+
+The second form runs before nginx is stopped, and has systemd keep the sockets of one that was started without them: by
+release 1.0.0, or by Debian's unit.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import socket
@@ -25,6 +30,8 @@ FIRST = 3
 NAME = "listening"
 # As nginx has it.
 BACKLOG = 511
+# The number of the system call, on every architecture: pidfd_getfd(2).
+PIDFD_GETFD = 438
 
 
 def parse(address: str) -> tuple[str, int]:
@@ -104,6 +111,34 @@ def keep(open_ones: Sequence[socket.socket]) -> None:
     barrier()
 
 
+def listening(process: int) -> list[socket.socket]:
+    """Return the sockets that another process listens on, shared with it: connections go on waiting in them.
+
+    Raises:
+        OSError: the process is gone, or its sockets can't be had, as in some containers.
+    """
+    numbers = [
+        int(file.name) for file in Path(f"/proc/{process}/fd").iterdir() if os.readlink(file).startswith("socket:")
+    ]
+    libc, handle = ctypes.CDLL(None, use_errno=True), os.pidfd_open(process)
+    found = []
+    for number in numbers:
+        if (copy := libc.syscall(PIDFD_GETFD, handle, number, 0)) < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        one = socket.socket(fileno=copy)
+        if one.family in (socket.AF_INET, socket.AF_INET6) and one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            found.append(one)
+    os.close(handle)
+    return found
+
+
+def take(process: int) -> None:
+    """Have systemd keep the sockets of an nginx that runs, unless it keeps some already."""
+    command = ["systemctl", "show", "--property=NFileDescriptorStore", "--value", "nginx.service"]
+    if subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True).stdout.strip() == "0":
+        keep(listening(process))
+
+
 def start(command: Sequence[str], open_ones: Sequence[socket.socket], pid_file: Path) -> int:
     """Start nginx with these sockets; return 0 when it runs, or its own status where it ended."""
     numbers = [one.fileno() for one in open_ones]
@@ -119,6 +154,14 @@ def start(command: Sequence[str], open_ones: Sequence[socket.socket], pid_file: 
 
 def main() -> int:
     """Run as a program."""
+    if sys.argv[1] == "--take":
+        try:
+            # No process is named where it has ended by itself.
+            for process in sys.argv[2:]:
+                take(int(process))
+        except OSError as error:
+            print(f"connections are refused while nginx restarts: its sockets can't be taken: {error}", file=sys.stderr)
+        return 0
     end = sys.argv.index("--")
     kept = given(dict(os.environ))
     release()
