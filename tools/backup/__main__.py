@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     added.add_argument("--use", default="", help="which inventory, where both have one: here or backup")
     added.add_argument("--key", type=Path, help="a file of identities of age")
     options = parser.parse_args(arguments)
-    os.umask(0o077)
+    before = os.umask(0o077)
     try:
         options.run(options)
     except BackupError as error:
@@ -58,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"backup: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 1
+    finally:
+        os.umask(before)
     return 0
 
 
