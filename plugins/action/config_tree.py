@@ -107,7 +107,9 @@ def _sources(base: Path, paths: Sequence[str]) -> list[Path]:
     found: set[Path] = set()
     for path in paths:
         start = base / path
-        found |= {start} if start.is_file() else {p for p in start.rglob("*") if p.is_file() and p.suffix != ".pyc"}
+        # Beside a role's programs Python keeps what it has compiled of them, or is just writing it.
+        below = (file for file in start.rglob("*") if file.is_file() and file.parent.name != "__pycache__")
+        found |= {start} if start.is_file() else set(below)
     return sorted(found)
 
 

@@ -5,6 +5,7 @@ The plays and the settings are the project's own; the hosts are this machine und
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -97,3 +98,22 @@ def test_a_lost_host_keeps_no_other_from_a_rollback(project: Path) -> None:
     assert done.returncode != 0
     assert re.search(r"^a1 .*unreachable=1 +failed=0", done.stdout, re.MULTILINE), done.stdout
     assert re.search(r"^a2 .*unreachable=0 +failed=1", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_an_old_password_has_no_end_before_every_gateway_has_the_new_one(project: Path) -> None:
+    secrets = project / "inventory" / "secrets"
+    (secrets / "users").mkdir(parents=True)
+    (secrets / "users" / "iris").write_text("anOldPasswordOf32CharactersOrSo1\n")
+    kept = secrets / "previous_passwords" / "iris"
+    inventory(project, g1=LOST)
+    done, reached = run(project, "rotate-credentials.yml", "--skip-tags", "handover")
+    assert done.returncode != 0
+    assert "nginx main g2" in reached
+    assert "The new passwords are not on g1 yet" in " ".join(done.stdout.split()), done.stdout
+    assert json.loads(kept.read_text()) == {"password": "anOldPasswordOf32CharactersOrSo1"}
+
+    inventory(project)
+    done, reached = run(project, "rotate-credentials.yml", "--skip-tags", "handover")
+    assert done.returncode == 0, done.stdout
+    assert [each for each in reached if each.startswith("nginx main")] == ["nginx main g1", "nginx main g2"]
+    assert json.loads(kept.read_text()).keys() == {"password", "until"}

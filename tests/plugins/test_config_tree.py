@@ -47,12 +47,16 @@ def test_a_template_may_include_what_roles_share(play: Run, target: Path, tmp_pa
     assert (target / "unit.conf").read_text() == "first\nshared by roles\nas it is\nlast\n"
 
 
-def test_templates_are_rendered_and_files_copied_to_the_path_they_mirror(play: Run, target: Path) -> None:
+def test_templates_are_rendered_and_files_copied_to_the_path_they_mirror(
+    play: Run, target: Path, tmp_path: Path
+) -> None:
+    source(tmp_path, "files", target / "__pycache__" / "half_written.cpython-311.pyc.12345").write_bytes(b"\xa7\r")
     done = play(task(), name="{{ 'wor' ~ 'ld' }}")
     assert done.returncode == 0, done.stdout
     assert (target / "greeting.conf").read_text() == "hello world\nyes\n"
     assert (target / "board.json").read_text() == '{"legend": "{{ instance }}"}\n'
     assert (target / "board.json").stat().st_mode & 0o777 == 0o644
+    assert sorted(path.name for path in target.iterdir()) == ["board.json", "greeting.conf"]
 
 
 def test_a_second_run_changes_nothing(play: Run, target: Path) -> None:

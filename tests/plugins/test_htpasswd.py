@@ -100,6 +100,24 @@ def test_a_generated_password_may_have_a_fast_one(password: str) -> None:
     assert line(password).startswith("iris:{SSHA}")
 
 
+@pytest.mark.parametrize(
+    "enough",
+    [
+        "orbit velvet cactus lantern mosaic harbor pepper quartz saddle willow",
+        "orbit-velvet-cactus-lantern-mosaic-harbor-pepper-quartz-saddle-willow",
+        "9f86d081884c7d659a2feaa0c55ad015",
+        GENERATED,
+    ],
+)
+def test_a_fast_scheme_takes_128_random_bits_and_no_fewer(enough: str) -> None:
+    """A word has 13, a hexadecimal digit 4, one of letters and digits 6."""
+    assert line(enough).startswith("iris:{SSHA}")
+    less = enough.rpartition(" ")[0] or enough.rpartition("-")[0] or enough[:-1]
+    with pytest.raises(AnsibleFilterError, match="too weak for ssha"):
+        line(less)
+    assert line(less, "sha512_crypt").startswith("iris:$6$")
+
+
 def test_one_variable_lets_weak_passwords_pass() -> None:
     assert htpasswd([{"name": "admin", "password": "admin"}], SALT, allow_weak=True).startswith("admin:{SSHA}")
 

@@ -190,7 +190,7 @@ def test_every_file_on_a_host_says_who_writes_it(role: Path) -> None:
     for folder in ("templates", "files"):
         for path in (role / folder).rglob("*"):
             # JSON has no comments; a program says in its docstring what it is.
-            if not path.is_file() or path.suffix in (".json", ".py", ".pyc"):
+            if not path.is_file() or path.suffix in (".json", ".py") or path.parent.name == "__pycache__":
                 continue
             first, *rest = path.read_text().splitlines()
             if first.startswith("#!"):

@@ -128,7 +128,7 @@ def test_the_wiring_names_only_what_roles_know() -> None:
 def test_no_role_reads_what_is_shared_or_anothers() -> None:
     for role in [role for role in ROLES if role.name != "fortress"]:
         for path in role.rglob("*"):
-            if path.is_file() and path.suffix != ".pyc" and path.parent.name != "dashboards":
+            if path.is_file() and path.parent.name not in ("__pycache__", "dashboards"):
                 for number, line in enumerate(path.read_text().splitlines(), 1):
                     names = set(line.replace("fortress_no_log", "").split("fortress_")[1:])
                     jinja = "{{" in line or "{%" in line

@@ -129,6 +129,25 @@ def test_none_and_two_applications_are_refused(builder: ModuleType, tmp_path: Pa
         builder.find_package(tmp_path)
 
 
+def test_a_revision_writes_nowhere_else_and_links_to_nothing_outside(
+    builder: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever can push a branch must not, by its being deployed, read or write files of the control node."""
+    repository = tmp_path / "repository"
+    git = ["git", "-C", str(repository), "-c", "user.name=t", "-c", "user.email=t@example.com"]
+    subprocess.run(["git", "init", "--quiet", str(repository)], check=True)
+    for path in (builder.APP, builder.LOCK, builder.MODELS):
+        (repository / path / "file").parent.mkdir(parents=True)
+        (repository / path / "file").write_text("text")
+    (repository / builder.APP / "link").symlink_to("/etc/passwd")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "--quiet", "-m", "a link"], check=True)
+    monkeypatch.setattr(builder, "ROOT", repository)
+    with pytest.raises(builder.BuildError, match=r"leads out of its own folder: 'app/link' is a link"):
+        builder.checkout(tmp_path / "trees", "HEAD")
+    assert list((tmp_path / "trees").iterdir()) == []
+
+
 def test_what_is_no_revision_is_refused(builder: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(builder.BuildError, match=r"'v0.0.0', which is no revision"):
         builder.checkout(tmp_path, "v0.0.0")

@@ -46,7 +46,7 @@ def test_the_history_is_a_table_of_the_last_events(site: Site) -> None:
 
 
 def test_unlock_says_what_goes_on_where_nobody_holds_anything(site: Site) -> None:
-    assert site.call("unlock")["message"] == "Nobody holds deployments off."
+    assert site.call("unlock") == {"changed": False, "message": "Nobody holds deployments off."}
     site.paths.run.mkdir(parents=True)
     (site.paths.run / "lock").write_text("A deploy by me runs since noon\n")
     # Of one that was killed.

@@ -19,6 +19,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from iris_api.bundle.files import BundleError
 from iris_api.engines.model import Model
 
+from ..paths import MODELS
+
 pytestmark = pytest.mark.kernel
 
 EditManifest = Callable[[Callable[[dict[str, Any]], None]], Path]
@@ -53,6 +55,14 @@ def test_the_whole_bundle_loads(copied_bundle: Path) -> None:
         (answer,) = model.predict([[sample.input[name] for name in model.manifest.feature_names]])
         assert answer and answer.value == sample.prediction
         assert answer.probabilities == pytest.approx(sample.probabilities, abs=model.manifest.golden_tolerance)
+
+
+def test_the_bundle_of_a_regression_has_no_classes_and_loads() -> None:
+    model = Model.load(MODELS / "diabetes" / "1.0.0", "sklearn")
+    assert model.manifest.classes is None
+    for sample in model.manifest.golden_samples:
+        (answer,) = model.predict([[sample.input[name] for name in model.manifest.feature_names]])
+        assert answer and answer.value == pytest.approx(sample.prediction, rel=model.manifest.golden_tolerance)
 
 
 def test_rows_are_answered_together_in_their_order(copied_bundle: Path) -> None:
