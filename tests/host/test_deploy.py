@@ -242,8 +242,6 @@ def test_a_damaged_file_is_found_and_mended(host: Host, inventory: str) -> None:
 def test_ports_and_instances_are_the_hosts_and_change_by_the_site(host: Host, inventory: str) -> None:
     """What was deployed by hand stays meanwhile; what nginx no longer asks is gone afterwards."""
     parts, before = ("--tags", "iris_api,nginx"), ready(host, 1)["model"]
-    # Of a deployment program that was a folder of modules.
-    host.run_expect([0], "mkdir -p /usr/local/lib/iris_deploy && touch /usr/local/lib/iris_deploy/cli.py")
     try:
         done = play(inventory, "site.yml", *parts, fortress_api_instances=2, fortress_api_base_port=8002)
         assert done.returncode == 0, done.stdout
@@ -253,7 +251,6 @@ def test_ports_and_instances_are_the_hosts_and_change_by_the_site(host: Host, in
         assert host.run("ls /opt/iris-api/instances").stdout.split() == ["1", "2"]
         assert host.run("ls /opt/iris-api/listeners").stdout.split() == ["1.env", "2.env"]
         assert not host.socket("tcp://127.0.0.1:8001").is_listening
-        assert not host.file("/usr/local/lib/iris_deploy").exists
     finally:
         done = play(inventory, "site.yml", *parts)
     assert done.returncode == 0, done.stdout
