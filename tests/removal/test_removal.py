@@ -19,9 +19,11 @@ testinfra_hosts = ["ansible://api"]
 
 State = dict[str, list[str]]
 FOREIGN = "/etc/nginx/conf.d/foreign.conf"
-# Copies of files that programs make when they write them anew, and the time of day.
+# Copies of files that programs make when they write them anew, apt's file of marks, which are compared with packages,
+# and the time of day.
 NOISE = re.compile(
-    r"/etc/(passwd|group|shadow|gshadow|subuid|subgid)- |/var/lib/dpkg/status-old |/var/lib/apt/periodic"
+    r"/etc/(passwd|group|shadow|gshadow|subuid|subgid)- |/var/lib/dpkg/status-old |/var/lib/apt/extended_states "
+    r"|/var/lib/apt/periodic"
     r"|/etc/ld\.so\.cache |session-c?[0-9]+\.scope|systemd-(hostnamed|timedated|localed)\.service"
     r"|/var/lib/systemd/(random-seed|timesync|coredump|linger|timers/stamp-(apt|dpkg|fstrim|e2scrub))"
 )
