@@ -51,6 +51,7 @@ def all_doors(cluster: Cluster) -> Iterator[list[tuple[str, int]]]:
     [monitor] = cluster.groups["monitoring"]
     unit = "stands-for-grafana"
     cluster.hosts[monitor].run(f"systemd-run --unit={unit} --collect python3 -m http.server 3000")
+    cluster.hosts[monitor].run_expect([0], "timeout 20 sh -c 'until ss -Hltn | grep -q :3000; do sleep 0.1; done'")
     yield [
         *((host, port) for host in cluster.groups["api"] for port in PORTS),
         *((host, 9113) for host in cluster.groups["gateway"]),
