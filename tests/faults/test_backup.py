@@ -117,7 +117,7 @@ def test_a_backup(host: Host, inventory: str, load: Load, record: Record, kept: 
 
 
 def clone(folder: Path) -> Path:
-    """Make a clone of the project, as it is here, on another control node; Python's packages are shared."""
+    """Make a clone of the project, as it is here, on another control node; what was built here is shared."""
     folder.mkdir()
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -130,8 +130,7 @@ def clone(folder: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         # It copies a link to a folder, too, as a link.
         shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
-    for shared in (".venv", ".cache"):
-        (folder / shared).symlink_to((ROOT / shared).resolve())
+    (folder / ".cache").symlink_to((ROOT / ".cache").resolve())
     return folder
 
 
