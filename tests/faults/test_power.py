@@ -102,7 +102,8 @@ def test_the_power_is_cut_in_the_middle_of_a_deployment(host: Host, inventory: s
                 break
             time.sleep(0.5)
         assert host.run("iris-deploy status --check").rc == 0, host.run("iris-deploy status --check").stdout
-        assert [ready(host, instance)["model"] for instance in (1, 2, 3)] == ["iris"] * 3
+        runs = [ready(host, instance)["model"] for instance in (1, 2, 3)]
+        assert runs == ["iris"] * 3, host.run("iris-deploy history; journalctl --unit=iris-deploy-recover").stdout
     finally:
         assert deploy(inventory).returncode == 0
     recovery = traffic.recovered_after()
