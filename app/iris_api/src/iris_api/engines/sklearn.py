@@ -17,7 +17,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 
 from iris_api.bundle.files import BundleError, read_file
 from iris_api.bundle.manifest import MANIFEST, Manifest
-from iris_api.engines.model import Answers
+from iris_api.engines.model import Answers, Row
 from iris_api.engines.reviewed import decider, is_finite_throughout
 
 # Whoever sends a value that is refused is answered so; as warnings, such a value and an unknown category would fill the
@@ -51,7 +51,7 @@ class SklearnEngine:
         _check_shape(path, manifest, estimator)
         return cls(manifest, estimator)
 
-    def __call__(self, rows: Sequence[Sequence[float]]) -> Answers:
+    def __call__(self, rows: Sequence[Row]) -> Answers:
         """Return the estimator's answers to a table of rows x features; raise what it raises."""
         table = np.array(rows, dtype=np.float64)
         # To check again what is known to be finite takes a tenth of a prediction's time.
