@@ -170,8 +170,8 @@ class Column(_Part):
 class Table(_Part):
     """How the estimator gets its rows where it does not take an array of 64-bit floats with NaN for missing values."""
 
-    form: Literal["array", "objects", "frame"]
-    """An array of floats, an array of Python's objects, or a DataFrame of pandas with the features' names."""
+    form: Literal["objects", "frame"]
+    """An array of Python's objects, or a DataFrame of pandas with the features' names."""
     columns: list[Column]
     """In the order of the features."""
     categories: FileName | None = None
@@ -307,7 +307,7 @@ class Manifest(_Part):
         names = {feature.name for feature in self.features}
         if len({printable(name) for name in names}) != len(self.features):
             raise ValueError("two features have the same name")
-        if self.format < 4 and (self.table or not self.is_numeric):
+        if self.format < 4 and not (self.table is None and all(feature.is_plain for feature in self.features)):
             raise ValueError(f"format {self.format} knows numbers alone, none of them missing: write format 4")
         if self.table and len(self.table.columns) != len(self.features):
             raise ValueError("table: there must be a column for each feature")
@@ -346,8 +346,8 @@ class Manifest(_Part):
 
     @property
     def is_numeric(self) -> bool:
-        """Whether every feature is a number that is never missing."""
-        return all(feature.is_plain for feature in self.features)
+        """Whether every feature is a number or an integer that is never missing, and rows are arrays of floats."""
+        return self.table is None and all(each.kind in NUMERIC and not each.nullable for each in self.features)
 
     @property
     def golden_rows(self) -> list[list[Value]]:

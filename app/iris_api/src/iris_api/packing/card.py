@@ -12,7 +12,7 @@ _ROUNDING = 0.0005
 
 def model_card(manifest: Manifest) -> str:
     """Return the text of the card, in Markdown."""
-    kind = [] if manifest.is_numeric else ["Kind"]
+    kind = [] if all(feature.is_plain for feature in manifest.features) else ["Kind"]
     parts = [
         f"# {manifest.name} {manifest.version}\n\n{manifest.description}",
         _facts(manifest),

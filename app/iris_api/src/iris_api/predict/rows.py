@@ -213,7 +213,7 @@ def _may_be_inexact(manifest: Manifest, number: int) -> bool:
     feature, table = manifest.features[number], manifest.table
     if feature.kind not in NUMERIC:
         return False
-    if feature.kind == "integer" and table and table.form != "array" and "float" not in table.columns[number].dtype:
+    if feature.kind == "integer" and table and "float" not in table.columns[number].dtype:
         return False
     least, _, _, greatest = feature.limits
     return max(-least, greatest) >= _EXACT
