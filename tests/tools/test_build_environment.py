@@ -82,8 +82,9 @@ class Builder:
         release = self.module.Artifact("r1", self.folder / "r1.tar", lambda _: None)
         self.download(self.module.kept_wheels(self.folder, self.lock, python, "x86_64"), self.lock, python, "x86_64")
         self.fetched.clear()
+        content = (self.bundle / "manifest.json").read_bytes()
         return self.module.plan_environment(
-            release, package, self.lock, self.bundle, engine, self.folder, (python, "x86_64"), 10**7
+            release, package, self.lock, self.bundle, engine, self.folder, (python, "x86_64"), 10**7, content
         )
 
     def build(self) -> dict[str, bytes]:

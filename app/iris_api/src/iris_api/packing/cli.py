@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from iris_api.bundle.files import BundleError, read_manifest
 from iris_api.bundle.manifest import Name, json_schema
+from iris_api.bundle.signature import sign
 from iris_api.packing.card import model_card
 from iris_api.packing.code import CodeError, make_importable, read_code
 from iris_api.packing.samples import SampleError, read_features, read_sample
@@ -142,6 +143,11 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="say models/iris/1.0.0")
     _add_trusted(check)
     check.set_defaults(run=_check)
+
+    sign = commands.add_parser("sign", help="sign a bundle by a key of SSH, for sites that demand it")
+    sign.add_argument("bundle", type=Path, metavar="BUNDLE", help="say models/iris/1.0.0")
+    sign.add_argument("--key", type=Path, required=True, help="say ~/.ssh/id_ed25519; its .pub where an agent has it")
+    sign.set_defaults(run=_sign)
 
     show = commands.add_parser("show", help="print the model card of a bundle")
     show.add_argument("bundle", type=Path, metavar="BUNDLE", help="say models/iris/1.0.0")
@@ -299,6 +305,12 @@ def _check(given: argparse.Namespace) -> None:
             engines += f" alone; not by ONNX Runtime: {unproven}"
         samples = f"{len(manifest.golden_samples)} golden samples"
         print(f"{bundle}: good, {manifest.name} {manifest.version}, {samples} answered by {engines}")
+
+
+def _sign(given: argparse.Namespace) -> None:
+    # Of what can't be read nobody vouches for.
+    read_manifest(given.bundle)
+    print(f"{sign(given.bundle, given.key)}: signed by {given.key}")
 
 
 def _show(given: argparse.Namespace) -> None:
