@@ -17,8 +17,9 @@ from sklearn.exceptions import InconsistentVersionWarning
 
 from iris_api.bundle.files import BundleError, read_file
 from iris_api.bundle.manifest import MANIFEST, Manifest
-from iris_api.engines.model import Answers
+from iris_api.engines.model import Answers, Row
 from iris_api.engines.reviewed import decider, is_finite_throughout
+from iris_api.engines.table import Categories, read_categories, table_maker
 
 # Whoever sends a value that is refused is answered so; as warnings, such a value and an unknown category would fill the
 # log. So would rows without names: they come in the order of the manifest, which was compared with the names when the
@@ -35,9 +36,10 @@ class SklearnEngine:
     # takes a few us.
     turns = 4
 
-    def __init__(self, manifest: Manifest, estimator: Any) -> None:
+    def __init__(self, manifest: Manifest, estimator: Any, categories: Categories | None = None) -> None:
         self.estimator = estimator
         self.tolerance = manifest.golden_tolerance
+        self._table = table_maker(manifest, categories or {})
         self._decide = decider(estimator, manifest.probabilities)
         self._unchecked = is_finite_throughout(estimator, manifest)
 
@@ -49,11 +51,11 @@ class SklearnEngine:
         path = directory / manifest.artifact
         estimator = open_artifact(path, content, skops_trusted)
         _check_shape(path, manifest, estimator)
-        return cls(manifest, estimator)
+        return cls(manifest, estimator, read_categories(directory, manifest))
 
-    def __call__(self, rows: Sequence[Sequence[float]]) -> Answers:
-        """Return the estimator's answers to a table of rows x features; raise what it raises."""
-        table = np.array(rows, dtype=np.float64)
+    def __call__(self, rows: Sequence[Row]) -> Answers:
+        """Return the estimator's answers to rows; raise what it raises, also for what its table does not hold."""
+        table = self._table(rows)
         # To check again what is known to be finite takes a tenth of a prediction's time.
         with sklearn.config_context(assume_finite=True) if self._unchecked else nullcontext():
             values, probabilities = self._decide(table)

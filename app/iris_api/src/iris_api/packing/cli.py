@@ -18,7 +18,7 @@ from iris_api.bundle.manifest import Name, json_schema
 from iris_api.bundle.signature import sign
 from iris_api.packing.card import model_card
 from iris_api.packing.code import CodeError, make_importable, read_code
-from iris_api.packing.samples import SampleError, read_features, read_sample
+from iris_api.packing.samples import SampleError, read_features, read_parquet, read_sample
 from iris_api.settings import Settings
 
 _TRUSTED: tuple[str, ...] = Settings.model_fields["skops_trusted"].default
@@ -97,8 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument(
         "sample",
         type=Path,
-        metavar="SAMPLE.csv",
-        help="rows the model was trained on; the header names the features, in the model's order",
+        metavar="SAMPLE",
+        help="rows the model was trained on, as CSV, whose header names the features in the model's order, or as "
+        ".parquet, which keeps their dtypes",
     )
     pack.add_argument("--name", required=True, help="name of the model: small letters, digits, - _ .")
     pack.add_argument("--version", required=True, help="its version, say 1.0.0")
@@ -109,7 +110,8 @@ def _parser() -> argparse.ArgumentParser:
         "--features",
         type=Path,
         metavar="FILE.json",
-        help='what is known of features: {"NAME": {"description": "", "unit": "", "minimum": 0, "maximum": 9}}',
+        help='what is known of features: {"NAME": {"description": "", "unit": "", "minimum": 0, "maximum": 9, '
+        '"kind": "category", "nullable": true, "values": ["a", "b"], "open": false}}',
     )
     pack.add_argument("--models-dir", type=Path, default=Path("models"), metavar="DIR", help="default: ./models")
     pack.add_argument("--replace", action="store_true", help="write over a bundle of the same name and version")
@@ -195,8 +197,14 @@ def _pack(given: argparse.Namespace) -> None:
     if not given.proof_seconds > 0:
         raise UsageError(f"--proof-seconds is {given.proof_seconds:g}: give more than 0, or leave ONNX out: --no-onnx.")
     directory = _directory(given)
-    names, rows, targets = read_sample(given.sample, given.target)
+    if given.sample.suffix in {".parquet", ".pq"}:
+        frame, targets = read_parquet(given.sample, given.target)
+        names, cells = [str(name) for name in frame.columns], None
+    else:
+        cells = read_sample(given.sample, given.target)
+        names, targets = cells.names, cells.targets
     features = read_features(given.features, names) if given.features else {}
+    kinds, columns = cells.typed(features) if cells is not None else ([], [])
     try:
         artifact = given.artifact.read_bytes()
     except OSError as error:
@@ -212,6 +220,14 @@ def _pack(given: argparse.Namespace) -> None:
 
     from iris_api.packing.environment import Environment
     from iris_api.packing.pack import About, PackError, Sample, pack
+    from iris_api.packing.tables import frame_of
+
+    if cells is None:
+        sample = Sample(names, frame, targets)
+    elif set(kinds) == {"number"}:
+        sample = Sample(names, np.array(columns, dtype=np.float64).T, targets, cells.where)
+    else:
+        sample = Sample(names, frame_of(names, kinds, columns), targets, cells.where)
 
     code = [read_code(path) for path in given.code]
     make_importable(code)
@@ -223,7 +239,7 @@ def _pack(given: argparse.Namespace) -> None:
         target=given.target or "label",
         features=features,
         class_names=_class_names(given.classes),
-        training={"data": given.sample.name, "samples": len(rows)},
+        training={"data": given.sample.name, "samples": len(sample.rows)},
     )
     try:
         manifest = pack(
@@ -231,7 +247,7 @@ def _pack(given: argparse.Namespace) -> None:
             about,
             f"model{given.artifact.suffix}",
             artifact,
-            Sample(names, np.array(rows, dtype=np.float64), targets),
+            sample,
             source=given.artifact,
             skops_trusted=given.skops_trusted,
             onnx=not given.no_onnx,

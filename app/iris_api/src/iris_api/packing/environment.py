@@ -69,13 +69,20 @@ class Environment:
     failed: str = ""
     """Why there is none although it was looked for; ONNX Runtime serves the model without."""
 
-    def packages(self, named: Globals) -> dict[str, str]:
+    def packages(self, named: Globals, *, frames: bool = False) -> dict[str, str]:
         """Return the version of each package that a model imports, and of what these require, as installed here.
+
+        `frames` says whether the model is asked by a DataFrame.
 
         Raises EnvironmentFailedError where a module can't be brought to a host.
         """
         own = {module for code in self.code for module in code.modules}
-        modules = named.modules | self.further | {module for code in self.code for module in code.imports}
+        modules = (
+            named.modules
+            | self.further
+            | ({"pandas"} if frames else set())
+            | {module for code in self.code for module in code.imports}
+        )
         try:
             named_by_it = distributions_of(modules - own - set(sys.stdlib_module_names) - {"iris_api"})
             return closure(named_by_it | _ALWAYS)
@@ -181,7 +188,7 @@ def complete(
     Raises EnvironmentFailedError where there can be none, and where the bundle is not answered by it as here.
     """
     for _ in range(_MOST_REPLAYS):
-        packages = environment.packages(named)
+        packages = environment.packages(named, frames=manifest.table is not None)
         if not environment.is_needed(packages):
             return manifest
         recorded = environment.record(named, packages)

@@ -19,7 +19,7 @@ def check(directory: Path, engine: EngineChoice = "auto", skops_trusted: Sequenc
     """Return the model of a bundle, loaded as an instance does; raise BundleError if a golden sample does not agree."""
     model = Model.load(directory, engine, skops_trusted)
     manifest = model.manifest
-    rows = [[sample.input[name] for name in manifest.feature_names] for sample in manifest.golden_samples]
+    rows = manifest.golden_rows
     for number, (sample, answer) in enumerate(zip(manifest.golden_samples, model.predict(rows), strict=True), 1):
         found: dict[str, Any] = {"prediction": answer.value, "prediction_proba": answer.probabilities} if answer else {}
         classification, tolerance = manifest.classes is not None, model.engine.tolerance

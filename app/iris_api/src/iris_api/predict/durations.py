@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import Self
 
 from iris_api.bundle.manifest import Cost
-from iris_api.engines.model import Model
+from iris_api.engines.model import Model, Row
 
 # Seconds of a short call, for which the event loop may be held up. A forest of 100 trees takes 4 ms, and more beside
 # other instances.
@@ -46,7 +46,7 @@ class Durations:
     def measured(cls, model: Model, most_rows: int) -> Self:
         """Try calls with 1, 2, 4, ... rows, `most_rows` at most; predict others by them and by the bundle's costs."""
         manifest = model.manifest
-        golden = [[sample.input[name] for name in manifest.feature_names] for sample in manifest.golden_samples]
+        golden = manifest.golden_rows
         cost = (manifest.costs or {}).get(model.engine.name)  # type: ignore[call-overload]
         found: dict[int, float] = {}
         started = perf_counter()
@@ -114,7 +114,7 @@ class Durations:
         return self._call + self._row * (rows - 1)
 
 
-def _seconds_of(model: Model, rows: Sequence[Sequence[float]]) -> float:
+def _seconds_of(model: Model, rows: Sequence[Row]) -> float:
     started = perf_counter()
     model.predict(rows)
     return perf_counter() - started

@@ -51,6 +51,7 @@ class TensorCodec:
         self._manifest = manifest
         self._parser = parser
         self._names = manifest.feature_names
+        self._nullable = any(feature.nullable for feature in manifest.features)
         self.outputs = self._describe_outputs()
         self._described = {output.name: output for output in self.outputs}
         self._all_outputs = [RequestedOutput(name=name) for name in self._described]
@@ -104,6 +105,9 @@ class TensorCodec:
             raise _refusal("There are bytes after the JSON that no input claims with binary_data_size.")
         else:
             values = _from_json(tensor)
+        if claimed is not None and tensor.datatype.startswith("FP") and self._nullable:
+            # Binary has no null: there, NaN is a missing value.
+            values = [None if value != value else value for value in values]
         self._require_datatype(tensor.datatype, values)
         rows = [values[first : first + width] for first in range(0, count * width, width)]
         return self._parser.validate([dict(zip(self._names, row, strict=True)) for row in rows])
