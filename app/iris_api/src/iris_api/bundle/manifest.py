@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 MANIFEST = "manifest.json"
+# Of the hosts: Debian 12 and 13.
+PYTHONS = ("3.11", "3.13")
 # Names of an answer that a target must not take.
 RESERVED = frozenset({"prediction", "prediction_proba", "model", "model_version"})
 
@@ -23,6 +25,8 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 Key = Annotated[str, Field(min_length=1, max_length=256)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+PythonVersion = Annotated[str, Field(pattern=r"^3\.[0-9]{1,3}$")]
+WheelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+-[0-9][A-Za-z0-9_.]*(-[A-Za-z0-9_.]+){3}\.whl$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -267,6 +271,26 @@ class Cost(_Part):
     """Megabytes (10^6 bytes) of a process at its largest that loads the model and answers the largest batch."""
 
 
+class Lock(_Part):
+    """A file of requirements, each with its version and its hashes, as pip reads them."""
+
+    file: FileName
+    sha256: Sha256
+
+
+class Environment(_Part):
+    """What the model's own library is: the packages that an instance imports beside those of its release."""
+
+    packages: dict[str, str]
+    """Version of each package that the model imports, and of what these require, as installed where it was packed."""
+    locks: Annotated[dict[PythonVersion, Lock], Field(min_length=1)]
+    """For each Python of a host the packages to install."""
+    not_for: dict[PythonVersion, str] = {}
+    """Why there is no lock for a Python."""
+    code: dict[WheelName, Sha256] = {}
+    """Wheels in the bundle that hold the model's own code."""
+
+
 class Manifest(_Part):
     """A model bundle: what its artifact is, what it takes, what it answers, and what vouches for it."""
 
@@ -296,6 +320,8 @@ class Manifest(_Part):
     """Why there is no converted model."""
     costs: dict[EngineName, Cost] | None = None
     """Of each engine that can serve this model."""
+    environment: Environment | None = None
+    """None: the packages of a release are all that the model needs."""
     training: dict[str, str | int]
     metrics: dict[str, float]
     golden_samples: Annotated[list[GoldenSample], Field(min_length=1)]
@@ -339,6 +365,16 @@ class Manifest(_Part):
                 raise ValueError(f"golden sample {number}: {sample.prediction!r} is no class of the manifest")
         return self
 
+    @model_validator(mode="after")
+    def _files_differ(self) -> Self:
+        own = self.environment
+        locks = [lock.file for lock in own.locks.values()] if own else []
+        more = [self.onnx.artifact if self.onnx else None, self.table.categories if self.table else None]
+        names = [self.artifact, *filter(None, more), *locks, *(own.code if own else {})]
+        if len({*names, MANIFEST}) != len(names) + 1:
+            raise ValueError(f"two files of the bundle have one name: {', '.join(names)}")
+        return self
+
     @property
     def feature_names(self) -> list[str]:
         """Names of the features in the model's order."""
@@ -361,7 +397,9 @@ class Manifest(_Part):
         categories = {}
         if self.table and self.table.categories and self.table.categories_sha256:
             categories = {self.table.categories: self.table.categories_sha256}
-        return {self.artifact: self.sha256, **converted, **categories}
+        own = self.environment
+        locks = {lock.file: lock.sha256 for lock in own.locks.values()} if own else {}
+        return {self.artifact: self.sha256, **converted, **categories, **locks, **(own.code if own else {})}
 
     def class_name(self, value: Label) -> str:
         """Return the name of a class of this manifest."""

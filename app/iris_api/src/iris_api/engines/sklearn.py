@@ -111,9 +111,11 @@ def _check_shape(path: Path, manifest: Manifest, estimator: Any) -> None:
         "classes": [each.value for each in manifest.classes or []],
         "probabilities": manifest.probabilities,
     }
+    features = features_of(estimator)
     found = {
         "task": task_of(estimator),
-        "features": features_of(estimator),
+        # A pipeline that begins with a step of one's own may not know.
+        "features": expected["features"] if features is None else features,
         "classes": np.asarray(getattr(estimator, "classes_", [])).tolist() if manifest.classes else [],
         "probabilities": manifest.probabilities and hasattr(estimator, "predict_proba"),
     }

@@ -15,7 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from iris_api.bundle.files import BundleError, read_manifest
 from iris_api.bundle.manifest import Name, json_schema
+from iris_api.bundle.signature import sign
 from iris_api.packing.card import model_card
+from iris_api.packing.code import CodeError, make_importable, read_code
 from iris_api.packing.samples import SampleError, read_features, read_parquet, read_sample
 from iris_api.settings import Settings
 
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return _complain("interrupted; nothing was written.", 130)
-    except (UsageError, SampleError, BundleError) as error:
+    except (UsageError, SampleError, BundleError, CodeError) as error:
         return _complain(str(error))
     except SystemExit as error:
         return _complain(f"the model ended the program while it was loaded or asked (exit code {error.code}).")
@@ -121,6 +123,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="give up after so long if it is not proven yet that ONNX Runtime answers alike; default: %(default)s",
     )
+    pack.add_argument(
+        "--code",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="a module, the folder of a package, or a wheel of your own that the model imports; can be repeated",
+    )
+    pack.add_argument(
+        "--environment",
+        choices=["auto", "always", "never"],
+        default="auto",
+        help="whether the bundle brings the packages that its model imports, in the versions installed here; auto: if "
+        "a release lacks one; default: %(default)s",
+    )
     _add_trusted(pack)
     pack.set_defaults(run=_pack)
 
@@ -128,6 +145,11 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="say models/iris/1.0.0")
     _add_trusted(check)
     check.set_defaults(run=_check)
+
+    sign = commands.add_parser("sign", help="sign a bundle by a key of SSH, for sites that demand it")
+    sign.add_argument("bundle", type=Path, metavar="BUNDLE", help="say models/iris/1.0.0")
+    sign.add_argument("--key", type=Path, required=True, help="say ~/.ssh/id_ed25519; its .pub where an agent has it")
+    sign.set_defaults(run=_sign)
 
     show = commands.add_parser("show", help="print the model card of a bundle")
     show.add_argument("bundle", type=Path, metavar="BUNDLE", help="say models/iris/1.0.0")
@@ -196,6 +218,7 @@ def _pack(given: argparse.Namespace) -> None:
     # scikit-learn takes a second to import: what is wrong above is said at once.
     import numpy as np
 
+    from iris_api.packing.environment import Environment
     from iris_api.packing.pack import About, PackError, Sample, pack
     from iris_api.packing.tables import frame_of
 
@@ -206,6 +229,9 @@ def _pack(given: argparse.Namespace) -> None:
     else:
         sample = Sample(names, frame_of(names, kinds, columns), targets, cells.where)
 
+    code = [read_code(path) for path in given.code]
+    make_importable(code)
+    environment = None if given.environment == "never" else Environment(code, given.environment == "always")
     about = About(
         given.name,
         given.version,
@@ -226,6 +252,7 @@ def _pack(given: argparse.Namespace) -> None:
             skops_trusted=given.skops_trusted,
             onnx=not given.no_onnx,
             proof_seconds=given.proof_seconds,
+            environment=environment,
         )
     except PackError as error:
         raise UsageError(str(error)) from error
@@ -233,6 +260,13 @@ def _pack(given: argparse.Namespace) -> None:
         raise _unwritable(directory, error) from None
     print(f"{directory}: {manifest.task}, {len(names)} features. {_summary(manifest.metrics)}".rstrip())
     print(f"ONNX: {'proven equal' if manifest.onnx else manifest.no_onnx_reason}")
+    if environment and environment.failed:
+        print(f"Environment: none, so that ONNX Runtime alone serves it. {environment.failed}")
+    if manifest.environment:
+        brought = manifest.environment
+        print(f"Environment: {len(brought.packages)} packages, for Python {' and '.join(brought.locks)}, tried afresh")
+        for python, why in brought.not_for.items():
+            print(f"Not for Python {python}: {why}")
     print(f"Deploy it: fortress_model_name: {given.name}, fortress_model_version: {given.version}")
 
 
@@ -275,7 +309,7 @@ def _unwritable(directory: Path, error: OSError) -> UsageError:
 
 def _check(given: argparse.Namespace) -> None:
     from iris_api.engines.onnx import why_unproven
-    from iris_api.packing.pack import check
+    from iris_api.packing.replay import check
 
     for bundle in given.bundles:
         manifest = check(bundle, "sklearn", given.skops_trusted).manifest
@@ -287,6 +321,12 @@ def _check(given: argparse.Namespace) -> None:
             engines += f" alone; not by ONNX Runtime: {unproven}"
         samples = f"{len(manifest.golden_samples)} golden samples"
         print(f"{bundle}: good, {manifest.name} {manifest.version}, {samples} answered by {engines}")
+
+
+def _sign(given: argparse.Namespace) -> None:
+    # Of what can't be read nobody vouches for.
+    read_manifest(given.bundle)
+    print(f"{sign(given.bundle, given.key)}: signed by {given.key}")
 
 
 def _show(given: argparse.Namespace) -> None:

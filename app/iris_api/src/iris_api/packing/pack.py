@@ -21,7 +21,6 @@ from pydantic import ValidationError
 from sklearn.metrics import log_loss, mean_absolute_error, r2_score
 
 from iris_api.bundle.files import BundleError
-from iris_api.bundle.golden import is_golden
 from iris_api.bundle.manifest import (
     MANIFEST,
     MOST_CATEGORIES,
@@ -34,14 +33,17 @@ from iris_api.bundle.manifest import (
     Value,
 )
 from iris_api.bundle.manifest import Table as ServingTable
-from iris_api.engines.model import REFUSALS, EngineChoice, Model
+from iris_api.engines.model import REFUSALS, Model
 from iris_api.engines.reviewed import flat
 from iris_api.engines.sklearn import features_of, open_artifact, task_of
 from iris_api.engines.table import Categories
 from iris_api.packing.card import CARD, model_card
 from iris_api.packing.conversion import ARTIFACT, ConversionError, convert
 from iris_api.packing.costs import MeasurementError, measure
+from iris_api.packing.environment import Environment, EnvironmentFailedError, complete
+from iris_api.packing.imported import Globals, watched
 from iris_api.packing.progress import Progress, TooLongError
+from iris_api.packing.replay import check
 from iris_api.packing.samples import FeatureText, SampleError, split_target
 from iris_api.packing.tables import (
     CATEGORIES_FILE,
@@ -145,6 +147,7 @@ def pack(
     skops_trusted: Sequence[str] = (),
     onnx: bool = True,
     proof_seconds: float | None = None,
+    environment: Environment | None = None,
 ) -> Manifest:
     """Write the bundle of an artifact, checked by loading it as an instance does, and return its manifest.
 
@@ -161,13 +164,15 @@ def pack(
         skops_trusted: types that a skops artifact may hold beside those that skops itself trusts.
         onnx: whether to convert the model to ONNX.
         proof_seconds: within which the conversion must be proven; None sets no limit.
+        environment: what is known of the environment that the bundle is to bring; None: it brings none.
 
     Raise PackError if there can be no bundle, and OSError if it cannot be written; nothing was written then.
     """
     try:
-        estimator = open_artifact(source or Path(artifact_name), artifact, skops_trusted)
+        with watched() as named:
+            estimator = open_artifact(source or Path(artifact_name), artifact, skops_trusted)
     except BundleError as error:
-        raise PackError(str(error)) from error
+        raise PackError(f"{error}{_hint(error.__cause__)}") from error
     try:
         if not isinstance(sample, Sample):
             given = about.target if about.target in map(str, sample.columns) else None
@@ -206,7 +211,19 @@ def pack(
                 f"The proof that ONNX Runtime answers as the model does takes too long: {error}. Give it more time, "
                 f"say --proof-seconds {error.enough}, or leave ONNX out: --no-onnx."
             ) from None
-    return write(directory, files, content, skops_trusted, prepared)
+    return write(directory, files, content, skops_trusted, prepared, (environment, named) if environment else None)
+
+
+def _hint(cause: BaseException | None) -> str:
+    """Return what to do where an artifact can't be opened because a module or a class of it is not found."""
+    if isinstance(cause, ModuleNotFoundError):
+        return f" If {cause.name} is code of your own, give it: --code {str(cause.name).split('.')[0]}.py"
+    if isinstance(cause, AttributeError) and "__main__" in str(cause):
+        return (
+            " It was defined in the script or notebook that saved the model. Move it into a module of its own, import "
+            "it from there, save the model again, and give the module: --code features.py"
+        )
+    return ""
 
 
 def _validate(content: Mapping[str, Any]) -> Manifest:
@@ -222,32 +239,18 @@ def _validate(content: Mapping[str, Any]) -> Manifest:
         raise PackError(f"{': '.join(where)}: {problem['msg']}{value}.") from None
 
 
-def check(directory: Path, engine: EngineChoice = "auto", skops_trusted: Sequence[str] = ()) -> Model:
-    """Return the model of a bundle, loaded as an instance does; raise BundleError if a golden sample does not agree."""
-    model = Model.load(directory, engine, skops_trusted)
-    manifest = model.manifest
-    rows = manifest.golden_rows
-    for number, (sample, answer) in enumerate(zip(manifest.golden_samples, model.predict(rows), strict=True), 1):
-        found: dict[str, Any] = {"prediction": answer.value, "prediction_proba": answer.probabilities} if answer else {}
-        classification, tolerance = manifest.classes is not None, model.engine.tolerance
-        if not is_golden(sample.model_dump(), found, classification=classification, tolerance=tolerance):
-            raise BundleError(
-                f"{directory / MANIFEST}: golden sample {number}, {sample.input}, is answered {answer} and not "
-                f"{sample.prediction!r} {sample.probabilities or ''}. Train the model again."
-            )
-    return model
-
-
 def write(
     directory: Path,
     files: Mapping[str, bytes],
     content: Mapping[str, Any],
     skops_trusted: Sequence[str],
     prepared: Prepared,
+    environment: tuple[Environment, Globals] | None = None,
 ) -> Manifest:
     """Write a bundle beside its place, check and measure it, move it there whole, and return its manifest.
 
     Whatever an engine answers is compared with the estimator's own answers, before and after it became a file.
+    `environment` is what is known of the one that the bundle is to bring, and what its artifact names.
     """
     manifest = _validate(content)
     engines: list[EngineName] = ["sklearn", "onnx"] if manifest.onnx else ["sklearn"]
@@ -263,7 +266,24 @@ def write(
             costs = {engine: measure(new, engine, skops_trusted).model_dump() for engine in engines}
         except MeasurementError as error:
             raise PackError(str(error)) from error
-        manifest = _write_manifest(new, {**content, "costs": costs})
+        content = {**content, "costs": costs}
+        manifest = _write_manifest(new, content)
+        if environment:
+            wanted, named = environment
+
+            def add(about: Mapping[str, Any]) -> Manifest:
+                return _write_manifest(new, {**content, "environment": about})
+
+            try:
+                manifest = complete(wanted, named, new, manifest, skops_trusted, add)
+            except EnvironmentFailedError as error:
+                if wanted.wanted or not manifest.onnx:
+                    raise PackError(f"{error} (--environment never packs without.)") from error
+                wanted.failed = str(error)
+                for path in new.iterdir():
+                    if path.name not in (*files, CARD):
+                        path.unlink()
+                manifest = _write_manifest(new, content)
         try:
             if directory.exists():
                 directory.rename(old)

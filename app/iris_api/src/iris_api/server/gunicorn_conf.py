@@ -53,10 +53,9 @@ class AddressByAddress(Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, finish what was accepted, and close."""
-        first, *others = sockets or [None]
-        if first and others:
-            host, port, *_ = first.getsockname()
-            for server, listener in zip(self.servers[1:], others, strict=True):
+        if sockets and len(sockets) > 1:
+            host, port, *_ = sockets[0].getsockname()
+            for server, listener in zip(self.servers[1:], sockets[1:], strict=True):
                 server.close()
                 listener.close()
             for connection in list(self.server_state.connections):
