@@ -34,6 +34,7 @@ class RowCodec:
     def __init__(self, manifest: Manifest, parser: RowParser) -> None:
         self._parser = parser
         self._target = manifest.target.name
+        self._outputs = [output.name for output in manifest.outputs or []]
         self._model = {"model": manifest.name, "model_version": manifest.version}
 
     def read(self, headers: Headers, body: bytes) -> tuple[list[Row], Write]:
@@ -53,6 +54,10 @@ class RowCodec:
         answer: dict[str, Any] = {"prediction": prediction.value}
         if prediction.probabilities is not None:
             answer["prediction_proba"] = prediction.probabilities
+        if prediction.scores is not None:
+            answer["scores"] = prediction.scores
+        if self._outputs:
+            answer["outputs"] = dict(zip(self._outputs, prediction.value, strict=True))  # type: ignore[arg-type]
         if prediction.name is not None:
             answer[self._target] = prediction.name
         answer.update(self._model)
