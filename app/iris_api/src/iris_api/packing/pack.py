@@ -200,7 +200,7 @@ def pack(
     if onnx:
         try:
             with Progress(proof_seconds) as progress:
-                converted = convert(estimator, manifest, prepared.rows, progress)
+                converted = convert(estimator, manifest, prepared.rows, progress, prepared.categories)
             content["onnx"] = converted.about
             del content["no_onnx_reason"]
             files[ARTIFACT] = converted.content
