@@ -130,7 +130,7 @@ def test_kinds_are_those_of_the_table(bundle: Path) -> None:
     assert set(features["zip"].values or []) == {"01234", "04109", "09999"}
     assert features["age"].missing == pytest.approx(18 / ROWS)
     assert manifest.format == 4 and manifest.table and manifest.table.form == "frame"
-    assert manifest.no_onnx_reason
+    assert manifest.onnx and manifest.onnx.precision == "double"
 
 
 def test_served_answers_are_those_of_the_users_own_table(client: TestClient) -> None:

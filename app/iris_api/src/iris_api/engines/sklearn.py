@@ -175,5 +175,6 @@ def features_of(estimator: Any) -> list[str] | int | None:
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None:
         return [str(name) for name in names]
-    number = getattr(estimator, "n_features_in_", None)
-    return None if number is None else int(number)
+    # CatBoost counts none, whatever it was fitted on, and has numbers for names where it was an array.
+    number = getattr(estimator, "n_features_in_", None) or len(getattr(estimator, "feature_names_", None) or [])
+    return int(number) or None
