@@ -12,11 +12,13 @@ from typing import Any, Self
 import joblib
 import numpy as np
 import sklearn
+from numpy.typing import NDArray
 from sklearn.base import is_classifier, is_regressor
 from sklearn.exceptions import InconsistentVersionWarning
 
 from iris_api.bundle.files import BundleError, read_file
 from iris_api.bundle.manifest import MANIFEST, Manifest
+from iris_api.engines.columns import Table
 from iris_api.engines.model import Answers
 from iris_api.engines.reviewed import decider, is_finite_throughout
 
@@ -53,11 +55,16 @@ class SklearnEngine:
 
     def __call__(self, rows: Sequence[Sequence[float]]) -> Answers:
         """Return the estimator's answers to a table of rows x features; raise what it raises."""
+        values, probabilities = self.run(rows)
+        return Answers(values.tolist(), None if probabilities is None else probabilities.tolist())
+
+    def run(self, rows: Sequence[Sequence[float]] | Table) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Return what `predict` answers to a table, rows x features, and the probabilities, rows x classes, or None."""
+        # A copy: the estimator may write into it.
         table = np.array(rows, dtype=np.float64)
         # To check again what is known to be finite takes a tenth of a prediction's time.
         with sklearn.config_context(assume_finite=True) if self._unchecked else nullcontext():
-            values, probabilities = self._decide(table)
-        return Answers(values.tolist(), None if probabilities is None else probabilities.tolist())
+            return self._decide(table)
 
 
 def open_artifact(path: Path, content: bytes, skops_trusted: Sequence[str]) -> Any:

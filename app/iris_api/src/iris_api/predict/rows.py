@@ -8,14 +8,18 @@ from pydantic_core import ErrorDetails
 
 from iris_api.bundle.files import BundleError
 from iris_api.bundle.manifest import MANIFEST, Feature, Manifest
+from iris_api.engines.columns import Table
 from iris_api.engines.model import Row
 from iris_api.predict.errors import ApiError, Detail, invalid
 from iris_api.predict.limits import Limits
+from iris_api.predict.tables import LEAST_ROWS, TableReader
 
 # Up to here a float of 64 bits holds every integer, above only some.
 _EXACT = 2**53
 _MOST_DETAILS = 10
 _LONGEST_NAME = 64
+# Bytes of a value with its name at least: "a":1 and a comma.
+_SHORTEST_VALUE = 6
 
 
 class RowParser:
@@ -38,14 +42,24 @@ class RowParser:
         self._quotes = 2 * len(manifest.features)
         self._may_be_inexact = any(max(-each.minimum, each.maximum) >= _EXACT for each in manifest.features)
         self._many: TypeAdapter[list[BaseModel]] = TypeAdapter(many)
+        self.tables = TableReader(manifest)
+        """Reads large batches; what it does not take is for this parser."""
+        self._least_table = LEAST_ROWS * len(manifest.features) * _SHORTEST_VALUE
 
-    def parse(self, body: bytes) -> tuple[list[Row], bool]:
-        """Return the rows of a body and whether it was a list; raise ApiError, which says what is wrong and where."""
+    def parse(self, body: bytes) -> tuple[list[Row] | Table, bool]:
+        """Return the rows of a body and whether it was a list; raise ApiError, which says what is wrong and where.
+
+        A large list is a table, if all is well with it.
+        """
         # What nearly always comes, a row and nothing wrong with it, is taken by the validator's own reading of JSON.
         # That does not see a repeated name, but these quotes do: each name has at least two, and none is missing.
         # A name with a quote in it has more, if that is written as \": it is read the other way.
         # Whatever it does not take is judged, and refused in words, below.
-        if body.count(b'"') == self._quotes:
+        if len(body) >= self._least_table:
+            if (table := self.tables.objects(body)) is not None:
+                self._limits.check_rows(len(table), self._width)
+                return table, True
+        elif body.count(b'"') == self._quotes:
             try:
                 row = _values(self._one.validator.validate_json(body))
                 if not self._may_be_inexact or all(-_EXACT < value < _EXACT for value in row):
@@ -73,6 +87,10 @@ class RowParser:
         if self._may_be_inexact:
             _require_exact([(f"{number}.", row) for number, row in enumerate(content)])
         return rows
+
+    def check_rows(self, rows: int) -> None:
+        """Raise ApiError for more rows than a request may have."""
+        self._limits.check_rows(rows, self._width)
 
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON Schema of a body: a row or a list of rows."""
