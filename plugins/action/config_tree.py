@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 
 TEMPLATE_SUFFIX = ".j2"
+# Of a file, beside its content.
+KEYS = ("owner", "group", "mode")
 JINJA_OPTIONS = {"trim_blocks": True, "lstrip_blocks": True}
 
 
@@ -53,8 +56,16 @@ class ActionModule(ActionBase):
                 f"config_tree: there is no file {'in `contents`' if 'contents' in self._task.args else where}."
             )
 
+        survey = (task_vars or {}).get("ansible_facts", {}).get("survey", {})
+        if is_in_place(contents, args, survey):
+            return {"changed": False, "changed_paths": []}
         args["files"] = [{"path": path, "content": text} for path, text in sorted(contents.items())]
-        return self._execute_module(module_name="config_tree", module_args=args, task_vars=task_vars)
+        result: dict[str, Any] = self._execute_module(module_name="config_tree", module_args=args, task_vars=task_vars)
+        if result.get("changed") and survey.get("written"):
+            # What the survey has seen of these files holds no longer, for the rest of the run.
+            kept = {path: seen for path, seen in survey["written"].items() if path not in contents}
+            result["ansible_facts"] = {"survey": survey | {"written": kept}}
+        return result
 
     @staticmethod
     def render_tree(
@@ -88,6 +99,36 @@ class ActionModule(ActionBase):
                     relative = relative.removesuffix(TEMPLATE_SUFFIX)
                 contents[f"/{relative}"] = text
         return contents
+
+
+def is_in_place(contents: Mapping[str, str], args: Mapping[str, Any], survey: Mapping[str, Any]) -> bool:
+    """Return whether host_survey has seen that a tree is on the host as it should be: then nothing asks the host.
+
+    Args:
+        contents: Absolute path to text.
+        args: The other options of the task.
+        survey: The fact of host_survey; what it does not have (a host that keeps no list, a file that not everybody may
+            read) has to be asked for.
+    """
+    written = survey.get("written") or {}
+    record, absent = args.get("unapplied") or "", args.get("absent") or []
+    # A record by its absolute path is not where the survey looks.
+    if not written or args.get("in_use") or record.startswith("/") or survey.get("unapplied", {}).get(record):
+        return False
+    if set(absent) - set(survey.get("missing", [])):
+        return False
+    for path, text in contents.items():
+        wanted = {"owner": "root", "group": "root", "mode": "0644", **{k: args[k] for k in KEYS if k in args}}
+        for pattern, exception in (args.get("attributes") or {}).items():
+            if fnmatch(path, pattern):
+                wanted |= exception
+        seen = written.get(path)
+        if seen is None or wanted.pop("secret", False):
+            return False
+        wanted["mode"] = f"{int(str(wanted['mode']), 8):04o}"
+        if seen != {**wanted, "sha256": hashlib.sha256(text.encode()).hexdigest()}:
+            return False
+    return True
 
 
 def shared_templates(role: Path) -> Path:

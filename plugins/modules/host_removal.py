@@ -339,6 +339,10 @@ class Removal:
                     "`sudo apt-get purge --auto-remove NAME`."
                 )
             return []
+        if stay := [name for name in dict.fromkeys(wanted) if name in installed and name in self.before.packages]:
+            self.left.append(
+                f"The packages {', '.join(stay)}: they were there before, perhaps in an older version; an upgrade is not taken back."
+            )
         manual = set(self.run("apt-mark", "showmanual").stdout.split())
         direct = [name for name in dict.fromkeys(wanted) if name in installed and name not in self.before.packages]
         used = [name for name in direct if name in in_use and self.run(*shlex.split(in_use[name])).returncode == 0]

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import hashlib
 import json
 import os
+import pwd
 import re
 import stat
 import subprocess
@@ -40,6 +42,11 @@ options:
     default: []
   files:
     description: Files whose content and mode are looked at.
+    type: list
+    elements: str
+    default: []
+  users:
+    description: Users whose entries in the password database are looked at.
     type: list
     elements: str
     default: []
@@ -97,6 +104,21 @@ ansible_facts:
         files:
           description: C(sha256) and C(mode), octal, of each of O(files) that is there.
           type: dict
+        missing:
+          description: Those of O(files) of which nothing is there.
+          type: list
+          elements: str
+        users:
+          description: C(home), C(shell) and C(comment) of each of O(users) that is there.
+          type: dict
+        written:
+          description:
+            - C(sha256), C(mode), C(owner) and C(group) of each file that config_tree has written on this host and that everybody may read. With it
+              config_tree knows without asking once more that a tree is as it should be.
+          type: dict
+        unapplied:
+          description: The files of each record of config_tree that were written and are not in use.
+          type: dict
 """
 
 LISTENER = re.compile(
@@ -105,6 +127,9 @@ LISTENER = re.compile(
 )
 # It stands in every configuration file of a package that a role replaces, those of release 1.0.0 included.
 OURS = "fortress"
+# What config_tree keeps: the list of what it has written, and what no service has read yet.
+WRITTEN = "var/lib/fortress/before/written"
+UNAPPLIED = "var/lib/fortress/unapplied"
 
 
 class Survey:
@@ -113,7 +138,9 @@ class Survey:
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root
 
-    def of(self, packages: list[str], paths: list[str], units: list[str], files: list[str]) -> dict[str, Any]:
+    def of(
+        self, packages: list[str], paths: list[str], units: list[str], files: list[str], users: list[str]
+    ) -> dict[str, Any]:
         """Return everything that was found: see RETURN."""
         return {
             "listeners": self.listeners(
@@ -133,6 +160,10 @@ class Survey:
                 output("systemctl", "show", "--property=Id,ActiveState,UnitFileState", "--", *units) if units else ""
             ),
             "files": {path: self.file(path) for path in files if (self.root / path.lstrip("/")).is_file()},
+            "missing": [path for path in files if not os.path.lexists(self.root / path.lstrip("/"))],
+            "users": self.users(users),
+            "written": self.written(),
+            "unapplied": self.unapplied(),
         }
 
     def listeners(self, text: str) -> list[dict[str, Any]]:
@@ -235,6 +266,39 @@ class Survey:
             "mode": f"{stat.S_IMODE(file.stat().st_mode):04o}",
         }
 
+    def users(self, names: list[str]) -> dict[str, dict[str, str]]:
+        """Return the entries of those users that there are."""
+        found = {}
+        for name in names:
+            with contextlib.suppress(KeyError):
+                entry = pwd.getpwnam(name)
+                found[name] = {"home": entry.pw_dir, "shell": entry.pw_shell, "comment": entry.pw_gecos}
+        return found
+
+    def written(self) -> dict[str, dict[str, str]]:
+        """Return the files that config_tree has written, but for those that not everybody may read."""
+        try:
+            paths = (self.root / WRITTEN).read_text().splitlines()
+        except OSError:
+            return {}
+        found = {}
+        for path in paths:
+            file = self.root / path.lstrip("/")
+            with contextlib.suppress(OSError, KeyError):
+                about = file.lstat()
+                if stat.S_ISREG(about.st_mode) and about.st_mode & stat.S_IROTH:
+                    owner, group = pwd.getpwuid(about.st_uid).pw_name, grp.getgrgid(about.st_gid).gr_name
+                    found[path] = {**self.file(path), "owner": owner, "group": group}
+        return found
+
+    def unapplied(self) -> dict[str, list[str]]:
+        """Return the records of config_tree by their names."""
+        try:
+            records = sorted((self.root / UNAPPLIED).iterdir())
+        except OSError:
+            return {}
+        return {record.name: record.read_text().splitlines() for record in records if record.is_file()}
+
     def file_system(self, path: str) -> dict[str, Any]:
         """Return what is free where a folder is or will be."""
         place = self.root / path.lstrip("/")
@@ -262,7 +326,7 @@ def main() -> None:
     """Run as a module."""
     strings = {"type": "list", "elements": "str", "default": []}
     module = AnsibleModule(
-        argument_spec={"packages": strings, "paths": strings, "units": strings, "files": strings},
+        argument_spec={"packages": strings, "paths": strings, "units": strings, "files": strings, "users": strings},
         supports_check_mode=True,
     )
     found = Survey().of(**module.params)

@@ -47,7 +47,7 @@ def test_each_role_can_be_converged_alone(listed: list[tuple[str, str, set[str]]
         elif "gateway knows" in task:
             assert tags == {"nginx"}, task
         else:
-            assert tags in ({"always", "credentials"}, {"handover"}, {"check"}), task
+            assert tags in ({"always", "fortress"}, {"always", "credentials"}, {"handover"}, {"check"}), task
     assert seen == ROLES
 
 

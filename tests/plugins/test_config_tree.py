@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import hashlib
 import os
 import pwd
 from pathlib import Path
@@ -244,3 +245,57 @@ def test_what_somebody_unloaded_by_hand_is_reported_as_changed(play: Run, target
         assert "msg: a.conf changed" in play(tasks, *options).stdout
     loaded.touch()
     assert "changed=0" in play(tasks).stdout
+
+
+def surveyed(contents: dict[str, str], **more: object) -> dict[str, object]:
+    """Return the task that leaves the facts of a survey which has seen these files, as they are to be."""
+    written = {
+        path: {**OWNER, "mode": "0644", "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        for path, text in contents.items()
+    }
+    fact = {"written": written, "unapplied": {}, "missing": [], **more}
+    return {"name": "Survey", "ansible.builtin.set_fact": {"survey": fact, "cacheable": True}}
+
+
+def test_what_the_survey_has_seen_is_not_asked_for_again(play: Run, target: Path) -> None:
+    """The file is not there, so that to ask would be to write it."""
+    contents = {f"{target}/a": "a\n"}
+    gone = f"{target}/gone"
+    [write] = task(contents=contents, absent=[gone], unapplied="demo", mode="644")
+    assert "changed=0" in play([surveyed(contents, missing=[gone]), write]).stdout
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("seen", "options", "more"),
+    [
+        ("b\n", {}, {}),
+        ("a\n", {"mode": "0600"}, {}),
+        ("a\n", {"attributes": {"*/a": {"mode": "0640"}}}, {}),
+        ("a\n", {"attributes": {"*/a": {"secret": True}}}, {}),
+        ("a\n", {"in_use": {"a": "true"}}, {}),
+        ("a\n", {"unapplied": "demo"}, {"unapplied": {"demo": ["/other"]}}),
+        ("a\n", {"absent": ["/no/such/file"]}, {}),
+        ("a\n", {}, {"written": {}}),
+    ],
+    ids=["content", "mode", "attributes", "secret", "in use", "unapplied", "absent", "nothing seen"],
+)
+def test_what_may_differ_from_the_survey_is_asked_for(
+    play: Run, target: Path, seen: str, options: dict[str, object], more: dict[str, object]
+) -> None:
+    file = f"{target}/a"
+    [write] = task(contents={file: "a\n"}, **options)
+    # In check mode no record is written on this machine.
+    done = play([surveyed({file: seen}, **more), write], "--check")
+    assert "changed=1" in done.stdout, done.stdout
+
+
+def test_what_a_run_has_written_is_asked_for_again_in_it(play: Run, target: Path) -> None:
+    """The survey was taken before."""
+    file = f"{target}/a"
+    old, new = {file: "old\n"}, {file: "new\n"}
+    target.mkdir(parents=True)
+    Path(file).write_text("old\n")
+    [write_new], [write_old] = task(contents=new), task(contents=old)
+    assert "changed=2" in play([surveyed(old), write_new, write_old]).stdout
+    assert Path(file).read_text() == "old\n"

@@ -194,6 +194,7 @@ def test_packages_go_with_what_came_along_and_stay_where_somebody_needs_them(mac
     assert "apt-get --quiet -o DPkg::Lock::Timeout=600 --yes purge nginx nginx-common" in machine.ran
     assert "apt-mark auto curl prometheus" in machine.ran
     assert removal.left == [
+        "The packages curl: they were there before, perhaps in an older version; an upgrade is not taken back.",
         "The package nftables: somebody else uses it (`systemctl --quiet is-enabled nftables.service`).",
         "The package prometheus: theirs needs it. Its services are stopped.",
     ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import json
 import os
+import pwd
 import re
 import socket
 from pathlib import Path
@@ -159,7 +161,11 @@ def test_all_of_it_is_found_on_this_machine(tmp_path: Path) -> None:
     file.write_bytes(b"\0\xff")
     file.chmod(0o4750)
     found = Survey().of(
-        ["base-files", "no-such-package"], ["/opt", "/var"], ["no-such.service"], [str(file), "/no/file"]
+        ["base-files", "no-such-package"],
+        ["/opt", "/var"],
+        ["no-such.service"],
+        [str(file), "/no/file"],
+        ["root", "nobody-of-that-name"],
     )
     assert found.keys() == {
         "listeners",
@@ -171,9 +177,38 @@ def test_all_of_it_is_found_on_this_machine(tmp_path: Path) -> None:
         "installed",
         "running",
         "files",
+        "missing",
+        "users",
+        "written",
+        "unapplied",
     }
     assert found["file_systems"].keys() == {"/opt", "/var"}
     assert re.match(r"\d", found["installed"]["base-files"])
     assert "no-such-package" not in found["installed"]
     assert found["running"] == []
     assert found["files"] == {str(file): {"sha256": hashlib.sha256(b"\0\xff").hexdigest(), "mode": "4750"}}
+    assert found["missing"] == ["/no/file"]
+    assert found["users"].keys() == {"root"}
+    assert found["users"]["root"]["home"] == "/root"
+
+
+def test_what_config_tree_has_written_is_found_but_for_what_is_not_everybodys(host: Survey) -> None:
+    write(host, "/etc/demo/open", "open\n").chmod(0o644)
+    write(host, "/etc/demo/secret", "secret\n").chmod(0o640)
+    (host.root / "etc/demo/link").symlink_to("open")
+    write(
+        host,
+        "/var/lib/fortress/before/written",
+        "".join(
+            f"{path}\n" for path in ("/etc/demo/", "/etc/demo/open", "/etc/demo/secret", "/etc/demo/link", "/gone")
+        ),
+    )
+    write(host, "/var/lib/fortress/unapplied/demo", "/etc/demo/open\n")
+    owner = {"owner": pwd.getpwuid(os.getuid()).pw_name, "group": grp.getgrgid(os.getgid()).gr_name}
+    digest = hashlib.sha256(b"open\n").hexdigest()
+    assert host.written() == {"/etc/demo/open": {"sha256": digest, "mode": "0644", **owner}}
+    assert host.unapplied() == {"demo": ["/etc/demo/open"]}
+
+
+def test_a_host_that_keeps_no_list_has_none(host: Survey) -> None:
+    assert (host.written(), host.unapplied()) == ({}, {})

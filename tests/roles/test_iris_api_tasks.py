@@ -71,8 +71,14 @@ def test_check_mode_deploys_nothing(checks: bool, again: bool, options: list[str
         ('{"failed": true, "message": "root is needed"}', ["releases", "models"]),
     ],
 )
-def test_what_is_missing_or_damaged_is_uploaded_and_prepared(answer: str, kinds: list[str]) -> None:
-    artifacts = {name: {"id": f"{name}-1", "archive": f"/cache/{name}-1.tar"} for name in ("release", "model")}
+@pytest.mark.parametrize("brings", [False, True], ids=["release alone", "own environment"])
+def test_what_is_missing_or_damaged_is_uploaded_and_prepared(answer: str, kinds: list[str], brings: bool) -> None:
+    names = ("release", "model", "environment")
+    artifacts: dict[str, Any] = {name: {"id": f"{name}-1", "archive": f"/cache/{name}-1.tar"} for name in names}
+    if not brings:
+        artifacts["environment"] = None
+    elif "missing" not in answer:
+        kinds = [*kinds, "environments"]
     private = yaml.safe_load((ROOT / "roles" / "iris_api" / "vars" / "main.yml").read_text())
     missing = Templar(
         DataLoader(), {"_iris_api_artifacts": artifacts, "__iris_api_present": {"stdout": answer}}

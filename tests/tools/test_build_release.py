@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from iris_api.bundle.signature import sign
 from iris_api.settings import Settings
 
 from tests import ROOT
@@ -168,7 +169,8 @@ def pack(builder: ModuleType, bundle: Path, largest: int = 10**7) -> Path:
     """Pack a bundle into a cache beside it, deep enough for `../` to stay within the test's folder."""
     cache = bundle.parents[2] / "a" / "b" / "cache"
     cache.mkdir(parents=True, exist_ok=True)
-    model = builder.plan_model(bundle, cache, largest)
+    content = builder.read_own(bundle, "manifest.json", builder.LARGEST_MANIFEST)
+    model = builder.plan_model(bundle, cache, largest, content)
     model.build()
     return Path(model.archive)
 
@@ -494,3 +496,34 @@ def test_an_environment_that_lacks_something_is_named() -> None:
     assert done.returncode == 1
     assert re.search(r"has no module \w+\. Use the ansible-playbook of .venv/bin", done.stderr)
     assert "Traceback" not in done.stderr
+
+
+def test_a_site_that_demands_signatures_takes_no_other_bundle(builder: ModuleType, bundle: Path) -> None:
+    key, signers = bundle.parent / "key", bundle.parent / "signers"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    signers.write_text(f"ana@example.com {key.with_suffix('.pub').read_text()}")
+    content = (bundle / "manifest.json").read_bytes()
+    with pytest.raises(
+        builder.BuildError, match=r"it has no signature, and this site demands one\. Sign it: iris-model"
+    ):
+        builder.require_signature(bundle, content, signers)
+    sign(bundle, key)
+    builder.require_signature(bundle, content, signers)
+    with pytest.raises(builder.BuildError, match="its signature is of nobody in"):
+        builder.require_signature(bundle, content + b" ", signers)
+    with pytest.raises(builder.BuildError, match=r"iris_api_bundle_signers .* names no file"):
+        builder.require_signature(bundle, content, bundle.parent / "none")
+    # A link would show a file that is not the bundle's own.
+    (bundle / "manifest.json.sig").rename(bundle.parent / "elsewhere")
+    (bundle / "manifest.json.sig").symlink_to(bundle.parent / "elsewhere")
+    with pytest.raises(builder.BuildError, match="cannot be read"):
+        builder.require_signature(bundle, content, signers)
+
+
+def test_the_signature_is_asked_for_before_anything_is_planned(bundle: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "tools" / "build-release"), "--plan", "--python=3.13", "--machine=x86_64"]
+    (tmp_path / "signers").touch()
+    command += [f"--model={bundle}", f"--cache={tmp_path / 'cache'}", f"--signers={tmp_path / 'signers'}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "it has no signature" in done.stderr

@@ -83,8 +83,9 @@ class Played(Machine):
             case ("systemd-run", *_, _, "perform", file):
                 jobs.perform_file(Host(self, self.paths), Path(file))
                 return self.done()
-            case ("python3", "-m", "venv", folder):
+            case ("python3", "-m", "venv", *_, folder):
                 (Path(folder) / "bin").mkdir(parents=True)
+                (Path(folder) / "lib" / "python3.13" / "site-packages").mkdir(parents=True)
                 (Path(folder) / "bin" / "python3").symlink_to("/usr/bin/python3")
                 return self.done()
             case (pip, "install", *_) if pip.endswith("/venv/bin/pip"):
@@ -93,6 +94,15 @@ class Played(Machine):
                 program = Path(pip).with_name("iris-api")
                 program.write_text(f"#!{program.with_name('python3')}\n")
                 program.chmod(0o700)
+                return self.done()
+            case (pip, interpreter, "install", *_) if pip.endswith("/venv/bin/pip"):
+                if self.pip_fails:
+                    return self.done(code=1)
+                environment = Path(interpreter.removeprefix("--python=")).parents[1]
+                (packages,) = environment.glob("lib/*/site-packages")
+                # What the release has must not be seen by pip, which would take it for what it is to replace.
+                assert not list(packages.iterdir())
+                (packages / "more.py").touch()
                 return self.done()
             case ("sync", "--file-system", path):
                 assert Path(path).is_dir()

@@ -149,8 +149,8 @@ def test_another_python_a_later_format_and_a_damaged_archive_are_one_sentence(
     monkeypatch.setattr(archive, "python", lambda: "3.99")
     with pytest.raises(Problem, match=r"are for Python 3\.1\d and this host has 3\.99: restore to the release"):
         fresh.call("restore", str(path))
-    tar(tmp_path / "late.tar", {"index.json": b'{"format": 2}'})
-    with pytest.raises(Problem, match="is of format 2, and this program reads 1"):
+    tar(tmp_path / "late.tar", {"index.json": b'{"format": 3}'})
+    with pytest.raises(Problem, match="is of format 3, and this program reads 2"):
         fresh.call("restore", str(tmp_path / "late.tar"))
     monkeypatch.undo()
     path.write_bytes(path.read_bytes()[:-90_000])

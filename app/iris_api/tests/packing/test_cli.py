@@ -458,14 +458,21 @@ def test_any_sample_is_read_or_refused(tmp_path: Path, content: bytes, target: s
     path = tmp_path / "sample.csv"
     path.write_bytes(content)
     try:
-        names, rows, targets = read_sample(path, target)
+        cells = read_sample(path, target)
+        kinds, columns = cells.typed({})
     except SampleError as error:
         assert str(path) in str(error)
         return
-    assert len(rows) >= 2 and len(set(names)) == len(names) > 0 and target not in names
-    assert all(len(row) == len(names) and np.isfinite(row).all() for row in rows)
+    names, targets = cells.names, cells.targets
+    assert len(cells) >= 2 and len(set(names)) == len(names) > 0 and target not in names
+    assert len(kinds) == len(columns) == len(names) and all(len(column) == len(cells) for column in columns)
+    types = {"number": float, "boolean": bool, "category": str}
+    for kind, column in zip(kinds, columns, strict=True):
+        given = [value for value in column if value is not None]
+        assert all(type(value) is types[kind] for value in given)
+        assert kind != "number" or np.isfinite(given).all()
     assert (targets is None) == (target is None)
-    assert targets is None or (len(targets) == len(rows) and "" not in targets)
+    assert targets is None or (len(targets) == len(cells) and "" not in targets)
 
 
 JSON = st.recursive(

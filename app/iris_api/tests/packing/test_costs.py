@@ -99,7 +99,8 @@ def test_time_and_memory_are_those_of_the_estimator(tmp_path: Path) -> None:
     assert 2000 <= cost.call_us < 10_000
     assert 45 < cost.row_us < 250
     # The ballast is there twice while it is loaded: as the file's bytes and as the array.
-    assert 220 < cost.memory_mb < 400
+    # scikit-learn imports pandas where that is installed, as it is here.
+    assert 220 < cost.memory_mb < 460
     assert "us a call" in (bundle / "MODEL_CARD.md").read_text()
 
 

@@ -170,8 +170,10 @@ def test_what_makes_no_bundle_is_refused(
 
 
 def test_a_value_that_is_no_number_is_named_by_row_and_column(pack: Pack, capsys: pytest.CaptureFixture[str]) -> None:
-    pack(LinearRegression().fit(DATA, CLASSES), targets=SPECIES[CLASSES], code=1)
-    assert "line 2 has 'setosa', which is no finite number, for what it is" in capsys.readouterr().err
+    pack(LinearRegression().fit(DATA, CLASSES), targets=["1", "setosa"] * 75, code=1)
+    said = capsys.readouterr().err
+    assert "line 3 has 'setosa', which is no finite number, for what it is" in said
+    assert "--target 'what it is'" in said and '{"what it is": {"kind": "category"}}' in said
 
 
 def test_a_bundle_is_not_overwritten_unawares(pack: Pack, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,9 +120,7 @@ def test_training_again_gives_the_estimator_of_the_repository(name: str, trained
 def test_training_again_gives_the_answers_of_the_repository(name: str, engine: EngineChoice, trained: Path) -> None:
     made = Model.load(trained, engine)
     shipped = Model.load(BUNDLES[name], engine)
-    low, high = ([getattr(each, end) for each in shipped.manifest.features] for end in ("minimum", "maximum"))
-    trained_low = [each.training_minimum for each in shipped.manifest.features]
-    trained_high = [each.training_maximum for each in shipped.manifest.features]
+    low, trained_low, trained_high, high = np.array([each.limits for each in shipped.manifest.features]).T
     chance = np.random.default_rng(7)
     rows = [*chance.uniform(trained_low, trained_high, (5000, len(low))), *chance.uniform(low, high, (5000, len(low)))]
     # None of the rows is so close to a border that the last bits could decide its class.

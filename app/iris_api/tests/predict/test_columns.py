@@ -38,12 +38,9 @@ def clients(model: Model) -> tuple[TestClient, TestClient]:
 def random_rows(model: Model) -> list[dict[str, float]]:
     """Rows within what the model was trained on, and beyond."""
     generator = np.random.default_rng(5)
-    columns = [
-        np.clip(
-            generator.uniform(each.training_minimum - 1, each.training_maximum + 1, ROWS), each.minimum, each.maximum
-        ).tolist()
-        for each in model.manifest.features
-    ]
+    columns = []
+    for least, usual, unusual, most in (each.limits for each in model.manifest.features):
+        columns.append(np.clip(generator.uniform(usual - 1, unusual + 1, ROWS), least, most).tolist())
     return [dict(zip(model.manifest.feature_names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 

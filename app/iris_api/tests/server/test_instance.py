@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from pydantic_core import from_json
 
-from ..instance import EXAMPLE, WATCHDOG_SECONDS, Instance
+from ..instance import EXAMPLE, WATCHDOG_SECONDS, Instance, free_port
 from ..paths import BUNDLE
 
 Start = Callable[..., Instance]
@@ -274,3 +274,28 @@ def test_a_request_in_flight_is_answered_when_the_instance_stops(start: Start) -
     assert instance.wait_until_gone() == 0
     stopping = [message for message in instance.listen(0.2) if message.text == "STOPPING=1"]
     assert [message.pid for message in stopping] == [instance.master.pid]
+
+
+def test_an_instance_with_two_addresses_stops_at_one_after_the_other(start: Start) -> None:
+    """The gateway, which may ask two servers, must find a living one behind the second address."""
+    second = free_port()
+    instance = start(
+        GUNICORN_CMD_ARGS=f"--reuse-port --bind=127.0.0.1:{(first := free_port())} --bind=127.0.0.1:{second}"
+    )
+    instance.wait_until_ready()
+    with (
+        socket.create_connection(("127.0.0.1", first), timeout=5) as kept,
+        socket.create_connection(("127.0.0.1", second), timeout=5) as closed,
+    ):
+        for connection in (kept, closed):
+            connection.sendall(REQUEST % b"")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        instance.master.send_signal(signal.SIGTERM)
+        assert closed.recv(65536) == b""
+        # It is open still, and answers.
+        kept.sendall(REQUEST % b"")
+        assert kept.recv(65536).startswith(b"HTTP/1.1 200 ")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", second), timeout=5)
+        assert kept.recv(65536) == b""
+    assert instance.wait_until_gone() == 0

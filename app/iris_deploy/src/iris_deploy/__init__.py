@@ -6,7 +6,9 @@ deployment it runs, so that whatever starts it again, a crash or a reboot, start
     /opt/iris-api/
         releases/ID/        an application in its virtual environment, put there by Ansible
         models/ID/          a model bundle, likewise
-        deployments/ID/     app -> its release, model -> its bundle, iris-api.env, iris-api@.service, deployment.json
+        environments/ID/    what a model needs beside a release, in a virtual environment that goes on in the release's
+        deployments/ID/     app -> its release or environment, model -> its bundle, iris-api.env, iris-api@.service,
+                            deployment.json
         instances/N         -> the deployment of iris-api@N
         current             -> the deployment that went through last
         history.jsonl       what happened here, a line each

@@ -15,7 +15,6 @@ import hashlib
 import io
 import json
 import os
-import platform
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -26,21 +25,19 @@ from typing import Any
 from . import Failure, Problem, artifacts
 from .artifacts import Kind
 from .host import Host
-from .store import COMPLETE, Deployment
+from .store import COMPLETE, Deployment, python
 
-FORMAT = 1
+FORMAT = 2
+# Of an archive without environments, which earlier releases read.
+PLAIN_FORMAT = 1
 INDEX = "index.json"
 FILES = "files"
 # Made on the host.
 DERIVED = {"venv", COMPLETE, artifacts.FILES}
-KINDS: tuple[Kind, ...] = ("releases", "models")
+# An environment is made beside its release.
+KINDS: tuple[Kind, ...] = ("releases", "models", "environments")
 Files = dict[str, tuple[int, str]]
 """Of each file of a release or a model its mode and its sha256, by its path."""
-
-
-def python() -> str:
-    """Return which Python releases are made for here, as in `3.13`."""
-    return ".".join(platform.python_version_tuple()[:2])
 
 
 def write(host: Host, path: Path) -> dict[str, Any]:
@@ -59,10 +56,13 @@ def write(host: Host, path: Path) -> dict[str, Any]:
         pool: dict[str, Path] = {}
         contents: dict[str, dict[str, Files]] = {kind: {} for kind in KINDS}
         for kind in KINDS:
-            for name in sorted({each.release if kind == "releases" else each.model for each in found}):
+            for name in sorted({part for each in found if (part := _part(host, kind, each))}):
                 contents[kind][name] = _contents(host.store.home / kind / name, pool)
         # What release 1.0.0 put there may lack what it was made of.
         poor = {name for name, files in contents["releases"].items() if "requirements.txt" not in files}
+        contents["environments"] = {
+            name: files for name, files in contents["environments"].items() if name.rpartition("+")[0] not in poor
+        }
         for name in sorted(poor):
             del contents["releases"][name]
             notes.append(f"The release {name} is not in it: an earlier version put it there without its wheels.")
@@ -72,7 +72,7 @@ def write(host: Host, path: Path) -> dict[str, Any]:
             )
         held, good = host.hold.owner, [each for each in found if each.release not in poor]
         index = {
-            "format": FORMAT,
+            "format": FORMAT if contents["environments"] else PLAIN_FORMAT,
             "python": python(),
             "current": current.id,
             "deployments": [asdict(each) for each in good],
@@ -94,6 +94,17 @@ def size(host: Host) -> int:
     """Return how many bytes an archive takes at most."""
     folders = (folder for kind in KINDS for folder in (host.store.home / kind).glob("[!.]*"))
     return sum(path.stat().st_size for folder in folders for path in _files(folder))
+
+
+def _part(host: Host, kind: Kind, deployment: Deployment) -> str:
+    """Return the name of a deployment's release, model or environment; nothing where it has none."""
+    match kind:
+        case "releases":
+            return deployment.release
+        case "models":
+            return deployment.model
+        case _:
+            return host.store.environment_of(deployment)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -152,7 +163,7 @@ def restore(host: Host, path: Path) -> bool:
         shutil.rmtree(scratch, ignore_errors=True)
         try:
             for kind in KINDS:
-                for name, files in index[kind].items():
+                for name, files in index.get(kind, {}).items():
                     artifacts.install(host, kind, name, _repack(tar, files, scratch / name))
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Releases and models on the disk: each is put there in one step, and what was damaged since is found.
+"""Releases, models, environments on the disk: each is put there in one step, and what was damaged since is found.
 
 A list of all files, with sizes, times and hashes, is written when a folder is made. A look at sizes and times finds
 what a person or a program changed; after a boot, which may follow a power cut, all is hashed once.
@@ -22,9 +22,12 @@ from .commands import Command
 from .host import Host
 from .store import COMPLETE, NAME
 
-Kind = Literal["releases", "models"]
+Kind = Literal["releases", "models", "environments"]
 FILES = "files.json"
 ABOUT = "release.json"
+ABOUT_ENVIRONMENT = "environment.json"
+# An instance of a release, and of an environment, starts by it.
+LAUNCHER = Path("bin/iris-api")
 
 
 def folder_of(host: Host, kind: Kind, name: str) -> Path:
@@ -86,7 +89,7 @@ def _make(host: Host, kind: Kind, folder: Path, archive: Path) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     try:
         _fill(host, kind, draft, folder, archive)
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, tarfile.TarError, ValueError, LookupError) as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise Failure(f"{folder} could not be made: {error}") from None
     old = folder.with_name(f".{folder.name}.old")
@@ -108,6 +111,9 @@ def _fill(host: Host, kind: Kind, draft: Path, folder: Path, archive: Path) -> N
             if path.is_file() and not path.is_symlink():
                 path.write_bytes(path.read_bytes().replace(os.fsencode(draft), os.fsencode(folder)))
         shutil.copyfile(draft / ABOUT, draft / COMPLETE)
+    elif kind == "environments":
+        _layer(host, draft, folder)
+        shutil.copyfile(draft / ABOUT_ENVIRONMENT, draft / COMPLETE)
     else:
         (draft / COMPLETE).touch()
     # The instances read it, whatever the umask is.
@@ -120,6 +126,31 @@ def _fill(host: Host, kind: Kind, draft: Path, folder: Path, archive: Path) -> N
     (draft / FILES).chmod(0o644)
     # A power cut must leave nothing that looks complete and is not.
     _run(host, commands.sync(draft))
+
+
+def _layer(host: Host, draft: Path, folder: Path) -> None:
+    """Make in a draft an environment that has its own packages first, and all others of its release.
+
+    A model that is trained with the packages of the release and one more costs the space of that one.
+    """
+    name = str(json.loads((draft / ABOUT_ENVIRONMENT).read_text())["release"])
+    release = folder_of(host, "releases", name)
+    if why := damaged(host, "releases", name):
+        raise Problem(f"{why}, so there can be no {folder}. Deploy it from the control node.")
+    for command in (commands.bare_environment(draft), commands.pip_install_beside(release, draft)):
+        _run(host, command)
+    (packages,) = (release / "venv" / "lib").glob("python3*/site-packages")
+    own = draft / packages.relative_to(release)
+    own.mkdir(parents=True, exist_ok=True)
+    # Last: pip must not take what the release has for what it is to replace.
+    (own / "release.pth").write_text(f"{packages}\n")
+    (draft / LAUNCHER).parent.mkdir(exist_ok=True)
+    shutil.copyfile(release / LAUNCHER, draft / LAUNCHER)
+    program = Path("venv") / LAUNCHER
+    text = (release / program).read_bytes().replace(os.fsencode(release / "venv"), os.fsencode(folder / "venv"))
+    (draft / program).write_bytes(text)
+    for path in (draft / LAUNCHER, draft / program):
+        path.chmod(0o755)
 
 
 def _unpack(archive: Path, folder: Path) -> None:

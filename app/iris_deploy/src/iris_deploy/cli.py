@@ -32,6 +32,8 @@ def deploy(host: Host, options: argparse.Namespace) -> Result:
     if not options.dry_run:
         host.store.require(wanted)
     new, current, held = merge(host.store, wanted) if job.converge else wanted, host.store.current, ""
+    if not options.dry_run:
+        host.store.require(new)
     left = None if options.again else host.history.rolled_back_from(new)
     if left and current and current != new:
         held = (
@@ -88,14 +90,18 @@ def _difference(host: Host, wanted: Deployment) -> str:
 
 
 def present(host: Host, options: argparse.Namespace) -> Result:
-    """Check which of a release and a model are on this host, whole."""
-    given: tuple[tuple[artifacts.Kind, str], ...] = (("releases", options.release), ("models", options.model))
-    wrong = {kind: why for kind, name in given if (why := artifacts.damaged(host, kind, name))}
-    return {"changed": False, "missing": list(wrong), "message": "; ".join(wrong.values()) or "Both are here."}
+    """Check which of a release, a model and its environment are on this host, whole."""
+    given: tuple[tuple[artifacts.Kind, str], ...] = (
+        ("releases", options.release),
+        ("models", options.model),
+        ("environments", options.environment),
+    )
+    wrong = {kind: why for kind, name in given if name and (why := artifacts.damaged(host, kind, name))}
+    return {"changed": False, "missing": list(wrong), "message": "; ".join(wrong.values()) or "All are here."}
 
 
 def install(host: Host, options: argparse.Namespace) -> Result:
-    """Make a release or a model of an archive, unless it is there."""
+    """Make a release, a model or an environment of an archive, unless it is there."""
     made = artifacts.install(host, options.kind, options.name, options.archive)
     return {"changed": made, "message": f"{options.name} {'was made' if made else 'is there already'}."}
 
@@ -166,8 +172,13 @@ def status(host: Host, options: argparse.Namespace) -> Result:
         lines.append(host.lock.owner)
     wrong = host.mixed if options.check else []
     if options.check and (current := host.store.current):
-        names: tuple[tuple[artifacts.Kind, str], ...] = (("releases", current.release), ("models", current.model))
-        wrong += [f"{why}: `make converge`." for kind, name in names if (why := artifacts.damaged(host, kind, name))]
+        names: tuple[tuple[artifacts.Kind, str], ...] = (
+            ("releases", current.release),
+            ("models", current.model),
+            ("environments", host.store.environment_of(current)),
+        )
+        damages = (artifacts.damaged(host, kind, name) for kind, name in names if name)
+        wrong += [f"{why}: `make converge`." for why in damages if why]
     if wrong:
         remedy = "`iris-deploy recover` finishes or reverts what was cut short, `make deploy` starts what is dead."
         return jobs.failed("\n".join([*lines, *wrong, remedy]))
@@ -241,8 +252,9 @@ def parser() -> argparse.ArgumentParser:
     added = command(present, "present")
     added.add_argument("--release", required=True)
     added.add_argument("--model", required=True)
+    added.add_argument("--environment", default="", help="where the model needs one beside the release")
     added = command(install, "install")
-    added.add_argument("kind", choices=["releases", "models"])
+    added.add_argument("kind", choices=["releases", "models", "environments"])
     added.add_argument("name")
     added.add_argument("archive", type=Path, help="it is removed afterwards")
     added = command(backup, "backup")

@@ -206,6 +206,17 @@ def pip_install(release: Path) -> Command:
     )
 
 
+def bare_environment(folder: Path) -> Command:
+    """Make a virtual environment without pip: that of a release installs into it."""
+    return Command(("python3", "-m", "venv", "--without-pip", str(folder / "venv")))
+
+
+def pip_install_beside(release: Path, folder: Path) -> Command:
+    """Install what a model needs beside a release into an environment of its own, each wheel by its hash."""
+    interpreter = folder / "venv" / "bin" / "python3"
+    return Command((str(release / "venv" / "bin" / "pip"), f"--python={interpreter}", *pip_install(folder).argv[1:]))
+
+
 def sync(path: Path) -> Command:
     """Write to the disk what is to be there after a power cut."""
     return Command(("sync", "--file-system", str(path)))

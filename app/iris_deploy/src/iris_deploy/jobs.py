@@ -37,11 +37,15 @@ class Job:
 
     def target(self, host: Host) -> Deployment:
         """Return the deployment that is meant; raise Problem where it is not whole on the host."""
-        if not self.deployment:
-            return find_target(host.store, host.history, self.part, self.to)
-        deployment = Deployment(**self.deployment)
+        if self.deployment:
+            wanted = Deployment(**self.deployment)
+            host.store.require(wanted)
+            deployment = merge(host.store, wanted) if self.converge else wanted
+        else:
+            deployment = find_target(host.store, host.history, self.part, self.to)
+        # Of parts that never ran together there may be no environment.
         host.store.require(deployment)
-        return merge(host.store, deployment) if self.converge else deployment
+        return deployment
 
 
 def submit(host: Host, job: Job) -> Result:

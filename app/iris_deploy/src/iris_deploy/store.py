@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+from iris_api.bundle.environments import environment_id, needs_environment
 
 from . import Failure, Problem, commands
-from .addresses import NOWHERE, Listeners
+from .addresses import NOWHERE, Listeners, settings
 from .machine import Machine
 
 ENVIRONMENT = "iris-api.env"
@@ -22,6 +26,11 @@ COMPLETE = ".complete"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 # Somebody may just have put a release there and be about to deploy it.
 FRESH_SECONDS = 3600
+
+
+def python() -> str:
+    """Return which Python releases are made for here, as in `3.13`."""
+    return ".".join(platform.python_version_tuple()[:2])
 
 
 def _digest(*parts: str) -> str:
@@ -73,18 +82,58 @@ class Store:
     def __init__(self, home: Path, machine: Machine) -> None:
         self.home = home
         self._machine = machine
+        self._manifests: dict[str, dict[str, Any]] = {}
 
     def path(self, deployment: Deployment) -> Path:
         """Where a deployment lies."""
         return self.home / "deployments" / deployment.id
 
     def require(self, deployment: Deployment) -> None:
-        """Raise Problem where the release or the model of a deployment is not here, whole."""
-        for kind, name in (("releases", deployment.release), ("models", deployment.model)):
-            if not (self.home / kind / name / COMPLETE).exists():
-                raise Problem(
-                    f"{self.home / kind / name} is not on this host, or not whole. Deploy it from the control node."
-                )
+        """Raise Problem where the release, the model or the environment of a deployment is not here, whole."""
+        self._require("releases", deployment.release)
+        self._require("models", deployment.model)
+        if environment := self.environment_of(deployment):
+            self._require(
+                "environments", environment, f" {deployment.model} needs it to be served by {deployment.release}."
+            )
+
+    def _require(self, kind: str, name: str, why: str = "") -> None:
+        if not (self.home / kind / name / COMPLETE).exists():
+            raise Problem(
+                f"{self.home / kind / name} is not on this host, or not whole.{why} Deploy it from the control node."
+            )
+
+    def environment_of(self, deployment: Deployment) -> str:
+        """Return the name of a folder in environments/, or nothing where the release has all that the model needs.
+
+        It follows from release, model and engine, so that each pair of them finds its own.
+        """
+        manifest = self._manifest(deployment.model)
+        engine = settings(deployment.environment).get("IRIS_API_ENGINE", "auto")
+        if not manifest.get("environment"):
+            return ""
+        try:
+            locked = (self.home / "releases" / deployment.release / "requirements.txt").read_text()
+        except OSError:
+            locked = ""
+        found = re.search(r"^onnxruntime==(\S+)", locked, re.MULTILINE)
+        try:
+            if not needs_environment(manifest, engine, found[1] if found else None):
+                return ""
+            return environment_id(deployment.release, manifest, python())
+        except (LookupError, TypeError):
+            raise Problem(
+                f"{deployment.model} has no environment for Python {python()}, which this host has. Pack it again."
+            ) from None
+
+    def _manifest(self, model: str) -> dict[str, Any]:
+        """Return the manifest of a model, which never changes; nothing where it can't be read."""
+        if model not in self._manifests:
+            try:
+                self._manifests[model] = dict(json.loads((self.home / "models" / model / "manifest.json").read_text()))
+            except (OSError, ValueError, TypeError):
+                return {}
+        return self._manifests[model]
 
     def has(self, deployment: Deployment) -> bool:
         """Whether the release and the model of a deployment are here, whole."""
@@ -101,7 +150,9 @@ class Store:
             draft = path.with_name(f".{path.name}.new")
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
-            (draft / "app").symlink_to(f"../../releases/{deployment.release}")
+            environment = self.environment_of(deployment)
+            app = f"environments/{environment}" if environment else f"releases/{deployment.release}"
+            (draft / "app").symlink_to(f"../../{app}")
             (draft / "model").symlink_to(f"../../models/{deployment.model}")
             (draft / ENVIRONMENT).write_text(
                 f"{deployment.environment.rstrip()}\nIRIS_API_DEPLOYMENT={deployment.id}\n"
@@ -214,9 +265,13 @@ class Store:
         left = [deployment for identity in kept if (deployment := self.read(identity))]
         # The next converge would only bring it again.
         left += [applied] if (applied := self.last_applied) else []
-        used = {"releases": {each.release for each in left}, "models": {each.model for each in left}}
+        used = {
+            "releases": {each.release for each in left},
+            "models": {each.model for each in left},
+            "environments": {self.environment_of(each) for each in left if self.has(each)},
+        }
         for kind, names in used.items():
-            for path in (self.home / kind).iterdir():
+            for path in (self.home / kind).glob("*"):
                 if path.name not in names and time.time() - path.stat().st_ctime > FRESH_SECONDS:
                     shutil.rmtree(path, ignore_errors=True)
                     gone.append(path)

@@ -5,19 +5,28 @@ import math
 from bisect import bisect_left
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 MANIFEST = "manifest.json"
+# Of the hosts: Debian 12 and 13.
+PYTHONS = ("3.11", "3.13")
 # Names of an answer that a target must not take.
 RESERVED = frozenset({"prediction", "prediction_proba", "model", "model_version"})
 
 Label = bool | int | float | str
+Category = bool | int | str
+Value = bool | int | float | str | None
+"""Of a feature, as JSON has it: a date or a time is a text (ISO 8601), and a missing value null."""
+Kind = Literal["number", "integer", "boolean", "category", "text", "date", "datetime"]
+NUMERIC: frozenset[Kind] = frozenset({"number", "integer"})
 EngineName = Literal["sklearn", "onnx"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 # Of a feature or a target: a key of requests and answers, so whatever text JSON can hold.
 Key = Annotated[str, Field(min_length=1, max_length=256)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+PythonVersion = Annotated[str, Field(pattern=r"^3\.[0-9]{1,3}$")]
+WheelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+-[0-9][A-Za-z0-9_.]*(-[A-Za-z0-9_.]+){3}\.whl$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -45,27 +54,140 @@ class Reference(_Part):
         return bisect_left(self.edges, value)
 
 
+# As many categories become labels of metrics and lines of the card: what is rare may tell of a person.
+MOST_CATEGORIES = 20
+
+
+class CategoryShare(_Part):
+    """How often a category, or one of true and false, was in the training data."""
+
+    value: Category
+    share: Share
+
+
 class Feature(_Part):
-    """One number of a request, in the order in which the model takes them."""
+    """One value of a request, in the order in which the model takes them."""
 
     name: Key
     description: str
     unit: str
-    minimum: float
-    """Least value that is possible; anything below is refused."""
-    maximum: float
+    kind: Kind = "number"
+    """What its values are; a category is a text, an integer or a boolean."""
+    nullable: bool = False
+    """Whether a value may be missing, which is null in JSON."""
+    minimum: float | int | None = None
+    """Least value of a number or an integer that is possible; anything below is refused."""
+    maximum: float | int | None = None
     """Greatest value that is possible; anything above is refused."""
-    training_minimum: float
-    training_maximum: float
-    reference: Reference
+    training_minimum: float | int | None = None
+    training_maximum: float | int | None = None
+    reference: Reference | None = None
+    """Of a number or an integer."""
+    values: Annotated[list[Category], Field(min_length=1)] | None = None
+    """The categories: all that are possible, or of an open list the most frequent ones."""
+    open: bool = False
+    """Whether a category that is not listed is accepted."""
+    shares: Annotated[list[CategoryShare], Field(max_length=MOST_CATEGORIES)] | None = None
+    """Of the most frequent categories, or of false and true; what is left is of other categories, or missing."""
+    missing: Share = 0.0
+    """Share of missing values in the training data."""
+
+    @field_validator("minimum", "maximum", "training_minimum", "training_maximum")
+    @classmethod
+    def _of_its_kind(cls, value: float | None, info: ValidationInfo) -> float | None:
+        # An integer of a column of integers keeps all its digits.
+        return float(value) if value is not None and info.data.get("kind") == "number" else value
 
     @model_validator(mode="after")
-    def _ranges_nest(self) -> Self:
-        if not self.minimum <= self.training_minimum <= self.training_maximum <= self.maximum:
+    def _fits_its_kind(self) -> Self:
+        numeric = [self.minimum, self.maximum, self.training_minimum, self.training_maximum, self.reference]
+        if self.kind in NUMERIC:
+            if None in numeric:
+                raise ValueError(f"a feature of kind {self.kind} has limits, those of training too, and a reference")
+            self._check_ranges()
+        elif any(each is not None for each in numeric):
+            raise ValueError(f"a feature of kind {self.kind} has no minimum, maximum or reference")
+        if (self.kind == "category") != (self.values is not None) or (self.open and self.kind != "category"):
+            raise ValueError("a category has values, and it alone has them and may be open")
+        if (self.kind in {"category", "boolean"}) != (self.shares is not None):
+            raise ValueError("a category and a boolean have shares, and they alone")
+        if self.missing and not self.nullable:
+            raise ValueError("values were missing in the training data: it must be nullable")
+        for values in (self.values or [], [each.value for each in self.shares or []]):
+            if len({type(value) for value in values}) > 1 or len(set(values)) != len(values):
+                raise ValueError("categories are all texts, all integers or all booleans, and each is there once")
+        if sum(each.share for each in self.shares or []) + self.missing > 1 + 1e-6:
+            raise ValueError("the shares add up to more than 1")
+        return self
+
+    def _check_ranges(self) -> None:
+        minimum, least, greatest, maximum = self.limits
+        if not minimum <= least <= greatest <= maximum:
             raise ValueError(
-                f"the sample has values from {self.training_minimum:g} to {self.training_maximum:g}, which are not all "
-                f"between minimum {self.minimum:g} and maximum {self.maximum:g}"
+                f"the sample has values from {least:g} to {greatest:g}, which are not all between minimum {minimum:g} "
+                f"and maximum {maximum:g}"
             )
+
+    @property
+    def limits(self) -> tuple[float, float, float, float]:
+        """Minimum, least and greatest value in training, and maximum of a number or an integer."""
+        limits = self.minimum, self.training_minimum, self.training_maximum, self.maximum
+        assert None not in limits
+        return limits  # type: ignore[return-value]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether formats before 4 know it: a number that is never missing."""
+        return self.kind == "number" and not self.nullable
+
+    def accepts(self, value: Value) -> bool:
+        """Return whether a value is of this kind; of limits and of the form of a date nothing is said."""
+        if value is None:
+            return self.nullable
+        if self.kind == "category":
+            values = self.values or []
+            return type(value) is type(values[0]) and (self.open or value in values)
+        return type(value) in _TYPES[self.kind]
+
+
+_TYPES: dict[Kind, tuple[type, ...]] = {
+    "number": (float, int),
+    "integer": (int,),
+    "boolean": (bool,),
+    "text": (str,),
+    "date": (str,),
+    "datetime": (str,),
+}
+
+
+class Column(_Part):
+    """A column of the table that the estimator takes."""
+
+    dtype: str
+    """As pandas calls it: float64, Int64, str, object, category, datetime64[us, UTC] and so on."""
+    ordered: bool = False
+    """Of a category's dtype."""
+    missing: Literal["nan", "none", "NA"] = "nan"
+    """What stands for a missing value in a column of objects; any other dtype has a way of its own."""
+
+
+class Table(_Part):
+    """How the estimator gets its rows where it does not take an array of 64-bit floats with NaN for missing values."""
+
+    form: Literal["objects", "frame"]
+    """An array of Python's objects, or a DataFrame of pandas with the features' names."""
+    columns: list[Column]
+    """In the order of the features."""
+    categories: FileName | None = None
+    """File with the categories of the columns of this dtype, in their order: a JSON object by the feature's name."""
+    categories_sha256: Sha256 | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if (self.categories is None) != (self.categories_sha256 is None):
+            raise ValueError("a file of categories has a sha256")
+        if self.categories is None and any(each.dtype == "category" for each in self.columns):
+            raise ValueError("columns of dtype category need the file of their categories")
         return self
 
 
@@ -93,7 +215,7 @@ class Target(_Part):
 class GoldenSample(_Part):
     """An input whose answer is known; an instance gives these answers before it says it is ready."""
 
-    input: dict[str, float]
+    input: dict[str, Value]
     prediction: Label
     probabilities: list[float] | None = None
 
@@ -149,11 +271,32 @@ class Cost(_Part):
     """Megabytes (10^6 bytes) of a process at its largest that loads the model and answers the largest batch."""
 
 
+class Lock(_Part):
+    """A file of requirements, each with its version and its hashes, as pip reads them."""
+
+    file: FileName
+    sha256: Sha256
+
+
+class Environment(_Part):
+    """What the model's own library is: the packages that an instance imports beside those of its release."""
+
+    packages: dict[str, str]
+    """Version of each package that the model imports, and of what these require, as installed where it was packed."""
+    locks: Annotated[dict[PythonVersion, Lock], Field(min_length=1)]
+    """For each Python of a host the packages to install."""
+    not_for: dict[PythonVersion, str] = {}
+    """Why there is no lock for a Python."""
+    code: dict[WheelName, Sha256] = {}
+    """Wheels in the bundle that hold the model's own code."""
+
+
 class Manifest(_Part):
     """A model bundle: what its artifact is, what it takes, what it answers, and what vouches for it."""
 
-    format: Literal[2, 3]
-    """Release 1.0.0 wrote 2, which has no costs; its proof of an onnx model does not count."""
+    format: Literal[2, 3, 4]
+    """Release 1.0.0 wrote 2, which has no costs; its proof of an onnx model does not count. Before 4 every feature is a
+    number that is never missing; what needs no more is still written as 3."""
     name: Name
     version: Name
     description: str
@@ -165,6 +308,8 @@ class Manifest(_Part):
     libraries: dict[str, str]
     """Versions the model was trained with. scikit-learn's must be the one installed."""
     features: Annotated[list[Feature], Field(min_length=1)]
+    table: Table | None = None
+    """Null for an array of 64-bit floats."""
     target: Target
     classes: Annotated[list[Class], Field(min_length=2)] | None = None
     """In the order of the probabilities; null for a regressor."""
@@ -175,6 +320,8 @@ class Manifest(_Part):
     """Why there is no converted model."""
     costs: dict[EngineName, Cost] | None = None
     """Of each engine that can serve this model."""
+    environment: Environment | None = None
+    """None: the packages of a release are all that the model needs."""
     training: dict[str, str | int]
     metrics: dict[str, float]
     golden_samples: Annotated[list[GoldenSample], Field(min_length=1)]
@@ -186,6 +333,10 @@ class Manifest(_Part):
         names = {feature.name for feature in self.features}
         if len({printable(name) for name in names}) != len(self.features):
             raise ValueError("two features have the same name")
+        if self.format < 4 and not (self.table is None and all(feature.is_plain for feature in self.features)):
+            raise ValueError(f"format {self.format} knows numbers alone, none of them missing: write format 4")
+        if self.table and len(self.table.columns) != len(self.features):
+            raise ValueError("table: there must be a column for each feature")
         if self.target.name in RESERVED:
             raise ValueError(f"target: the name {self.target.name} is taken by the answer itself")
         classifies = self.task == "classification"
@@ -207,8 +358,21 @@ class Manifest(_Part):
                 raise ValueError(
                     f"golden sample {number} does not have exactly the features and classes of the manifest"
                 )
+            for feature in self.features:
+                if not feature.accepts(sample.input[feature.name]):
+                    raise ValueError(f"golden sample {number}: the value of {feature.name!r} is not of its kind")
             if classifies and sample.prediction not in values:
                 raise ValueError(f"golden sample {number}: {sample.prediction!r} is no class of the manifest")
+        return self
+
+    @model_validator(mode="after")
+    def _files_differ(self) -> Self:
+        own = self.environment
+        locks = [lock.file for lock in own.locks.values()] if own else []
+        more = [self.onnx.artifact if self.onnx else None, self.table.categories if self.table else None]
+        names = [self.artifact, *filter(None, more), *locks, *(own.code if own else {})]
+        if len({*names, MANIFEST}) != len(names) + 1:
+            raise ValueError(f"two files of the bundle have one name: {', '.join(names)}")
         return self
 
     @property
@@ -217,10 +381,25 @@ class Manifest(_Part):
         return [feature.name for feature in self.features]
 
     @property
+    def is_numeric(self) -> bool:
+        """Whether every feature is a number or an integer that is never missing, and rows are arrays of floats."""
+        return self.table is None and all(each.kind in NUMERIC and not each.nullable for each in self.features)
+
+    @property
+    def golden_rows(self) -> list[list[Value]]:
+        """Inputs of the golden samples as rows: values in the model's order."""
+        return [[sample.input[name] for name in self.feature_names] for sample in self.golden_samples]
+
+    @property
     def files(self) -> dict[str, str]:
         """Names of the files it vouches for, with the sha256 of each."""
         converted = {self.onnx.artifact: self.onnx.sha256} if self.onnx else {}
-        return {self.artifact: self.sha256, **converted}
+        categories = {}
+        if self.table and self.table.categories and self.table.categories_sha256:
+            categories = {self.table.categories: self.table.categories_sha256}
+        own = self.environment
+        locks = {lock.file: lock.sha256 for lock in own.locks.values()} if own else {}
+        return {self.artifact: self.sha256, **converted, **categories, **locks, **(own.code if own else {})}
 
     def class_name(self, value: Label) -> str:
         """Return the name of a class of this manifest."""

@@ -17,8 +17,9 @@ from iris_api.engines.columns import Columns, Numbering, Table
 logger = logging.getLogger(__name__)
 
 
-Row = Sequence[float]
-"""Values of the features, in the order of the manifest."""
+Row = Sequence[Any]
+"""Values of the features, in the order of the manifest: float for a number, int, bool, str (which a date or a time is
+too, in ISO 8601), and None for a missing value."""
 # What an estimator, or a step of its own in front of it, raises for a value that it does not accept. Anything else is
 # an error of this program or of its machine.
 REFUSALS = (ValueError, ArithmeticError, LookupError, AssertionError)
@@ -153,8 +154,7 @@ class Model:
 
     def _explained(self, rows: Sequence[Row], error: Exception) -> Exception:
         """Return RefusedError for the first row that the engine refuses, or the error itself if no row is to blame."""
-        sample = self.manifest.golden_samples[0].input
-        accepted = [sample[name] for name in self.manifest.feature_names]
+        accepted = self.manifest.golden_rows[0]
         found = find_refused(self.engine, rows, accepted)
         if found is None:
             return error

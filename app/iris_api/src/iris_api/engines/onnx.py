@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from iris_api.bundle.files import BundleError, read_file
 from iris_api.bundle.manifest import Manifest
-from iris_api.engines.model import Answers
+from iris_api.engines.model import Answers, Row
 
 INPUT = "input"
 DTYPES: dict[str, type[np.floating[Any]]] = {"double": np.float64, "float": np.float32}
@@ -55,7 +55,7 @@ class OnnxEngine:
         tolerance = max(manifest.golden_tolerance, onnx.proof.tolerance)
         try:
             engine = cls(content, onnx.precision, onnx.outputs, tolerance)
-            engine([[sample.input[name] for name in manifest.feature_names] for sample in manifest.golden_samples])
+            engine(manifest.golden_rows)
         except Exception as error:
             # ONNX Runtime has exceptions of its own; none of them is more than a model that cannot be served.
             raise BundleError(
@@ -65,7 +65,7 @@ class OnnxEngine:
             ) from error
         return engine
 
-    def __call__(self, rows: Sequence[Sequence[float]]) -> Answers:
+    def __call__(self, rows: Sequence[Row]) -> Answers:
         """Return the answers to a table of rows x features."""
         values, probabilities = self.run(np.array(rows, dtype=self._dtype))
         return Answers(values.tolist(), None if probabilities is None else probabilities.tolist())

@@ -142,12 +142,14 @@ def is_finite_throughout(estimator: Any, manifest: Manifest) -> bool:
 
     Then they can be left out. Behind scalers, the limits of each feature become the limits of what the last step takes.
     """
+    if not manifest.is_numeric:
+        return False
     transformers, answering = steps_of(estimator)
     if not all(_is_reviewed(step, SCALERS) for step in transformers):
         return False
     if not _is_reviewed(answering, CHECKING_INPUT_ALONE):
         return False
-    rows = np.array([[each.minimum for each in manifest.features], [each.maximum for each in manifest.features]])
+    rows = np.array([each.limits for each in manifest.features], dtype=np.float64).T[[0, 3]]
     try:
         with np.errstate(all="ignore"):
             for step in transformers:

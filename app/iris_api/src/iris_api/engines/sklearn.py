@@ -19,8 +19,9 @@ from sklearn.exceptions import InconsistentVersionWarning
 from iris_api.bundle.files import BundleError, read_file
 from iris_api.bundle.manifest import MANIFEST, Manifest
 from iris_api.engines.columns import Table
-from iris_api.engines.model import Answers
+from iris_api.engines.model import Answers, Row
 from iris_api.engines.reviewed import decider, is_finite_throughout
+from iris_api.engines.table import Categories, read_categories, table_maker
 
 # Whoever sends a value that is refused is answered so; as warnings, such a value and an unknown category would fill the
 # log. So would rows without names: they come in the order of the manifest, which was compared with the names when the
@@ -37,9 +38,10 @@ class SklearnEngine:
     # takes a few us.
     turns = 4
 
-    def __init__(self, manifest: Manifest, estimator: Any) -> None:
+    def __init__(self, manifest: Manifest, estimator: Any, categories: Categories | None = None) -> None:
         self.estimator = estimator
         self.tolerance = manifest.golden_tolerance
+        self._table = table_maker(manifest, categories or {})
         self._decide = decider(estimator, manifest.probabilities)
         self._unchecked = is_finite_throughout(estimator, manifest)
 
@@ -51,17 +53,19 @@ class SklearnEngine:
         path = directory / manifest.artifact
         estimator = open_artifact(path, content, skops_trusted)
         _check_shape(path, manifest, estimator)
-        return cls(manifest, estimator)
+        return cls(manifest, estimator, read_categories(directory, manifest))
 
-    def __call__(self, rows: Sequence[Sequence[float]]) -> Answers:
-        """Return the estimator's answers to a table of rows x features; raise what it raises."""
-        values, probabilities = self.run(rows)
+    def __call__(self, rows: Sequence[Row]) -> Answers:
+        """Return the estimator's answers to rows; raise what it raises, also for what its table does not hold."""
+        values, probabilities = self._answer(self._table(rows))
         return Answers(values.tolist(), None if probabilities is None else probabilities.tolist())
 
-    def run(self, rows: Sequence[Sequence[float]] | Table) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    def run(self, rows: Table) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Return what `predict` answers to a table, rows x features, and the probabilities, rows x classes, or None."""
         # A copy: the estimator may write into it.
-        table = np.array(rows, dtype=np.float64)
+        return self._answer(rows.copy())
+
+    def _answer(self, table: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
         # To check again what is known to be finite takes a tenth of a prediction's time.
         with sklearn.config_context(assume_finite=True) if self._unchecked else nullcontext():
             return self._decide(table)
@@ -116,9 +120,11 @@ def _check_shape(path: Path, manifest: Manifest, estimator: Any) -> None:
         "classes": [each.value for each in manifest.classes or []],
         "probabilities": manifest.probabilities,
     }
+    features = features_of(estimator)
     found = {
         "task": task_of(estimator),
-        "features": features_of(estimator),
+        # A pipeline that begins with a step of one's own may not know.
+        "features": expected["features"] if features is None else features,
         "classes": np.asarray(getattr(estimator, "classes_", [])).tolist() if manifest.classes else [],
         "probabilities": manifest.probabilities and hasattr(estimator, "predict_proba"),
     }

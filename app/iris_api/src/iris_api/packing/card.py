@@ -3,26 +3,30 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from iris_api.bundle.manifest import Manifest, printable
+from iris_api.bundle.manifest import NUMERIC, Feature, Kind, Manifest, Value, printable
 
 CARD = "MODEL_CARD.md"
+# Below which nothing is left of a share.
+_ROUNDING = 0.0005
 
 
 def model_card(manifest: Manifest) -> str:
     """Return the text of the card, in Markdown."""
+    kind = [] if all(feature.is_plain for feature in manifest.features) else ["Kind"]
     parts = [
         f"# {manifest.name} {manifest.version}\n\n{manifest.description}",
         _facts(manifest),
         "## Input\n\nA value beyond what is accepted is refused; one beyond the training data gets a guess.\n\n"
         + _table(
-            ("Feature", "Description", "Unit", "Training data", "Accepted"),
+            ("Feature", *kind, "Description", "Unit", "Training data", "Accepted"),
             (
                 (
                     _code(feature.name),
+                    *([feature.kind] if kind else []),
                     _text(feature.description),
                     _text(feature.unit),
-                    f"{feature.training_minimum:g} to {feature.training_maximum:g}",
-                    f"{feature.minimum:g} to {feature.maximum:g}",
+                    _training(feature),
+                    _accepted(feature) + (", or missing" if feature.nullable else ""),
                 )
                 for feature in manifest.features
             ),
@@ -33,6 +37,28 @@ def model_card(manifest: Manifest) -> str:
         "## Example\n\n" + _example(manifest),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _training(feature: Feature) -> str:
+    missing = [f"missing {feature.missing:.1%}"] if feature.nullable else []
+    if feature.kind in NUMERIC:
+        _, least, greatest, _ = feature.limits
+        return ", ".join([f"{least:g} to {greatest:g}", *missing])
+    shares = feature.shares or []
+    known = [f"{_code(str(each.value))} {each.share:.1%}" for each in shares]
+    rest = 1 - sum(each.share for each in shares) - feature.missing
+    return ", ".join([*known, *([f"other {rest:.1%}"] if known and rest > _ROUNDING else []), *missing])
+
+
+def _accepted(feature: Feature) -> str:
+    if feature.kind in NUMERIC:
+        least, _, _, greatest = feature.limits
+        return f"{least:g} to {greatest:g}"
+    if feature.kind == "category":
+        known = feature.values or []
+        # Those that are not frequent do not stand here.
+        return "any category" if feature.open else f"{len(known)} categories"
+    return {"boolean": "true or false", "text": "any text", "date": "any date"}.get(feature.kind, "any date and time")
 
 
 def _facts(manifest: Manifest) -> str:
@@ -82,8 +108,18 @@ def _example(manifest: Manifest) -> str:
     answer = _text(repr(sample.prediction))
     if manifest.classes:
         answer += f" ({_text(manifest.class_name(sample.prediction))})"
-    given = ", ".join(f"{_text(name)} {value:g}" for name, value in sample.input.items())
+    kinds = {feature.name: feature.kind for feature in manifest.features}
+    given = ", ".join(f"{_text(name)} {_value(kinds[name], value)}" for name, value in sample.input.items())
     return f"{given}: {answer}."
+
+
+def _value(kind: Kind, value: Value) -> str:
+    """Return a value of the example; a category stands in the table of the input if it is frequent, and not here."""
+    if isinstance(value, bool | None):
+        return "missing" if value is None else str(value).lower()
+    if isinstance(value, int | float) and kind != "category":
+        return f"{value:g}"
+    return _code(str(value))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -15,8 +15,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from iris_api.bundle.files import BundleError, read_manifest
 from iris_api.bundle.manifest import Name, json_schema
+from iris_api.bundle.signature import sign
 from iris_api.packing.card import model_card
-from iris_api.packing.samples import SampleError, read_features, read_sample
+from iris_api.packing.code import CodeError, make_importable, read_code
+from iris_api.packing.samples import SampleError, read_features, read_parquet, read_sample
 from iris_api.settings import Settings
 
 _TRUSTED: tuple[str, ...] = Settings.model_fields["skops_trusted"].default
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return _complain("interrupted; nothing was written.", 130)
-    except (UsageError, SampleError, BundleError) as error:
+    except (UsageError, SampleError, BundleError, CodeError) as error:
         return _complain(str(error))
     except SystemExit as error:
         return _complain(f"the model ended the program while it was loaded or asked (exit code {error.code}).")
@@ -95,8 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument(
         "sample",
         type=Path,
-        metavar="SAMPLE.csv",
-        help="rows the model was trained on; the header names the features, in the model's order",
+        metavar="SAMPLE",
+        help="rows the model was trained on, as CSV, whose header names the features in the model's order, or as "
+        ".parquet, which keeps their dtypes",
     )
     pack.add_argument("--name", required=True, help="name of the model: small letters, digits, - _ .")
     pack.add_argument("--version", required=True, help="its version, say 1.0.0")
@@ -107,7 +110,8 @@ def _parser() -> argparse.ArgumentParser:
         "--features",
         type=Path,
         metavar="FILE.json",
-        help='what is known of features: {"NAME": {"description": "", "unit": "", "minimum": 0, "maximum": 9}}',
+        help='what is known of features: {"NAME": {"description": "", "unit": "", "minimum": 0, "maximum": 9, '
+        '"kind": "category", "nullable": true, "values": ["a", "b"], "open": false}}',
     )
     pack.add_argument("--models-dir", type=Path, default=Path("models"), metavar="DIR", help="default: ./models")
     pack.add_argument("--replace", action="store_true", help="write over a bundle of the same name and version")
@@ -119,6 +123,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="give up after so long if it is not proven yet that ONNX Runtime answers alike; default: %(default)s",
     )
+    pack.add_argument(
+        "--code",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="a module, the folder of a package, or a wheel of your own that the model imports; can be repeated",
+    )
+    pack.add_argument(
+        "--environment",
+        choices=["auto", "always", "never"],
+        default="auto",
+        help="whether the bundle brings the packages that its model imports, in the versions installed here; auto: if "
+        "a release lacks one; default: %(default)s",
+    )
     _add_trusted(pack)
     pack.set_defaults(run=_pack)
 
@@ -126,6 +145,11 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="say models/iris/1.0.0")
     _add_trusted(check)
     check.set_defaults(run=_check)
+
+    sign = commands.add_parser("sign", help="sign a bundle by a key of SSH, for sites that demand it")
+    sign.add_argument("bundle", type=Path, metavar="BUNDLE", help="say models/iris/1.0.0")
+    sign.add_argument("--key", type=Path, required=True, help="say ~/.ssh/id_ed25519; its .pub where an agent has it")
+    sign.set_defaults(run=_sign)
 
     show = commands.add_parser("show", help="print the model card of a bundle")
     show.add_argument("bundle", type=Path, metavar="BUNDLE", help="say models/iris/1.0.0")
@@ -173,8 +197,14 @@ def _pack(given: argparse.Namespace) -> None:
     if not given.proof_seconds > 0:
         raise UsageError(f"--proof-seconds is {given.proof_seconds:g}: give more than 0, or leave ONNX out: --no-onnx.")
     directory = _directory(given)
-    names, rows, targets = read_sample(given.sample, given.target)
+    if given.sample.suffix in {".parquet", ".pq"}:
+        frame, targets = read_parquet(given.sample, given.target)
+        names, cells = [str(name) for name in frame.columns], None
+    else:
+        cells = read_sample(given.sample, given.target)
+        names, targets = cells.names, cells.targets
     features = read_features(given.features, names) if given.features else {}
+    kinds, columns = cells.typed(features) if cells is not None else ([], [])
     try:
         artifact = given.artifact.read_bytes()
     except OSError as error:
@@ -188,8 +218,20 @@ def _pack(given: argparse.Namespace) -> None:
     # scikit-learn takes a second to import: what is wrong above is said at once.
     import numpy as np
 
+    from iris_api.packing.environment import Environment
     from iris_api.packing.pack import About, PackError, Sample, pack
+    from iris_api.packing.tables import frame_of
 
+    if cells is None:
+        sample = Sample(names, frame, targets)
+    elif set(kinds) == {"number"}:
+        sample = Sample(names, np.array(columns, dtype=np.float64).T, targets, cells.where)
+    else:
+        sample = Sample(names, frame_of(names, kinds, columns), targets, cells.where)
+
+    code = [read_code(path) for path in given.code]
+    make_importable(code)
+    environment = None if given.environment == "never" else Environment(code, given.environment == "always")
     about = About(
         given.name,
         given.version,
@@ -197,7 +239,7 @@ def _pack(given: argparse.Namespace) -> None:
         target=given.target or "label",
         features=features,
         class_names=_class_names(given.classes),
-        training={"data": given.sample.name, "samples": len(rows)},
+        training={"data": given.sample.name, "samples": len(sample.rows)},
     )
     try:
         manifest = pack(
@@ -205,11 +247,12 @@ def _pack(given: argparse.Namespace) -> None:
             about,
             f"model{given.artifact.suffix}",
             artifact,
-            Sample(names, np.array(rows, dtype=np.float64), targets),
+            sample,
             source=given.artifact,
             skops_trusted=given.skops_trusted,
             onnx=not given.no_onnx,
             proof_seconds=given.proof_seconds,
+            environment=environment,
         )
     except PackError as error:
         raise UsageError(str(error)) from error
@@ -217,6 +260,13 @@ def _pack(given: argparse.Namespace) -> None:
         raise _unwritable(directory, error) from None
     print(f"{directory}: {manifest.task}, {len(names)} features. {_summary(manifest.metrics)}".rstrip())
     print(f"ONNX: {'proven equal' if manifest.onnx else manifest.no_onnx_reason}")
+    if environment and environment.failed:
+        print(f"Environment: none, so that ONNX Runtime alone serves it. {environment.failed}")
+    if manifest.environment:
+        brought = manifest.environment
+        print(f"Environment: {len(brought.packages)} packages, for Python {' and '.join(brought.locks)}, tried afresh")
+        for python, why in brought.not_for.items():
+            print(f"Not for Python {python}: {why}")
     print(f"Deploy it: fortress_model_name: {given.name}, fortress_model_version: {given.version}")
 
 
@@ -259,7 +309,7 @@ def _unwritable(directory: Path, error: OSError) -> UsageError:
 
 def _check(given: argparse.Namespace) -> None:
     from iris_api.engines.onnx import why_unproven
-    from iris_api.packing.pack import check
+    from iris_api.packing.replay import check
 
     for bundle in given.bundles:
         manifest = check(bundle, "sklearn", given.skops_trusted).manifest
@@ -271,6 +321,12 @@ def _check(given: argparse.Namespace) -> None:
             engines += f" alone; not by ONNX Runtime: {unproven}"
         samples = f"{len(manifest.golden_samples)} golden samples"
         print(f"{bundle}: good, {manifest.name} {manifest.version}, {samples} answered by {engines}")
+
+
+def _sign(given: argparse.Namespace) -> None:
+    # Of what can't be read nobody vouches for.
+    read_manifest(given.bundle)
+    print(f"{sign(given.bundle, given.key)}: signed by {given.key}")
 
 
 def _show(given: argparse.Namespace) -> None:

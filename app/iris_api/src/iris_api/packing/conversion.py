@@ -53,6 +53,8 @@ def convert(estimator: Any, manifest: Manifest, rows: Table, progress: Progress 
     `rows` is the training data, rows x features. Raise ConversionError if there is none, TooLongError if the time is
     over that `progress` gives.
     """
+    if not manifest.is_numeric:
+        raise ConversionError("features other than numbers, and missing values, are not yet converted")
     progress = progress or Progress()
     expected: dict[str, _Answers] = {}
     reasons = []
@@ -112,9 +114,8 @@ def proof_points(manifest: Manifest, rows: Table) -> dict[str, Table]:
     """Return tables, rows x features, on which both must agree: where data are, and where they could be."""
     chance = np.random.default_rng(_SEED)
     least, greatest = rows.min(axis=0), rows.max(axis=0)
-    minima = np.array([feature.minimum for feature in manifest.features])
-    maxima = np.array([feature.maximum for feature in manifest.features])
-    golden = np.array([[sample.input[name] for name in manifest.feature_names] for sample in manifest.golden_samples])
+    minima, _, _, maxima = np.array([feature.limits for feature in manifest.features], dtype=np.float64).T
+    golden = np.array(manifest.golden_rows, dtype=np.float64)
     return {
         "training data": rows,
         "edges of what is accepted": _edges(minima, maxima, golden[0], chance),
@@ -186,7 +187,7 @@ def _values(estimator: Any, manifest: Manifest, where: str, rows: Table) -> NDAr
         return flat(estimator.predict(rows))
     except REFUSALS as error:
         names = manifest.feature_names
-        inside = [manifest.golden_samples[0].input[name] for name in names]
+        inside = manifest.golden_rows[0]
         found = find_refused(lambda some: estimator.predict(np.array(some, dtype=np.float64)), rows.tolist(), inside)
         row, column, reason = found or (0, None, _first_line(error))
         values = (

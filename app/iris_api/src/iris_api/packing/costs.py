@@ -77,7 +77,7 @@ def measure_here(
     end = time.monotonic() + seconds
     model = Model.load(directory, engine, skops_trusted)
     manifest = model.manifest
-    golden = [[sample.input[name] for name in manifest.feature_names] for sample in manifest.golden_samples]
+    golden = manifest.golden_rows
     largest = max(1, min(LARGEST_BATCH, LARGEST_VALUES // len(manifest.features)))
 
     def times_of(rows: int) -> list[float]:

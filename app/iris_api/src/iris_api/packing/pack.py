@@ -9,8 +9,8 @@ import math
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,48 @@ from pydantic import ValidationError
 from sklearn.metrics import log_loss, mean_absolute_error, r2_score
 
 from iris_api.bundle.files import BundleError
-from iris_api.bundle.golden import is_golden
-from iris_api.bundle.manifest import MANIFEST, RESERVED, EngineName, Label, Manifest, Reference
-from iris_api.engines.model import REFUSALS, EngineChoice, Model
+from iris_api.bundle.manifest import (
+    MANIFEST,
+    MOST_CATEGORIES,
+    NUMERIC,
+    RESERVED,
+    EngineName,
+    Label,
+    Manifest,
+    Reference,
+    Value,
+)
+from iris_api.bundle.manifest import Table as ServingTable
+from iris_api.engines.model import REFUSALS, Model
 from iris_api.engines.reviewed import flat
 from iris_api.engines.sklearn import features_of, open_artifact, task_of
+from iris_api.engines.table import Categories
 from iris_api.packing.card import CARD, model_card
 from iris_api.packing.conversion import ARTIFACT, ConversionError, convert
 from iris_api.packing.costs import MeasurementError, measure
+from iris_api.packing.environment import Environment, EnvironmentFailedError, complete
+from iris_api.packing.imported import Globals, watched
 from iris_api.packing.progress import Progress, TooLongError
-from iris_api.packing.samples import FeatureText
+from iris_api.packing.replay import check
+from iris_api.packing.samples import FeatureText, SampleError, split_target
+from iris_api.packing.tables import (
+    CATEGORIES_FILE,
+    COMPARED,
+    INVENTED_TEXT,
+    TOLERANCE,
+    Answers,
+    Ask,
+    Points,
+    TypedColumn,
+    answered,
+    asker,
+    categories_text,
+    changed_points,
+    read_columns,
+    serving_table,
+    unknown,
+    with_trained_categories,
+)
 
 Table = NDArray[np.float64]
 
@@ -41,6 +73,8 @@ HEADROOM = 10
 LARGEST = sys.float_info.max
 # Another processor may round the last bits differently; a wrong model is further off than this.
 GOLDEN_TOLERANCE = 1e-9
+# Golden samples in which a value is missing, unknown or at a limit.
+_CHANGED_GOLDEN = 8
 
 
 class PackError(Exception):
@@ -67,8 +101,30 @@ class Sample:
     """Rows that the model was trained on, or alike, and their true targets if they are known."""
 
     names: Sequence[str]
-    rows: Table
+    rows: Any
+    """An array of floats, rows x features, with NaN for missing values; or a DataFrame with the dtypes of training."""
     targets: Sequence[Label] | None = None
+    where: Callable[[int], str] = "row {} of the sample".format
+    """What a message calls a row."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What packing knows of the table: the user's own, and how requests carry its rows."""
+
+    own: Any
+    """The table by which the estimator is asked: an array, or the user's DataFrame."""
+    rows: Any
+    """The same as requests carry it: an array of floats, or a list of rows."""
+    features: list[dict[str, Any]]
+    """For the manifest."""
+    compared: Any
+    """Rows, as requests carry them, to compare what is served with the estimator's own answers."""
+    expected: Answers
+    golden: tuple[Any, list[list[Value]]] | None = None
+    """Golden samples, as the user's own table has them and as requests carry them."""
+    table: ServingTable | None = None
+    categories: Categories = field(default_factory=dict)
 
 
 def dump(estimator: Any, compress: int = 0) -> bytes:
@@ -83,7 +139,7 @@ def pack(
     about: About,
     artifact_name: str,
     artifact: bytes,
-    sample: Sample,
+    sample: Any,
     *,
     source: Path | None = None,
     metrics: Mapping[str, float] | None = None,
@@ -91,6 +147,7 @@ def pack(
     skops_trusted: Sequence[str] = (),
     onnx: bool = True,
     proof_seconds: float | None = None,
+    environment: Environment | None = None,
 ) -> Manifest:
     """Write the bundle of an artifact, checked by loading it as an instance does, and return its manifest.
 
@@ -99,25 +156,37 @@ def pack(
         about: what people know about the model.
         artifact_name: `model.joblib` or `model.skops`.
         artifact: its bytes. They are opened, which runs the code in a pickle.
-        sample: rows that the model was trained on, and their targets.
+        sample: rows that the model was trained on: a `Sample`, or a DataFrame of pandas with the dtypes of training, in
+            which the column that `about.target` names, if it is there, has the targets.
         source: the file that the artifact was read from, which messages name.
         metrics: what to tell of the model's quality; None scores it by the sample.
         golden: rows to ask as golden samples; None chooses some of the sample.
         skops_trusted: types that a skops artifact may hold beside those that skops itself trusts.
         onnx: whether to convert the model to ONNX.
         proof_seconds: within which the conversion must be proven; None sets no limit.
+        environment: what is known of the environment that the bundle is to bring; None: it brings none.
 
     Raise PackError if there can be no bundle, and OSError if it cannot be written; nothing was written then.
     """
     try:
-        estimator = open_artifact(source or Path(artifact_name), artifact, skops_trusted)
+        with watched() as named:
+            estimator = open_artifact(source or Path(artifact_name), artifact, skops_trusted)
     except BundleError as error:
-        raise PackError(str(error)) from error
-    sample = fit_features(estimator, sample)
+        raise PackError(f"{error}{_hint(error.__cause__)}") from error
     try:
-        content = describe(estimator, about, sample, metrics, golden)
+        if not isinstance(sample, Sample):
+            given = about.target if about.target in map(str, sample.columns) else None
+            frame, targets = split_target(sample, given, "The sample")
+            sample = Sample([str(name) for name in frame.columns], frame, targets)
+        sample = fit_features(estimator, sample)
+        sample = replace(sample, rows=with_trained_categories(sample.rows, estimator))
+        _check_task(estimator, about)
+        prepared = prepare(estimator, about, sample, golden)
+        content = describe(estimator, about, sample, metrics, prepared=prepared)
     except PackError:
         raise
+    except SampleError as error:
+        raise PackError(str(error)) from error
     except Exception as error:
         raise PackError(
             f"The model fails on the sample ({type(error).__name__}: {error}). It must answer each of its rows by "
@@ -125,11 +194,13 @@ def pack(
         ) from error
     content.update(artifact=artifact_name, sha256=hashlib.sha256(artifact).hexdigest())
     files = {artifact_name: artifact}
+    if prepared.categories:
+        files[CATEGORIES_FILE] = categories_text(prepared.categories)
     manifest = _validate(content)
     if onnx:
         try:
             with Progress(proof_seconds) as progress:
-                converted = convert(estimator, manifest, sample.rows, progress)
+                converted = convert(estimator, manifest, prepared.rows, progress)
             content["onnx"] = converted.about
             del content["no_onnx_reason"]
             files[ARTIFACT] = converted.content
@@ -140,7 +211,19 @@ def pack(
                 f"The proof that ONNX Runtime answers as the model does takes too long: {error}. Give it more time, "
                 f"say --proof-seconds {error.enough}, or leave ONNX out: --no-onnx."
             ) from None
-    return write(directory, files, content, skops_trusted)
+    return write(directory, files, content, skops_trusted, prepared, (environment, named) if environment else None)
+
+
+def _hint(cause: BaseException | None) -> str:
+    """Return what to do where an artifact can't be opened because a module or a class of it is not found."""
+    if isinstance(cause, ModuleNotFoundError):
+        return f" If {cause.name} is code of your own, give it: --code {str(cause.name).split('.')[0]}.py"
+    if isinstance(cause, AttributeError) and "__main__" in str(cause):
+        return (
+            " It was defined in the script or notebook that saved the model. Move it into a module of its own, import "
+            "it from there, save the model again, and give the module: --code features.py"
+        )
+    return ""
 
 
 def _validate(content: Mapping[str, Any]) -> Manifest:
@@ -156,26 +239,19 @@ def _validate(content: Mapping[str, Any]) -> Manifest:
         raise PackError(f"{': '.join(where)}: {problem['msg']}{value}.") from None
 
 
-def check(directory: Path, engine: EngineChoice = "auto", skops_trusted: Sequence[str] = ()) -> Model:
-    """Return the model of a bundle, loaded as an instance does; raise BundleError if a golden sample does not agree."""
-    model = Model.load(directory, engine, skops_trusted)
-    manifest = model.manifest
-    rows = [[sample.input[name] for name in manifest.feature_names] for sample in manifest.golden_samples]
-    for number, (sample, answer) in enumerate(zip(manifest.golden_samples, model.predict(rows), strict=True), 1):
-        found: dict[str, Any] = {"prediction": answer.value, "prediction_proba": answer.probabilities} if answer else {}
-        classification, tolerance = manifest.classes is not None, model.engine.tolerance
-        if not is_golden(sample.model_dump(), found, classification=classification, tolerance=tolerance):
-            raise BundleError(
-                f"{directory / MANIFEST}: golden sample {number}, {sample.input}, is answered {answer} and not "
-                f"{sample.prediction!r} {sample.probabilities or ''}. Train the model again."
-            )
-    return model
-
-
 def write(
-    directory: Path, files: Mapping[str, bytes], content: Mapping[str, Any], skops_trusted: Sequence[str]
+    directory: Path,
+    files: Mapping[str, bytes],
+    content: Mapping[str, Any],
+    skops_trusted: Sequence[str],
+    prepared: Prepared,
+    environment: tuple[Environment, Globals] | None = None,
 ) -> Manifest:
-    """Write a bundle beside its place, check and measure it, move it there whole, and return its manifest."""
+    """Write a bundle beside its place, check and measure it, move it there whole, and return its manifest.
+
+    Whatever an engine answers is compared with the estimator's own answers, before and after it became a file.
+    `environment` is what is known of the one that the bundle is to bring, and what its artifact names.
+    """
     manifest = _validate(content)
     engines: list[EngineName] = ["sklearn", "onnx"] if manifest.onnx else ["sklearn"]
     with _made(directory.parent), tempfile.TemporaryDirectory(prefix=".new-", dir=directory.parent) as staging:
@@ -185,12 +261,29 @@ def write(
             (new / name).write_bytes(data)
         _write_manifest(new, content)
         for engine in engines:
-            check(new, engine, skops_trusted)
+            _compare(check(new, engine, skops_trusted), prepared)
         try:
             costs = {engine: measure(new, engine, skops_trusted).model_dump() for engine in engines}
         except MeasurementError as error:
             raise PackError(str(error)) from error
-        manifest = _write_manifest(new, {**content, "costs": costs})
+        content = {**content, "costs": costs}
+        manifest = _write_manifest(new, content)
+        if environment:
+            wanted, named = environment
+
+            def add(about: Mapping[str, Any]) -> Manifest:
+                return _write_manifest(new, {**content, "environment": about})
+
+            try:
+                manifest = complete(wanted, named, new, manifest, skops_trusted, add)
+            except EnvironmentFailedError as error:
+                if wanted.wanted or not manifest.onnx:
+                    raise PackError(f"{error} (--environment never packs without.)") from error
+                wanted.failed = str(error)
+                for path in new.iterdir():
+                    if path.name not in (*files, CARD):
+                        path.unlink()
+                manifest = _write_manifest(new, content)
         try:
             if directory.exists():
                 directory.rename(old)
@@ -200,6 +293,20 @@ def write(
                 old.rename(directory)
             raise
     return manifest
+
+
+def _compare(model: Model, prepared: Prepared) -> None:
+    """Raise PackError if a model does not answer as its estimator did; of numbers by ONNX, its proof says so."""
+    if model.engine.name == "onnx" and model.manifest.is_numeric:
+        return
+    answers = model.engine(prepared.compared)
+    shares = None if answers.probabilities is None else np.array(answers.probabilities)
+    found = Answers(np.array(answers.values, dtype=prepared.expected.values.dtype), shares)
+    if difference := prepared.expected.difference(found, max(TOLERANCE, model.engine.tolerance)):
+        raise PackError(
+            f"By {model.engine.name} the bundle answers otherwise than the model did before it was packed: "
+            f"{difference}."
+        )
 
 
 @contextlib.contextmanager
@@ -242,7 +349,8 @@ def fit_features(estimator: Any, sample: Sample) -> Sample:
                 f"it has {', '.join(sample.names)}."
             )
         columns = [places[name] for name in known]
-        return Sample(known, sample.rows[:, columns], sample.targets)
+        rows = sample.rows[:, columns] if isinstance(sample.rows, np.ndarray) else sample.rows.iloc[:, columns]
+        return replace(sample, names=known, rows=rows)
     if known is not None and known != len(sample.names):
         raise PackError(
             f"The model takes {known} features, but the sample has {len(sample.names)}: {', '.join(sample.names)}. "
@@ -251,23 +359,201 @@ def fit_features(estimator: Any, sample: Sample) -> Sample:
     return sample
 
 
-def describe(
-    estimator: Any,
-    about: About,
-    sample: Sample,
-    metrics: Mapping[str, float] | None = None,
-    golden: Sequence[Sequence[float]] | None = None,
-) -> dict[str, Any]:
-    """Return the content of a manifest but for the artifact, as if there were no ONNX model.
-
-    The sample has exactly the features of the estimator. Raise PackError if there can be no bundle of it.
-    """
+def _check_task(estimator: Any, about: About) -> str:
+    """Return what an estimator does; raise PackError if that, or the name of what it predicts, cannot be served."""
     task = task_of(estimator)
     if task is None:
         raise PackError(f"A {type(estimator).__name__} is neither a classifier nor a regressor.")
     if about.target in RESERVED:
         raise PackError(f"The target cannot be called {about.target}: an answer has a key of that name.")
-    predicted = _predict(estimator, sample.rows)
+    return task
+
+
+def prepare(estimator: Any, about: About, sample: Sample, golden: Sequence[Sequence[float]] | None = None) -> Prepared:
+    """Return what the table of a sample is; raise PackError or SampleError if the estimator does not answer it.
+
+    The sample has exactly the features of the estimator.
+    """
+    texts = {name.strip(): text for name, text in about.features.items()}
+    known = [about.features.get(name) or texts.get(name.strip(), FeatureText()) for name in sample.names]
+    ask = asker(estimator, _has_probabilities(estimator))
+    if not isinstance(sample.rows, np.ndarray):
+        return _prepare_frame(estimator, dict(zip(sample.names, known, strict=True)), sample, ask)
+    rows = sample.rows
+    try:
+        ask(rows)
+    except REFUSALS as error:
+        if not (gaps := np.argwhere(np.isnan(rows))).size:
+            raise _plain_table_error(error) from error
+        row, column = gaps[0].tolist()
+        raise PackError(
+            f"{sample.where(row)} has no value for {sample.names[column]}, and the model refuses the sample "
+            f"({_first_line(error)}). Fill it or leave the row out, or put a step in front of the model that does."
+        ) from error
+    features = [_feature(name, rows[:, column], known[column]) for column, name in enumerate(sample.names)]
+    compared = _changed_rows(rows, features)
+    kept = compared if _is_answered(estimator, compared) else rows[: len(compared)]
+    given = None
+    if golden is not None:
+        inputs = np.array(golden, dtype=np.float64)
+        given = (inputs, inputs.tolist())
+    return Prepared(rows, rows, features, kept, ask(kept), given)
+
+
+def _changed_rows(rows: Table, features: Sequence[Mapping[str, Any]]) -> Table:
+    """Return some rows, and as many in which a value is missing, where that is accepted, or at a limit."""
+    count = min(COMPARED, len(rows))
+    changed = np.vstack([rows[:count], rows[:count]])
+    changes = [
+        (column, value)
+        for column, about in enumerate(features)
+        for value in (about["minimum"], about["maximum"], *([np.nan] if about.get("nullable") else []))
+    ]
+    for number in range(count):
+        column, value = changes[number % len(changes)]
+        changed[count + number, column] = value
+    return changed
+
+
+def _prepare_frame(estimator: Any, texts: Mapping[str, FeatureText], sample: Sample, ask: Ask) -> Prepared:
+    frame, columns = read_columns(sample.rows, texts, estimator)
+    own = _own_table(frame, columns, ask)
+    columns = [_with_open(frame, column, number, texts[column.name], ask, own) for number, column in enumerate(columns)]
+    features = [_typed_feature(column, texts[column.name]) for column in columns]
+    points, expected = answered(changed_points(frame, columns, features), ask, own)
+    table, categories = serving_table(columns, points, expected, ask)
+    rows: Any = [list(row) for row in zip(*(column.values for column in columns), strict=True)]
+    if table is None:
+        rows = np.array(rows, dtype=np.float64)
+    chosen = points.take(_choose_points(estimator, expected, min(COMPARED, len(points.rows) // 2)))
+    for number, column in enumerate(columns):
+        for row, value in enumerate(chosen.rows):
+            instead = _instead(column, value[number], row, texts[column.name])
+            if instead is not value[number]:
+                chosen.set(number, column, row, instead)
+    chosen, _ = answered(chosen, ask, own)
+    golden = (own(chosen.frame), chosen.rows)
+    return Prepared(own(frame), rows, features, points.rows, expected, golden, table, categories)
+
+
+def _as_frame(frame: Any) -> Any:
+    return frame
+
+
+def _as_objects(frame: Any) -> NDArray[Any]:
+    objects: NDArray[Any] = frame.to_numpy(dtype=object)
+    return objects
+
+
+def _own_table(frame: Any, columns: Sequence[TypedColumn], ask: Ask) -> Callable[[Any], Any]:
+    """Return what makes of a DataFrame the table that the estimator answers: itself, or an array of objects."""
+    errors = []
+    own: Callable[[Any], Any]
+    for own in (_as_frame, _as_objects):
+        try:
+            ask(own(frame))
+        except Exception as error:
+            errors.append(error)
+            continue
+        return own
+    missing = [column.name for column in columns if None in column.values]
+    hint = f" Missing values are in {', '.join(missing)}: fill them, or leave these rows out." if missing else ""
+    raise PackError(
+        f"The model cannot answer the sample's own table ({type(errors[0]).__name__}: {_first_line(errors[0])}). Give "
+        f"the table that it was trained with, with the same names and dtypes.{hint}"
+    ) from errors[0]
+
+
+def _with_open(
+    frame: Any, column: TypedColumn, number: int, text: FeatureText, ask: Ask, own: Callable[[Any], Any]
+) -> TypedColumn:
+    """Return a column with what the estimator says to a category that it does not know, or to a missing value."""
+
+    def takes(value: Value) -> bool:
+        one = Points(frame.iloc[[0]].reset_index(drop=True), [[None] * len(frame.columns)])
+        one.set(number, column, 0, value)
+        try:
+            ask(own(one.frame))
+        except REFUSALS:
+            return False
+        return True
+
+    if column.nullable and None not in column.values and not takes(None):
+        raise PackError(f"{column.name} is nullable, as --features says, but the model refuses a missing value.")
+    if column.kind != "category" or text.open is not None:
+        return column
+    if text.values is None and len(column.known) > MOST_CATEGORIES:
+        # A list of all of them would tell of people, and is long: the estimator refuses what it does not know.
+        return replace(column, open=True)
+    # A column of this dtype makes missing what it does not know: a typing error would be answered.
+    return replace(column, open=column.column.dtype != "category" and takes(unknown(column)))
+
+
+def _typed_feature(column: TypedColumn, text: FeatureText) -> dict[str, Any]:
+    """Return what the manifest says about a feature."""
+    count = len(column.values)
+    given = [value for value in column.values if value is not None]
+    missing = (count - len(given)) / count
+    if column.kind in NUMERIC:
+        return _feature(column.name, np.array(given), text, column)
+    about: dict[str, Any] = {
+        "name": column.name,
+        "description": text.description or _words(column.name),
+        "unit": text.unit,
+        "kind": column.kind,
+    }
+    if column.nullable:
+        about |= {"nullable": True, "missing": missing}
+    if column.kind == "category":
+        about["values"] = column.known[:MOST_CATEGORIES] if column.open and not text.values else column.known
+        about["open"] = column.open
+    if column.kind in {"category", "boolean"}:
+        frequent = list(column.counts.items())[:MOST_CATEGORIES]
+        about["shares"] = [{"value": value, "share": times / count} for value, times in frequent]
+    return about
+
+
+def _instead(column: TypedColumn, value: Value, number: int, text: FeatureText) -> Value:
+    """Return what stands in a golden sample for a value: texts of people, and rare categories, stay where they are."""
+    if value is None:
+        return value
+    if column.kind == "text":
+        return text.examples[number % len(text.examples)] if text.examples else INVENTED_TEXT
+    if column.kind == "category" and value in column.counts and not text.values:
+        frequent = list(column.counts)[:MOST_CATEGORIES]
+        return value if value in frequent else frequent[0]
+    return value
+
+
+def _choose_points(estimator: Any, expected: Answers, unchanged: int) -> list[int]:
+    """Choose a row of each class, or of low, middle and high value; the least certain; and some that were changed."""
+    chosen = _choose_rows(estimator, expected.values[:unchanged], expected.shares)
+    return list(dict.fromkeys([*chosen, *range(unchanged, min(unchanged + _CHANGED_GOLDEN, len(expected.values)))]))
+
+
+def _has_probabilities(estimator: Any) -> bool:
+    return hasattr(estimator, "predict_proba") and task_of(estimator) == "classification"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def describe(
+    estimator: Any,
+    about: About,
+    sample: Sample,
+    metrics: Mapping[str, float] | None = None,
+    *,
+    prepared: Prepared | None = None,
+) -> dict[str, Any]:
+    """Return the content of a manifest but for the artifact, as if there were no ONNX model.
+
+    The sample has exactly the features of the estimator. Raise PackError if there can be no bundle of it.
+    """
+    task = _check_task(estimator, about)
+    prepared = prepared or prepare(estimator, about, sample)
+    predicted = _predict(estimator, prepared.own)
     classes = [_plain(value) for value in estimator.classes_] if task == "classification" else None
     if classes is not None and len(classes) < 2:
         raise PackError(
@@ -276,34 +562,36 @@ def describe(
         )
     if strange := [value for value in map(_plain, predicted) if classes is not None and value not in classes]:
         raise PackError(f"The model answers {strange[0]!r}, which is none of its own classes {classes}.")
-    probabilities = hasattr(estimator, "predict_proba") and task == "classification"
-    if golden is None:
-        golden = _choose_golden(estimator, sample.rows, predicted, probabilities)
-    inputs = np.array(golden, dtype=np.float64)
+    probabilities = _has_probabilities(estimator)
+    rows: list[list[Any]]
+    if prepared.golden is None:
+        chosen = _choose_golden(estimator, prepared.own, predicted, probabilities)
+        inputs, rows = np.array(chosen, dtype=np.float64), [*chosen]
+    else:
+        inputs, rows = prepared.golden
     answers = _predict(estimator, inputs)
     shares: NDArray[Any] = estimator.predict_proba(inputs) if probabilities else np.empty((len(inputs), 0))
-    texts = {name.strip(): text for name, text in about.features.items()}
+    names = [feature["name"] for feature in prepared.features]
     target: dict[str, Any] = {"name": about.target, "description": about.target_description, "unit": about.target_unit}
     known = [_plain(value) for value in predicted]
     if sample.targets is not None:
         known = _understood(sample.targets, about.target, classes)
-    sample = Sample(sample.names, sample.rows, None if sample.targets is None else known)
+    sample = Sample(sample.names, prepared.own, None if sample.targets is None else known)
     if classes is None:
         target["reference"] = reference(np.array(known, dtype=np.float64))
+    frames = ["pandas"] if prepared.table and prepared.table.form == "frame" else []
     return {
-        "format": 3,
+        "format": 3 if prepared.table is None and all(map(_is_plain, prepared.features)) else 4,
         "name": about.name,
         "version": about.version,
         "description": about.description,
         "task": task,
         "libraries": {
             "python": ".".join(platform.python_version_tuple()[:2]),
-            **{name: importlib.metadata.version(name) for name in ("scikit-learn", "numpy", "joblib")},
+            **{name: importlib.metadata.version(name) for name in ("scikit-learn", "numpy", "joblib", *frames)},
         },
-        "features": [
-            _feature(name, sample.rows[:, column], about.features.get(name) or texts.get(name.strip(), FeatureText()))
-            for column, name in enumerate(sample.names)
-        ],
+        "features": prepared.features,
+        **({"table": _about_table(prepared)} if prepared.table else {}),
         "target": target,
         "classes": _classes(classes, about.class_names, known),
         "probabilities": probabilities,
@@ -312,42 +600,94 @@ def describe(
         "metrics": dict(metrics if metrics is not None else _sample_metrics(estimator, sample, probabilities)),
         "golden_samples": [
             {
-                "input": dict(zip(sample.names, map(float, values), strict=True)),
+                "input": dict(zip(names, map(_as_json, values), strict=True)),
                 "prediction": _plain(answer),
                 "probabilities": row.tolist() if probabilities else None,
             }
-            for values, answer, row in zip(inputs, answers, shares, strict=True)
+            for values, answer, row in zip(rows, answers, shares, strict=True)
         ],
         "golden_tolerance": GOLDEN_TOLERANCE,
     }
 
 
-def _predict(estimator: Any, rows: Table) -> NDArray[Any]:
+def _is_plain(feature: Mapping[str, Any]) -> bool:
+    """Return whether formats before 4 know a feature."""
+    return "kind" not in feature and "nullable" not in feature
+
+
+def _as_json(value: Any) -> Value:
+    """Return a value of a golden sample as JSON has it."""
+    plain: Value = None if isinstance(value, float) and math.isnan(value) else value
+    return plain
+
+
+def _about_table(prepared: Prepared) -> dict[str, Any]:
+    assert prepared.table
+    table = prepared.table.model_dump(exclude_defaults=True)
+    if prepared.categories:
+        table["categories_sha256"] = hashlib.sha256(categories_text(prepared.categories)).hexdigest()
+    return table
+
+
+def _plain_table_error(error: BaseException) -> PackError:
+    return PackError(
+        f"The model cannot answer a plain table of numbers ({type(error).__name__}: {error}). One that picks columns "
+        "by name or takes texts needs the table that it was trained with: give that as Parquet, or to pack() as a "
+        "DataFrame."
+    )
+
+
+def _predict(estimator: Any, rows: Any) -> NDArray[Any]:
     try:
         predicted = flat(estimator.predict(rows))
     except Exception as error:
-        raise PackError(
-            f"The model cannot answer a plain table of numbers ({type(error).__name__}: {error}). One that picks "
-            "columns by name or takes texts needs a step of its own in front."
-        ) from error
+        raise _plain_table_error(error) from error
     if predicted.ndim != 1:
         raise PackError(f"The model answers {predicted.shape[1]} numbers a row; only one target can be served.")
     return predicted
 
 
-def _feature(name: str, values: Table, text: FeatureText) -> dict[str, Any]:
-    least, greatest = float(values.min()), float(values.max())
-    headroom = HEADROOM * ((greatest - least) or max(1.0, abs(greatest)))
-    return {
+def _feature(name: str, values: Table, text: FeatureText, column: TypedColumn | None = None) -> dict[str, Any]:
+    """Return what the manifest says about a number or an integer; what is missing among the values is NaN."""
+    gaps = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), dtype=bool)
+    values = values[~gaps]
+    if not len(values):
+        raise PackError(f"The sample has no value at all for {name}. Leave it out of the model, or fill it.")
+    if gaps.any() and text.nullable is False:
+        raise PackError(f"{name} is not nullable, as --features says, but the sample has rows without it.")
+    least, greatest = values.min().item(), values.max().item()
+    headroom = HEADROOM * ((greatest - least) or max(1, abs(greatest)))
+    lowest, highest = _limits(column)
+    about = {
         "name": name,
         "description": text.description or _words(name),
         "unit": text.unit,
-        "minimum": max(least - headroom, -LARGEST) if text.minimum is None else text.minimum,
-        "maximum": min(greatest + headroom, LARGEST) if text.maximum is None else text.maximum,
+        "minimum": max(least - headroom, lowest) if text.minimum is None else text.minimum,
+        "maximum": min(greatest + headroom, highest) if text.maximum is None else text.maximum,
         "training_minimum": least,
         "training_maximum": greatest,
-        "reference": reference(values),
+        "reference": reference(values.astype(np.float64)),
     }
+    count = len(gaps) if column is None else len(column.values)
+    nullable = bool(gaps.any()) if text.nullable is None else text.nullable
+    if column is not None:
+        nullable = column.nullable
+        if column.kind != "number":
+            about["kind"] = column.kind
+    if nullable:
+        about |= {"nullable": True, "missing": (count - len(values)) / count}
+    return about
+
+
+def _limits(column: TypedColumn | None) -> tuple[float, float]:
+    """Return the least and the greatest number that a column holds."""
+    dtype = column.column.dtype.lower() if column else ""
+    if dtype.startswith(("int", "uint")) and dtype[-1].isdigit():
+        about = np.iinfo(dtype)
+        return int(about.min), int(about.max)
+    if dtype in {"float32", "float16"}:
+        return float(np.finfo(dtype).min), float(np.finfo(dtype).max)
+    return -LARGEST, LARGEST
 
 
 def reference(values: Table) -> dict[str, list[float]]:
@@ -423,23 +763,28 @@ def _words(name: str) -> str:
 
 def _choose_golden(estimator: Any, rows: Table, predicted: NDArray[Any], probabilities: bool) -> list[list[float]]:
     """Choose a row of each class, or of low, middle and high value; the least certain; and the range's corners."""
+    shares = estimator.predict_proba(rows) if probabilities else None
+    picked = [rows[number].tolist() for number in _choose_rows(estimator, predicted, shares)]
+    corners = [np.nanmin(rows, axis=0), np.nanmax(rows, axis=0)]
+    return [*picked, *(corner.tolist() for corner in corners if _is_answered(estimator, corner[None]))]
+
+
+def _choose_rows(estimator: Any, predicted: NDArray[Any], shares: NDArray[Any] | None) -> list[int]:
     if task_of(estimator) == "classification":
         chosen = [int(np.flatnonzero(predicted == value)[0]) for value in np.unique(predicted)[:10]]
-        if probabilities:
-            highest_two = np.sort(estimator.predict_proba(rows), axis=1)[:, -2:]
+        if shares is not None:
+            highest_two = np.sort(shares[: len(predicted)], axis=1)[:, -2:]
             chosen.append(int((highest_two[:, 1] - highest_two[:, 0]).argmin()))
     else:
         order = np.argsort(predicted, kind="stable")
         chosen = [int(order[len(order) // 2]), int(order[0]), int(order[-1])]
-    picked = [rows[number].tolist() for number in dict.fromkeys(chosen)]
-    corners = [rows.min(axis=0).tolist(), rows.max(axis=0).tolist()]
-    return [*picked, *(corner for corner in corners if _is_answered(estimator, corner))]
+    return list(dict.fromkeys(chosen))
 
 
-def _is_answered(estimator: Any, row: list[float]) -> bool:
-    """Return whether an estimator has an answer to a row; it may refuse one that lies between rows of its sample."""
+def _is_answered(estimator: Any, rows: Table) -> bool:
+    """Return whether an estimator has an answer to rows; it may refuse one that lies between rows of its sample."""
     try:
-        answer = flat(estimator.predict(np.array([row])))
+        answer = flat(estimator.predict(rows))
     except REFUSALS:
         return False
     return answer.dtype.kind != "f" or bool(np.isfinite(answer).all())
@@ -454,7 +799,7 @@ def _sample_metrics(estimator: Any, sample: Sample, probabilities: bool) -> dict
     }
 
 
-def scores(estimator: Any, rows: Table, targets: Sequence[Label], probabilities: bool) -> dict[str, float]:
+def scores(estimator: Any, rows: Any, targets: Sequence[Label], probabilities: bool) -> dict[str, float]:
     """Return a model's metrics on a table, rows x features, whose targets are known, each rounded to four digits."""
     answers = _predict(estimator, rows)
     if task_of(estimator) == "classification":

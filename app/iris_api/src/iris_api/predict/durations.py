@@ -8,8 +8,8 @@ from typing import Self
 import numpy as np
 
 from iris_api.bundle.manifest import Cost
-from iris_api.engines.model import Model
-from iris_api.predict.tables import LEAST_ROWS
+from iris_api.engines.model import Model, Row
+from iris_api.predict.tables import LEAST_ROWS, is_tabular
 
 # Seconds of a short call, for which the event loop may be held up. A forest of 100 trees takes 4 ms, and more beside
 # other instances.
@@ -49,7 +49,7 @@ class Durations:
     def measured(cls, model: Model, most_rows: int) -> Self:
         """Try calls with 1, 2, 4, ... rows, `most_rows` at most; predict others by them and by the bundle's costs."""
         manifest = model.manifest
-        golden = [[sample.input[name] for name in manifest.feature_names] for sample in manifest.golden_samples]
+        golden = manifest.golden_rows
         cost = (manifest.costs or {}).get(model.engine.name)  # type: ignore[call-overload]
         found: dict[int, float] = {}
         started = perf_counter()
@@ -117,8 +117,10 @@ class Durations:
         return self._call + self._row * (rows - 1)
 
 
-def _seconds_of(model: Model, rows: Sequence[Sequence[float]]) -> float:
-    table = np.array(rows, dtype=np.float64) if len(rows) >= LEAST_ROWS else None
+def _seconds_of(model: Model, rows: Sequence[Row]) -> float:
+    # As a request of so many rows is answered.
+    as_table = len(rows) >= LEAST_ROWS and is_tabular(model.manifest)
+    table = np.array(rows, dtype=np.float64) if as_table else None
     started = perf_counter()
     model.predict(rows if table is None else table)
     return perf_counter() - started

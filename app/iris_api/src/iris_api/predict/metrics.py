@@ -22,7 +22,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from iris_api.bundle.manifest import Manifest, Reference, printable
+from iris_api.bundle.manifest import MOST_CATEGORIES, NUMERIC, Feature, Manifest, Reference, printable
 from iris_api.engines.columns import Columns, Table
 from iris_api.engines.model import Prediction, Row
 from iris_api.settings import Settings
@@ -49,6 +49,9 @@ LATENCY_BUCKETS = (
 INFERENCE_BUCKETS = (0.00001, 0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1.0)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 CONFIDENCE_BUCKETS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+# Bins of a feature beside its categories: those that are not frequent, missing values, and those of a text or a date.
+OTHER, MISSING, PRESENT = "other", "missing", "present"
+_LONGEST_LABEL = 64
 # Why a request got no prediction, by the `code` of its error. Whatever is not among them counts as other.
 REASONS = (
     "unsupported_media_type",
@@ -89,6 +92,45 @@ class Histogram:
         cumulated = map(float, accumulate(self._counts))
         family.add_metric(labels, list(zip(edges, cumulated, strict=True)), self._sum)
         return family
+
+
+class Spread:
+    """How the values of a feature spread over bins: of a number by its reference, else by category.
+
+    Only frequent categories have a bin of their own, and a text or a date has none: what people sent stays private.
+    """
+
+    def __init__(self, feature: Feature) -> None:
+        self.edges = feature.reference.edges if feature.reference else []
+        known = dict(enumerate(feature.reference.shares, 1)) if feature.reference else {}
+        categories = {each.value: each.share for each in (feature.shares or [])[:MOST_CATEGORIES]}
+        bins = {str(number): share for number, share in known.items()}
+        # Two categories may have the same label, and one may be called as a bin is: then they are counted together.
+        self._labels = {value: printable(str(value))[:_LONGEST_LABEL] for value in categories}
+        for value, share in categories.items():
+            bins[self._labels[value]] = bins.get(self._labels[value], 0.0) + share
+        if categories and feature.kind != "boolean":
+            bins[OTHER] = bins.get(OTHER, 0.0) + max(0.0, 1 - sum(categories.values()) - feature.missing)
+        if not bins:
+            bins[PRESENT] = 1 - feature.missing
+        if feature.nullable:
+            bins[MISSING] = bins.get(MISSING, 0.0) + feature.missing
+        self.labels, self.shares = list(bins), list(bins.values())
+        self.counts = [0] * len(bins)
+        place = {label: number for number, label in enumerate(self.labels)}
+        self._missing = place.get(MISSING, 0)
+        self._places = {value: place[label] for value, label in self._labels.items()}
+        self._other = place.get(OTHER, 0)
+        self._numeric = feature.kind in NUMERIC
+
+    def count(self, value: Any) -> None:
+        """Count a value, which may be missing."""
+        if value is None:
+            self.counts[self._missing] += 1
+        elif self._numeric:
+            self.counts[bisect_left(self.edges, value)] += 1
+        else:
+            self.counts[self._places.get(value, self._other)] += 1
 
 
 class Metrics(Collector):
@@ -136,10 +178,16 @@ class Metrics(Collector):
         self._target_edges = target.edges if target else []
         self._target_bins = [0] * len(target.shares) if target else []
         self._out_of_range = [0] * len(features)
-        self._feature_bins = [[0] * len(feature.reference.shares) for feature in features]
+        self._spreads = [Spread(feature) for feature in features]
         self._per_feature = [
-            (number, feature.training_minimum, feature.training_maximum, feature.reference.edges, bins)
-            for number, (feature, bins) in enumerate(zip(features, self._feature_bins, strict=True))
+            (number, *feature.limits[1:3], spread.edges, spread.counts)
+            for number, (feature, spread) in enumerate(zip(features, self._spreads, strict=True))
+            if feature.is_plain
+        ]
+        self._others = [
+            (number, spread.count, feature.limits[1:3] if feature.kind in NUMERIC else None)
+            for number, (feature, spread) in enumerate(zip(features, self._spreads, strict=True))
+            if not feature.is_plain
         ]
 
     def count_request(self, path: str, status: int, seconds: float) -> None:
@@ -155,9 +203,15 @@ class Metrics(Collector):
 
     def count_row(self, row: Row, prediction: Prediction) -> None:
         """Count a row's values and its prediction."""
-        for value, (number, least, greatest, edges, bins) in zip(row, self._per_feature, strict=True):
+        for number, least, greatest, edges, bins in self._per_feature:
+            value = row[number]
             bins[bisect_left(edges, value)] += 1
             if not least <= value <= greatest:
+                self._out_of_range[number] += 1
+        for number, count, span in self._others:
+            value = row[number]
+            count(value)
+            if span and value is not None and not span[0] <= value <= span[1]:
                 self._out_of_range[number] += 1
         if prediction.number is None:
             self._target_bins[bisect_left(self._target_edges, float(prediction.value))] += 1
@@ -168,9 +222,9 @@ class Metrics(Collector):
 
     def count_table(self, table: Table, answers: Columns) -> None:
         """Count the values and predictions of many rows, as `count_row` does for one."""
-        for values, (number, least, greatest, edges, bins) in zip(
-            np.ascontiguousarray(table.T), self._per_feature, strict=True
-        ):
+        columns = np.ascontiguousarray(table.T)
+        for number, least, greatest, edges, bins in self._per_feature:
+            values = columns[number]
             _count_bins(bins, edges, values)
             self._out_of_range[number] += len(values) - int(np.count_nonzero((values >= least) & (values <= greatest)))
         if answers.numbers is None:
@@ -245,19 +299,22 @@ class Metrics(Collector):
 
     def _collect_features(self) -> Iterator[Metric]:
         values = CounterMetricFamily(
-            "iris_api_feature_values", "Values asked about, by bin of the training data.", labels=["feature", "bin"]
+            "iris_api_feature_values",
+            "Values asked about, by bin of the training data, or by frequent category.",
+            labels=["feature", "bin"],
         )
         shares = GaugeMetricFamily(
             "iris_api_feature_training_ratio", "Share of the training data in a bin.", labels=["feature", "bin"]
         )
         names = [printable(name) for name in self._manifest.feature_names]
-        for name, feature, bins in zip(names, self._manifest.features, self._feature_bins, strict=True):
-            for number, (count, share) in enumerate(zip(bins, feature.reference.shares, strict=True), 1):
-                values.add_metric([name, str(number)], count)
-                shares.add_metric([name, str(number)], share)
+        for name, spread in zip(names, self._spreads, strict=True):
+            for label, share, count in zip(spread.labels, spread.shares, spread.counts, strict=True):
+                values.add_metric([name, label], count)
+                shares.add_metric([name, label], share)
         yield values
         yield shares
-        out_of_range = zip(names, self._out_of_range, strict=True)
+        features = zip(names, self._out_of_range, self._manifest.features, strict=True)
+        out_of_range = ((name, count) for name, count, feature in features if feature.kind in NUMERIC)
         text = "Values beyond the range of the training data."
         yield _counter("iris_api_out_of_range_values", text, "feature", out_of_range)
 

@@ -1,18 +1,29 @@
-"""From a request's body to rows of numbers: the one place where input is judged, and described for OpenAPI."""
+"""From a request's body to rows of values: the one place where input is judged, and described for OpenAPI."""
 
 import json
-from typing import Annotated, Any
+import re
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
-from pydantic_core import ErrorDetails
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from iris_api.bundle.files import BundleError
-from iris_api.bundle.manifest import MANIFEST, Feature, Manifest
+from iris_api.bundle.manifest import MANIFEST, NUMERIC, Feature, Manifest
 from iris_api.engines.columns import Table
 from iris_api.engines.model import Row
 from iris_api.predict.errors import ApiError, Detail, invalid
 from iris_api.predict.limits import Limits
-from iris_api.predict.tables import LEAST_ROWS, TableReader
+from iris_api.predict.tables import LEAST_ROWS, TableReader, is_tabular
 
 # Up to here a float of 64 bits holds every integer, above only some.
 _EXACT = 2**53
@@ -20,6 +31,10 @@ _MOST_DETAILS = 10
 _LONGEST_NAME = 64
 # Bytes of a value with its name at least: "a":1 and a comma.
 _SHORTEST_VALUE = 6
+# Of a message that lists the categories.
+_LONGEST_REASON = 500
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_DATETIME = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d([.]\d{1,9})?)?([Zz]|[+-]\d\d:\d\d)?)?")
 
 
 class RowParser:
@@ -40,10 +55,12 @@ class RowParser:
         many: Any = Annotated[list[one], Field(min_length=1, max_length=limits.rows)]  # type: ignore[valid-type]
         self._one = TypeAdapter(one)
         self._quotes = 2 * len(manifest.features)
-        self._may_be_inexact = any(max(-each.minimum, each.maximum) >= _EXACT for each in manifest.features)
+        self._has_texts = any(str in _types_of(feature) for feature in manifest.features)
+        inexact = [number for number, feature in enumerate(manifest.features) if _may_be_inexact(manifest, number)]
+        self._may_be_inexact = {manifest.features[number].name: number for number in inexact}
         self._many: TypeAdapter[list[BaseModel]] = TypeAdapter(many)
-        self.tables = TableReader(manifest)
-        """Reads large batches; what it does not take is for this parser."""
+        self.tables = TableReader(manifest) if is_tabular(manifest) else None
+        """Reads large batches, if all features are numbers; what it does not take is for this parser."""
         self._least_table = LEAST_ROWS * len(manifest.features) * _SHORTEST_VALUE
 
     def parse(self, body: bytes) -> tuple[list[Row] | Table, bool]:
@@ -55,14 +72,17 @@ class RowParser:
         # That does not see a repeated name, but these quotes do: each name has at least two, and none is missing.
         # A name with a quote in it has more, if that is written as \": it is read the other way.
         # Whatever it does not take is judged, and refused in words, below.
-        if len(body) >= self._least_table:
+        if self.tables and len(body) >= self._least_table:
             if (table := self.tables.objects(body)) is not None:
-                self._limits.check_rows(len(table), self._width)
+                self.check_rows(len(table))
                 return table, True
-        elif body.count(b'"') == self._quotes:
+        # So has each text, if the model has features that are texts.
+        elif (quotes := body.count(b'"')) == self._quotes or self._has_texts:
             try:
                 row = _values(self._one.validator.validate_json(body))
-                if not self._may_be_inexact or all(-_EXACT < value < _EXACT for value in row):
+                if (not self._has_texts or quotes == self._quotes + 2 * sum(type(each) is str for each in row)) and (
+                    not self._may_be_inexact or self._is_exact(row)
+                ):
                     return [row], False
             except ValidationError:
                 pass
@@ -74,7 +94,7 @@ class RowParser:
         except ValidationError as error:
             raise _invalid_input(error) from None
         if self._may_be_inexact:
-            _require_exact([("", content)])
+            self._require_exact([("", content)])
         return [row], False
 
     def validate(self, content: list[Any]) -> list[Row]:
@@ -85,12 +105,29 @@ class RowParser:
         except ValidationError as error:
             raise _invalid_input(error) from None
         if self._may_be_inexact:
-            _require_exact([(f"{number}.", row) for number, row in enumerate(content)])
+            self._require_exact([(f"{number}.", row) for number, row in enumerate(content)])
         return rows
 
     def check_rows(self, rows: int) -> None:
         """Raise ApiError for more rows than a request may have."""
         self._limits.check_rows(rows, self._width)
+
+    def _is_exact(self, row: Row) -> bool:
+        """Return whether no integer of a row was rounded; of a very great number it is not known."""
+        values = [row[number] for number in self._may_be_inexact.values()]
+        return all(value is None or -_EXACT < value < _EXACT for value in values)
+
+    def _require_exact(self, rows: list[tuple[str, dict[str, Any]]]) -> None:
+        """Raise ApiError for integers that validation, or the table that the model takes, has rounded."""
+        details = [
+            Detail(field=f"{prefix}{name}", reason=reason)
+            for prefix, row in rows
+            for name, value in row.items()
+            if name in self._may_be_inexact and (reason := inexact(value))
+        ]
+        if details:
+            message = "The body has integers that cannot be taken exactly."
+            raise invalid("invalid_input", message, *details[:_MOST_DETAILS])
 
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON Schema of a body: a row or a list of rows."""
@@ -137,20 +174,8 @@ def inexact(value: object) -> str | None:
     )
 
 
-def _require_exact(rows: list[tuple[str, dict[str, Any]]]) -> None:
-    """Raise ApiError for integers that validation has rounded."""
-    details = [
-        Detail(field=f"{prefix}{name}", reason=reason)
-        for prefix, row in rows
-        for name, value in row.items()
-        if (reason := inexact(value))
-    ]
-    if details:
-        raise invalid("invalid_input", "The body has integers that cannot be taken exactly.", *details[:_MOST_DETAILS])
-
-
 def _row_model(manifest: Manifest) -> type[BaseModel]:
-    """Build the model of a row: exactly the manifest's features, each a number within its limits.
+    """Build the model of a row: exactly the manifest's features, each of its kind and within its limits.
 
     Strict: integers are numbers, strings and booleans are not. The limits keep values such as 1e308, finite in
     themselves, from overflowing inside of the model.
@@ -159,14 +184,10 @@ def _row_model(manifest: Manifest) -> type[BaseModel]:
     # A feature may have any name, a field of Python may not: the name that counts is the alias.
     fields: dict[str, Any] = {
         f"feature_{number}": Annotated[
-            float,
+            _type_of(feature) | None if feature.nullable else _type_of(feature),
             Field(
                 alias=feature.name,
                 title=feature.name,
-                strict=True,
-                allow_inf_nan=False,
-                ge=feature.minimum,
-                le=feature.maximum,
                 description=_description(feature),
                 examples=[example[feature.name]],
             ),
@@ -176,12 +197,75 @@ def _row_model(manifest: Manifest) -> type[BaseModel]:
     return create_model("Row", __config__=ConfigDict(extra="forbid"), **fields)
 
 
+def _type_of(feature: Feature) -> Any:
+    """Return the type of a feature's values, as pydantic knows types."""
+    if feature.kind in NUMERIC:
+        least, _, _, greatest = feature.limits
+        if feature.kind == "number":
+            return Annotated[float, Field(strict=True, allow_inf_nan=False, ge=least, le=greatest)]
+        return Annotated[int, Field(strict=True, ge=least, le=greatest), BeforeValidator(_whole)]
+    if feature.kind == "category" and not feature.open:
+        return Literal[*(feature.values or [])]
+    (kind,) = _types_of(feature)
+    strict: Any = Annotated[kind, Field(strict=True)]
+    if feature.kind == "date":
+        return Annotated[strict, AfterValidator(_date), Field(json_schema_extra={"format": "date"})]
+    if feature.kind == "datetime":
+        return Annotated[strict, AfterValidator(_datetime), Field(json_schema_extra={"format": "date-time"})]
+    return strict
+
+
+def _types_of(feature: Feature) -> set[type]:
+    """Return the type that a value of a feature has in a row."""
+    if feature.kind == "category":
+        return {type(value) for value in feature.values or []}
+    return {{"number": float, "integer": int, "boolean": bool}.get(feature.kind, str)}
+
+
+def _may_be_inexact(manifest: Manifest, number: int) -> bool:
+    """Return whether an integer for a feature may be one that the model does not get exactly: it computes in floats.
+
+    A column of integers, or one of objects, holds every integer.
+    """
+    feature, table = manifest.features[number], manifest.table
+    if feature.kind not in NUMERIC:
+        return False
+    if feature.kind == "integer" and table and "float" not in table.columns[number].dtype:
+        return False
+    least, _, _, greatest = feature.limits
+    return max(-least, greatest) >= _EXACT
+
+
+def _whole(value: Any) -> Any:
+    """Return a number without a fraction as an integer, for JSON makes no difference; anything else as it is."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+def _date(text: str) -> str:
+    try:
+        if _DATE.fullmatch(text) and date.fromisoformat(text):
+            return text
+    except ValueError:
+        pass
+    raise PydanticCustomError("date_format", "Input should be a date, such as 2026-01-31")
+
+
+def _datetime(text: str) -> str:
+    try:
+        if _DATETIME.fullmatch(text) and datetime.fromisoformat(text.upper()):
+            return text
+    except ValueError:
+        pass
+    raise PydanticCustomError("datetime_format", "Input should be a date and time, such as 2026-01-31T09:30:00Z")
+
+
 def _description(feature: Feature) -> str:
     unit = f", in {feature.unit}" if feature.unit else ""
-    return (
-        f"{feature.description}{unit}; the training data spans "
-        f"{feature.training_minimum:g} to {feature.training_maximum:g}"
-    )
+    missing = "; may be missing (null)" if feature.nullable else ""
+    if feature.kind not in NUMERIC:
+        return f"{feature.description}{unit}{missing}"
+    _, least, greatest, _ = feature.limits
+    return f"{feature.description}{unit}; the training data spans {least:g} to {greatest:g}{missing}"
 
 
 def _values(row: Any) -> Row:
@@ -200,11 +284,19 @@ def _invalid_input(error: ValidationError) -> ApiError:
     details = [
         Detail(
             field=".".join(map(str, _bounded(problem))) or "body",
-            reason="Input should be an object" if problem["type"] == "model_type" else problem["msg"],
+            reason=_reason(problem),
         )
         for problem in problems[:_MOST_DETAILS]
     ]
     return invalid("invalid_input", "The body does not have the fields it must have.", *details)
+
+
+def _reason(problem: ErrorDetails) -> str:
+    if problem["type"] == "model_type":
+        return "Input should be an object"
+    if len(problem["msg"]) > _LONGEST_REASON:
+        return "Input should be one of the categories of this feature, which the OpenAPI document lists"
+    return problem["msg"]
 
 
 def _bounded(problem: ErrorDetails) -> list[int | str]:

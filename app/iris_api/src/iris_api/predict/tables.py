@@ -28,13 +28,18 @@ _SPACE = b" \t\r\n"
 _PIECE = 1 << 16
 
 
+def is_tabular(manifest: Manifest) -> bool:
+    """Return whether the rows of a model are tables of floats: numbers, none of them missing."""
+    return manifest.table is None and all(feature.is_plain for feature in manifest.features)
+
+
 class TableReader:
     """Reads the rows of a model whose features are all numbers."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._width = len(manifest.features)
-        self._least = np.array([feature.minimum for feature in manifest.features])
-        self._greatest = np.array([feature.maximum for feature in manifest.features])
+        self._least = np.array([feature.limits[0] for feature in manifest.features])
+        self._greatest = np.array([feature.limits[3] for feature in manifest.features])
         self._quotes = 2 * self._width
         fields = [
             (f"feature_{number}", float, msgspec.field(name=name)) for number, name in enumerate(manifest.feature_names)

@@ -1,5 +1,6 @@
 """How gunicorn runs an instance: its configuration, which `command` names."""
 
+import asyncio
 import gc
 import logging
 import os
@@ -9,6 +10,8 @@ import sys
 import traceback
 from typing import Any, ClassVar
 
+from gunicorn.arbiter import Arbiter
+from uvicorn import Server
 from uvicorn_worker import UvicornWorker
 
 from iris_api.server.logs import configure, logging_config
@@ -36,6 +39,32 @@ _systemd = {
 }
 
 
+# Seconds between the closing of the addresses of an instance that has several.
+_PAUSE = 0.2
+
+
+class AddressByAddress(Server):
+    """A server that stops at its further addresses first, and at the first one a moment later.
+
+    While addresses of instances change, an instance listens at several, and the gateway takes each for a server of its
+    own. It may send a request just when a connection is closed, and sends it again to another server: that must not be
+    the same instance, closing its other connections at that same moment.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, finish what was accepted, and close."""
+        if sockets and len(sockets) > 1:
+            host, port, *_ = sockets[0].getsockname()
+            for server, listener in zip(self.servers[1:], sockets[1:], strict=True):
+                server.close()
+                listener.close()
+            for connection in list(self.server_state.connections):
+                if getattr(connection, "server", None) != (host, port):
+                    connection.shutdown()
+            await asyncio.sleep(_PAUSE)
+        await super().shutdown(sockets)
+
+
 class Worker(UvicornWorker):  # type: ignore[misc]  # its base comes without types
     """A uvicorn worker without access log (the gateway keeps one) that says where it stood when it is replaced."""
 
@@ -60,6 +89,15 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # its base comes without typ
             # The last worker may have closed it; this one must not say that it is ready before it is open.
             listener.listen(self.cfg.backlog)
         super().run()
+
+    async def _serve(self) -> None:
+        # As the base does it, with a server of ours.
+        self.config.app = self.wsgi
+        server = AddressByAddress(config=self.config)
+        self._install_sigquit_handler()
+        await server.serve(sockets=self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
     def stop_listening(self) -> None:
         """Stop listening: connections are refused until a worker listens again.

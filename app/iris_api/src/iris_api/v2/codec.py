@@ -56,6 +56,7 @@ class TensorCodec:
         self._manifest = manifest
         self._parser = parser
         self._names = manifest.feature_names
+        self._nullable = any(feature.nullable for feature in manifest.features)
         self.outputs = self._describe_outputs()
         self._described = {output.name: output for output in self.outputs}
         self._least_table = LEAST_ROWS * 2 * len(self._names)
@@ -78,7 +79,7 @@ class TensorCodec:
         """Return the rows of a request, and what writes the answer to it; raise ApiError if it has none."""
         json_length = _json_length(headers)
         head, binary = (body, b"") if json_length is None else (body[:json_length], body[json_length:])
-        if len(head) >= self._least_table and not binary and (found := self._table(head)):
+        if not binary and len(head) >= self._least_table and (found := self._table(head)):
             request, table = found
             self._require_outputs(request)
             return table, partial(self._write, request)
@@ -88,7 +89,8 @@ class TensorCodec:
 
     def _table(self, head: bytes) -> tuple[InferRequest, Table] | None:
         """Return a request without its data, and these as a table; None if both are to be judged otherwise."""
-        if not (parts := without_data(head)):
+        tables = self._parser.tables
+        if not tables or not (parts := without_data(head)):
             return None
         try:
             request = _validated(parts[0])
@@ -99,7 +101,7 @@ class TensorCodec:
         claimed = tensor.parameters and tensor.parameters.binary_data_size is not None
         if rows < LEAST_ROWS or width != len(self._names) or claimed or tensor.data != []:
             return None
-        table = self._parser.tables.numbers(head, parts[1], rows, tensor.datatype)
+        table = tables.numbers(head, parts[1], rows, tensor.datatype)
         if table is None:
             return None
         self._parser.check_rows(rows)
@@ -128,8 +130,8 @@ class TensorCodec:
         claimed = tensor.parameters.binary_data_size if tensor.parameters else None
         if claimed is not None:
             array = _from_binary(tensor, claimed, binary)
-            table = self._parser.tables.values(array, tensor.datatype) if count >= LEAST_ROWS else None
-            if table is not None:
+            tables = self._parser.tables if count >= LEAST_ROWS else None
+            if tables and (table := tables.values(array, tensor.datatype)) is not None:
                 self._parser.check_rows(count)
                 return table
             values = array.tolist()
@@ -137,6 +139,9 @@ class TensorCodec:
             raise _refusal("There are bytes after the JSON that no input claims with binary_data_size.")
         else:
             values = _from_json(tensor)
+        if claimed is not None and tensor.datatype.startswith("FP") and self._nullable:
+            # Binary has no null: there, NaN is a missing value.
+            values = [None if value != value else value for value in values]
         self._require_datatype(tensor.datatype, values)
         rows = [values[first : first + width] for first in range(0, count * width, width)]
         return self._parser.validate([dict(zip(self._names, row, strict=True)) for row in rows])
