@@ -14,13 +14,17 @@ from iris_api.bundle.manifest import Manifest
 from iris_api.engines.columns import Columns
 from iris_api.engines.model import Prediction
 from iris_api.predict.batching import Rows
-from iris_api.predict.errors import ApiError, not_json
+from iris_api.predict.errors import ApiError, unsupported
+from iris_api.predict.lines import LineParser
 from iris_api.predict.reply import JSON, Answer, Headers, header
 from iris_api.predict.rows import RowParser
 
 Answered = list[Prediction] | Columns
 Write = Callable[[Any], Answer]
 """Makes the answer to a request of the predictions for its rows, `Answered`, in their order."""
+
+
+_NDJSON = (b"application/x-ndjson", b"application/jsonl", b"application/x-jsonlines")
 
 
 class Codec(Protocol):
@@ -34,10 +38,11 @@ class Codec(Protocol):
 
 
 class RowCodec:
-    """The bodies of `POST /predict`: a row as an object, or a list of rows."""
+    """The bodies of `POST /predict`: a row as an object, a list of rows, or rows as lines, which a list answers."""
 
     def __init__(self, manifest: Manifest, parser: RowParser) -> None:
         self._parser = parser
+        self._lines = LineParser(manifest, parser)
         self._target = manifest.target.name
         self._model = {"model": manifest.name, "model_version": manifest.version}
         self._columns = _ColumnWriter(self.answer, manifest)
@@ -45,8 +50,17 @@ class RowCodec:
     def read(self, headers: Headers, body: bytes) -> tuple[Rows, Write]:
         """Return the rows of a request, and what writes the answer to it; raise ApiError if it has none."""
         content_type = header(headers, b"content-type")
-        if content_type != JSON and content_type.partition(b";")[0].strip().lower() != JSON:
-            raise not_json()
+        if content_type != JSON:
+            content_type = content_type.partition(b";")[0].strip().lower()
+            if content_type in _NDJSON:
+                return self._lines.ndjson(body), self._write_list
+            if content_type == b"text/csv":
+                return self._lines.csv(body), self._write_list
+            if content_type != JSON:
+                raise unsupported(
+                    "The body must be JSON, with the header Content-Type: application/json, or rows as lines: text/csv "
+                    "or application/x-ndjson."
+                )
         rows, is_list = self._parser.parse(body)
         return rows, self._write_list if is_list else self._write_one
 

@@ -13,7 +13,8 @@ from iris_api.predict.codec import Answered, Codec, Write
 from iris_api.predict.errors import ApiError, Detail, invalid
 from iris_api.predict.limits import Limits
 from iris_api.predict.metrics import Metrics
-from iris_api.predict.reply import Answer, Headers
+from iris_api.predict.packed import unpacked
+from iris_api.predict.reply import Answer, Headers, header
 
 
 class Endpoint:
@@ -36,6 +37,8 @@ class Endpoint:
 
         try:
             self.limits.check_body(len(body))
+            if encoding := header(headers, b"content-encoding"):
+                body = unpacked(encoding, body, self.limits)
             rows, write = self._codec.read(headers, body)
             return self._batcher.submit(rows, finish)
         except Exception as error:

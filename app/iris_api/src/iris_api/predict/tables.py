@@ -81,26 +81,28 @@ class TableReader:
             datatype: what the values are said to be, a key of `v2.codec.DTYPES`.
         """
         code: Any = "d" if datatype.startswith("FP") else "i"
-        dtype = {"d": np.float64, "i": np.int64}[code]
         letters = np.frombuffer(text, np.uint8)[place]
         opening = np.flatnonzero(letters == ord("["))
         flat = len(opening) == 1
         if not flat and not _is_table(letters, opening, rows, self._width):
             return None
-        parser = simdjson.Parser()
-        parts = []
-        try:
-            for piece in _pieces(text, place.start, place.stop - 1, b"," if flat else b"],"):
-                numbers: Any = parser.parse(piece)
-                parts.append(np.frombuffer(numbers.as_buffer(of_type=code), dtype))
-                # The parser must have nothing out when it is used again.
-                del numbers
-                if not len(parts[-1]):
-                    return None
-        except (ValueError, TypeError, AttributeError, RuntimeError, MemoryError):
+        values = _numbers(text, place, code, b"," if flat else b"],")
+        if values is None or len(values) != rows * self._width:
             return None
-        values = np.concatenate(parts)
-        return self.values(values, datatype) if len(values) == rows * self._width else None
+        return self.values(values, datatype)
+
+    def flat(self, text: bytes, rows: int, order: list[int]) -> Table | None:
+        """Return the rows of a JSON list of numbers that came in another order of the features.
+
+        Args:
+            text: the list.
+            rows: how many there must be.
+            order: where the features stand in a row.
+        """
+        values = _numbers(text, slice(0, len(text)), "d", b",") if rows >= LEAST_ROWS else None
+        if values is None or len(values) != rows * self._width:
+            return None
+        return self._acceptable(values.reshape(-1, self._width)[:, order])
 
     def values(self, values: NDArray[Any], datatype: str) -> Table | None:
         """Return the rows of values that came row after row; None if they are to be judged otherwise."""
@@ -116,6 +118,23 @@ class TableReader:
         if table is None or not ((table >= self._least) & (table <= self._greatest)).all():
             return None
         return table if -exact < table.min() and table.max() < exact else None
+
+
+def _numbers(text: bytes, place: slice, code: Any, between: bytes) -> NDArray[Any] | None:
+    """Return the numbers of a list in JSON, or of the lists within; None if it has other things, or is none."""
+    parser = simdjson.Parser()
+    parts = []
+    try:
+        for piece in _pieces(text, place.start, place.stop - 1, between):
+            numbers: Any = parser.parse(piece)
+            parts.append(np.frombuffer(numbers.as_buffer(of_type=code), {"d": np.float64, "i": np.int64}[code]))
+            # The parser must have nothing out when it is used again.
+            del numbers
+            if not len(parts[-1]):
+                return None
+    except (ValueError, TypeError, AttributeError, RuntimeError, MemoryError):
+        return None
+    return np.concatenate(parts)
 
 
 def _pieces(text: bytes, start: int, end: int, between: bytes) -> Iterator[bytes]:
