@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import itertools
 import json
+import math
+import multiprocessing
 import random
 import secrets
+import ssl
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +30,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks import environments
-from benchmarks.measure import PORTS, StackError, _free_ports
+from benchmarks import environments, front
+from benchmarks.measure import PORTS, StackError, _free_ports, _wait_for_port
 from benchmarks.processes import Process, nothing_left_behind
 from benchmarks.stacks import APPLICATION, STACKS, Setup, gunicorn
 
@@ -58,7 +64,10 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=20, help="of each kind in a round, each with rows of its own")
     parser.add_argument("--rows", type=lambda text: [int(n) for n in text.split(",")], default=[1000, 10_000])
     parser.add_argument("--without-mlserver", action="store_true")
+    parser.add_argument("--beside", type=int, default=0, metavar="SECONDS", help="single rows beside batches instead")
     options = parser.parse_args()
+    if options.beside:
+        return beside(options.rounds, options.beside)
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary, nothing_left_behind(), ExitStack() as ending:
         folder = Path(temporary)
         bundle = make_bundle(folder / "bundle")
@@ -111,8 +120,7 @@ def start_servers(
         setup = Setup(environments.python(environment), bundle, own, _free_ports(PORTS))
         servers = gunicorn(setup, "onnx") if name == "Fortress" else STACKS["mlserver"].servers(setup)
         server = servers[0]
-        limits = {"IRIS_API_MAX_BODY_BYTES": str(16 << 20), "IRIS_API_MAX_ROWS": "100000"}
-        environ = server.environ(own) | (limits if name == "Fortress" else {})
+        environ = server.environ(own) | (LIMITS if name == "Fortress" else {})
         process = Process(server.command, environ, own, own / "log")
         ending.callback(process.end)
         path = "/v2/health/ready" if name == "Fortress" else "/v2/models/iris/ready"
@@ -230,6 +238,121 @@ def _labels_of_tensors(content: bytes, headers: dict[str, str]) -> Labels:
     raise StackError("there is no output with the classes")
 
 
+def beside(rounds: int, seconds: int) -> int:
+    """Ask for single rows through the gateway, alone and beside clients that send batches; print what that took."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as temporary, nothing_left_behind(), ExitStack() as ending:
+        folder = Path(temporary)
+        bundle = make_bundle(folder / "bundle")
+        setup = Setup(environments.python("app"), bundle, folder, _free_ports(PORTS))
+        servers = gunicorn(setup, "onnx")
+        for server in servers:
+            process = Process(server.command, server.environ(folder) | LIMITS, folder, folder / f"{server.port}.log")
+            ending.callback(process.end)
+            wait_until_ready(process, server.port, "/v2/health/ready")
+        https, plain = setup.ports[-2:]
+        upstreams = [f"127.0.0.1:{server.port}" for server in servers]
+        settings = {"nginx_client_max_body_size": 16 << 20}
+        nginx = front.start(folder / "nginx", (https, plain), upstreams, "/predict", naive=False, settings=settings)
+        ending.callback(nginx.end)
+        _wait_for_port(nginx, https)
+        found: dict[str, list[list[float]]] = {}
+        for number in range(1, rounds + 1):
+            for name, loads in random.sample(list(BESIDE.items()), len(BESIDE)):
+                took = _singles_beside(https, loads, seconds)
+                found.setdefault(name, []).append(took)
+                print(
+                    f"{number:3} {name}: p50 {took[0]:.2f}, p99 {took[1]:.2f} ms, failed {took[2]:.0f}, "
+                    f"batches/s {took[3]:.1f}",
+                    flush=True,
+                )
+        print(
+            "\n| single rows, 100/s through the gateway | p50 ms | p99 ms | failed | batches/s |\n|---|---|---|---|---|"
+        )
+        for name in BESIDE:
+            p50, p99, _, batches = (median(values) for values in zip(*found[name], strict=True))
+            failed = sum(took[2] for took in found[name])
+            print(f"| {name} | {p50:.2f} | {p99:.2f} | {failed:.0f} | {batches:.1f} |")
+    return int(any(each[2] for took in found.values() for each in took))
+
+
+def _singles_beside(port: int, loads: tuple[tuple[str, int], ...], seconds: int) -> list[float]:
+    """Return median and 99th percentile in ms, how many single rows failed, and the batches answered a second."""
+    counts = [multiprocessing.Value("i", 0) for _ in loads]
+    clients = [
+        multiprocessing.Process(target=_send_batches, args=(port, name, rows, count), daemon=True)
+        for (name, rows), count in zip(loads, counts, strict=True)
+    ]
+    for client in clients:
+        client.start()
+    # Their bodies are made first.
+    time.sleep(3 if clients else 0.5)
+    before = sum(count.value for count in counts)
+    generator = np.random.default_rng(secrets.randbits(32))
+    rows = [
+        json.dumps(dict(zip(NAMES, row, strict=True))).encode()
+        for row in generator.normal(size=(256, FEATURES)).tolist()
+    ]
+    started = time.perf_counter() + 0.1
+    local = threading.local()
+
+    def ask_one(number: int) -> float:
+        due = started + number / RATE
+        time.sleep(max(0, due - time.perf_counter()))
+        if not hasattr(local, "connection"):
+            local.connection = _secure(port)
+        try:
+            local.connection.request(
+                "POST", "/predict", rows[number % len(rows)], JSON | {"Authorization": front.AUTHORIZATION}
+            )
+            response = local.connection.getresponse()
+            response.read()
+        except (OSError, http.client.HTTPException):
+            local.connection.close()
+            return math.nan
+        # From when it was due: one that had to wait for another was late for its client too.
+        return 1e3 * (time.perf_counter() - due) if response.status == 200 else math.nan
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        took = list(pool.map(ask_one, range(seconds * RATE)))
+    batches = (sum(count.value for count in counts) - before) / seconds
+    for client in clients:
+        client.terminate()
+        client.join()
+    right = sorted(each for each in took if not math.isnan(each))
+    return [median(right), right[int(0.99 * len(right))], float(len(took) - len(right)), batches]
+
+
+def _send_batches(port: int, name: str, rows: int, count: Any) -> None:
+    """Send batches without pause until the process is ended."""
+    dialect = next(each for each in DIALECTS if each.name == name)
+    generator = np.random.default_rng(secrets.randbits(32))
+    requests = [dialect.encode(generator.normal(size=(rows, FEATURES))) for _ in range(8)]
+    connection = _secure(port)
+    for body, headers in itertools.cycle(requests):
+        connection.request("POST", dialect.path, body, headers | {"Authorization": front.AUTHORIZATION})
+        response = connection.getresponse()
+        content = response.read()
+        if response.status != 200:
+            raise StackError(f"{name}: {response.status} {content[:200]!r}")
+        count.value += 1
+
+
+def _secure(port: int) -> http.client.HTTPSConnection:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
+
+
+JSON = {"Content-Type": "application/json"}
+LIMITS = {"IRIS_API_MAX_BODY_BYTES": str(16 << 20), "IRIS_API_MAX_ROWS": "100000"}
+RATE, THREADS = 100, 24
+BESIDE: dict[str, tuple[tuple[str, int], ...]] = {
+    "alone": (),
+    "beside JSON batches of 1,000 rows": (("Fortress objects", 1000),),
+    "beside binary batches of 10,000 rows": (("Fortress v2 binary", 10_000),),
+    "beside both": (("Fortress objects", 1000), ("Fortress v2 binary", 10_000)),
+    "beside JSON batches of 10,000 rows": (("Fortress objects", 10_000),),
+}
 OWN, PEER = f"/v2/models/{MODEL}/infer", "/v2/models/iris/infer"
 BINARY_OUT = {"outputs": [{"name": "prediction", "parameters": {"binary_data": True}}]}
 # MLServer 1.7.1 answers a binary tensor over HTTP 500: its fastest dialect is the flat one.
