@@ -138,7 +138,7 @@ def test_an_error_of_the_session_is_raised_and_not_written_between_the_lines_of_
 ) -> None:
     engine = Model.load(BUNDLE, "onnx").engine
     with pytest.raises(Exception, match="ONNXRuntimeError"):
-        engine.run(np.ones((1, 3)))  # type: ignore[attr-defined]
+        engine.run(np.ones((1, 3)))
     assert capfd.readouterr() == ("", "")
 
 

@@ -5,18 +5,20 @@ import io
 import json
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
 import joblib
 import numpy as np
 import sklearn
+from numpy.typing import NDArray
 from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
 from sklearn.exceptions import InconsistentVersionWarning
 
 from iris_api.bundle.files import BundleError, read_file
 from iris_api.bundle.manifest import MANIFEST, Manifest, Task
+from iris_api.engines.columns import Table
 from iris_api.engines.model import Answers, Row
 from iris_api.engines.reviewed import Decide, decider, is_finite_throughout
 from iris_api.engines.table import Categories, read_categories, table_maker
@@ -57,11 +59,20 @@ class SklearnEngine:
     def __call__(self, rows: Sequence[Row]) -> Answers:
         """Return the estimator's answers to rows; raise what it raises, also for what its table does not hold."""
         table = self._table(rows)
-        # To check again what is known to be finite takes a tenth of a prediction's time.
-        with sklearn.config_context(assume_finite=True) if self._unchecked else nullcontext():
+        with self._checks():
             values, probabilities = self._decide(table)
             scores = scores_of(self._scores, table) if self._scores else None
         return Answers(values.tolist(), None if probabilities is None else probabilities.tolist(), scores)
+
+    def run(self, rows: Table) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Return what `predict` answers to a table, rows x features, and the probabilities, rows x classes, or None."""
+        # A copy: the estimator may write into it.
+        with self._checks():
+            return self._decide(rows.copy())
+
+    def _checks(self) -> AbstractContextManager[None]:
+        # To check again what is known to be finite takes a tenth of a prediction's time.
+        return sklearn.config_context(assume_finite=True) if self._unchecked else nullcontext()
 
 
 def _decider(manifest: Manifest, estimator: Any) -> Decide:
