@@ -263,7 +263,7 @@ def test_gaps_are_empty_cells_in_a_csv_and_nan_in_binary(tmp_path: Path) -> None
     model.write_bytes(dump(estimator))
     frame.to_csv(sample, index=False)
     given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}"]
-    assert cli.main(["pack", *map(str, given)]) == 0
+    assert cli.main(["pack", "--environment=never", *map(str, given)]) == 0
     assert [feature.nullable for feature in read_manifest(tmp_path / "mine" / "1").features] == [True, False]
     with TestClient(served(tmp_path / "mine" / "1")) as client:
         expected = client.post("/predict", json={"age": None, "b": 3}).json()["prediction_proba"]
@@ -338,10 +338,10 @@ def test_codes_are_no_sample_of_a_model_that_was_trained_with_categories(tmp_pat
     model.write_bytes(dump(estimator))
     codes.to_csv(sample, index=False)
     given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}"]
-    assert cli.main(["pack", *map(str, given)]) == 1
+    assert cli.main(["pack", "--environment=never", *map(str, given)]) == 1
     # With their names, a CSV is one.
     frame.to_csv(sample, index=False)
-    assert cli.main(["pack", *map(str, given)]) == 0
+    assert cli.main(["pack", "--environment=never", *map(str, given)]) == 0
     rows = [[None if pd.isna(value) else value for value in each] for each in frame.astype(object).to_numpy()]
     answers = Model.load(tmp_path / "mine" / "1").predict(rows)
     assert [answer and answer.value for answer in answers] == np.asarray(estimator.predict(frame)).tolist()
@@ -383,7 +383,7 @@ def test_dates_and_a_parquet_file(tmp_path: Path, capsys: pytest.CaptureFixture[
     model.write_bytes(dump(estimator))
     frame.assign(left=0).to_parquet(sample)
     given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}", "--target=left"]
-    assert cli.main(["pack", *map(str, given)]) == 0, capsys.readouterr().err
+    assert cli.main(["pack", "--environment=never", *map(str, given)]) == 0, capsys.readouterr().err
     manifest = read_manifest(tmp_path / "mine" / "1")
     assert [feature.kind for feature in manifest.features] == ["datetime", "date", "boolean"]
     with TestClient(served(tmp_path / "mine" / "1")) as client:
@@ -420,11 +420,11 @@ def test_a_csv_keeps_codes_as_texts_and_takes_what_is_said_of_columns(tmp_path: 
     model.write_bytes(dump(estimator))
     frame.to_csv(sample, index=False)
     given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}"]
-    assert cli.main(["pack", *map(str, given)]) == 1
+    assert cli.main(["pack", "--environment=never", *map(str, given)]) == 1
     features.write_text(
         json.dumps({"rooms": {"kind": "category"}, "level": {"kind": "category", "values": [1, 2], "open": False}})
     )
-    assert cli.main(["pack", *map(str, given), f"--features={features}"]) == 0
+    assert cli.main(["pack", "--environment=never", *map(str, given), f"--features={features}"]) == 0
     kinds = {feature.name: feature for feature in read_manifest(tmp_path / "mine" / "1").features}
     assert (kinds["zip"].kind, kinds["rooms"].kind, kinds["vip"].kind) == ("category", "category", "boolean")
     assert kinds["level"].values == [1, 2] and not kinds["level"].open
