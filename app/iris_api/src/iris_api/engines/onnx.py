@@ -100,7 +100,8 @@ class OnnxEngine:
 
     def _typed(self, rows: Sequence[Row] | NDArray[Any]) -> dict[str, NDArray[Any]]:
         tensors = {}
-        for (name, dtype), values in zip(self._columns, zip(*rows, strict=True), strict=True):
+        columns = rows.T if isinstance(rows, np.ndarray) else zip(*rows, strict=True)
+        for (name, dtype), values in zip(self._columns, columns, strict=True):
             if dtype is np.object_ and None in values:
                 values = tuple(MISSING if value is None else value for value in values)
             tensors[name] = np.array(values, dtype).reshape(-1, 1)
