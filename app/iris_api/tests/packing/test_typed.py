@@ -262,7 +262,7 @@ def test_gaps_are_empty_cells_in_a_csv_and_nan_in_binary(tmp_path: Path) -> None
     model, sample = tmp_path / "model.joblib", tmp_path / "sample.csv"
     model.write_bytes(dump(estimator))
     frame.to_csv(sample, index=False)
-    given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}"]
+    given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}", "--environment=never"]
     assert cli.main(["pack", *map(str, given)]) == 0
     assert [feature.nullable for feature in read_manifest(tmp_path / "mine" / "1").features] == [True, False]
     with TestClient(served(tmp_path / "mine" / "1")) as client:
@@ -337,7 +337,7 @@ def test_codes_are_no_sample_of_a_model_that_was_trained_with_categories(tmp_pat
     model, sample = tmp_path / "model.joblib", tmp_path / "sample.csv"
     model.write_bytes(dump(estimator))
     codes.to_csv(sample, index=False)
-    given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}"]
+    given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}", "--environment=never"]
     assert cli.main(["pack", *map(str, given)]) == 1
     # With their names, a CSV is one.
     frame.to_csv(sample, index=False)
@@ -382,7 +382,15 @@ def test_dates_and_a_parquet_file(tmp_path: Path, capsys: pytest.CaptureFixture[
     model, sample = tmp_path / "model.joblib", tmp_path / "sample.parquet"
     model.write_bytes(dump(estimator))
     frame.assign(left=0).to_parquet(sample)
-    given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}", "--target=left"]
+    given = [
+        model,
+        sample,
+        "--name=mine",
+        "--version=1",
+        f"--models-dir={tmp_path}",
+        "--target=left",
+        "--environment=never",
+    ]
     assert cli.main(["pack", *map(str, given)]) == 0, capsys.readouterr().err
     manifest = read_manifest(tmp_path / "mine" / "1")
     assert [feature.kind for feature in manifest.features] == ["datetime", "date", "boolean"]
@@ -419,7 +427,7 @@ def test_a_csv_keeps_codes_as_texts_and_takes_what_is_said_of_columns(tmp_path: 
     model, sample, features = (tmp_path / name for name in ("model.joblib", "sample.csv", "features.json"))
     model.write_bytes(dump(estimator))
     frame.to_csv(sample, index=False)
-    given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}"]
+    given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}", "--environment=never"]
     assert cli.main(["pack", *map(str, given)]) == 1
     features.write_text(
         json.dumps({"rooms": {"kind": "category"}, "level": {"kind": "category", "values": [1, 2], "open": False}})
@@ -449,6 +457,20 @@ def test_a_manifest_that_is_not_consistent_is_none(
     change(manifest)
     with pytest.raises(ValueError, match=complaint):
         Manifest.model_validate(manifest)
+
+
+def test_what_another_library_refuses_is_no_error_of_the_server(tmp_path: Path) -> None:
+    from catboost import CatBoostClassifier
+
+    frame = table()[["age", "zip"]]
+    settings: dict[str, Any] = {"iterations": 2, "verbose": 0, "allow_writing_files": False, "thread_count": 1}
+    estimator = CatBoostClassifier(cat_features=["zip"], **settings).fit(frame, left(table()))
+    with pytest.raises(PackError, match="zip is nullable, as --features says, but the model refuses a missing value"):
+        packed(tmp_path, estimator, frame, zip=FeatureText(nullable=True))
+    assert [feature.kind for feature in packed(tmp_path, estimator, frame).features] == ["number", "category"]
+    answers = Model.load(tmp_path / "mine" / "1").predict([[None, "01234"], [3.0, "a new one"]])
+    own = pd.DataFrame({"age": [np.nan, 3], "zip": ["01234", "a new one"]})
+    assert [answer and answer.value for answer in answers] == np.ravel(estimator.predict(own)).tolist()
 
 
 def test_a_client_made_of_the_openapi_document_works(
