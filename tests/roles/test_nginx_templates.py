@@ -386,7 +386,7 @@ def test_each_kind_of_request_is_counted_apart_and_a_refused_one_is_told_when_to
         ["$fortress_client", "zone=unmatched:10m", "rate=50r/s"],
         ["$fortress_untrusted_client", "zone=untrusted:10m", "rate=50r/s"],
     ]
-    assert maps(parsed, "$fortress_retry_after") == {"default": "", "REJECTED": "2"}
+    assert maps(parsed, "$fortress_retry_after") == {"default": "", "~^REJECTED:": "2", "~:REJECTED$": "1"}
     assert maps(parsed, "$fortress_untrusted_client") == {"1": "$fortress_client", "default": ""}
 
 
