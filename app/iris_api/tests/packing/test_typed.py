@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -125,7 +130,7 @@ def test_kinds_are_those_of_the_table(bundle: Path) -> None:
     assert set(features["zip"].values or []) == {"01234", "04109", "09999"}
     assert features["age"].missing == pytest.approx(18 / ROWS)
     assert manifest.format == 4 and manifest.table and manifest.table.form == "frame"
-    assert manifest.no_onnx_reason
+    assert manifest.onnx and manifest.onnx.precision == "double"
 
 
 def test_served_answers_are_those_of_the_users_own_table(client: TestClient) -> None:
@@ -193,8 +198,7 @@ def test_a_name_that_is_there_twice_is_refused_beside_texts(client: TestClient) 
 
 
 def test_openapi_has_the_kinds(client: TestClient) -> None:
-    paths = client.get("/openapi.json").json()["paths"]
-    one = paths["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]["oneOf"][0]
+    one = client.get("/openapi.json").json()["components"]["schemas"]["Row"]
     properties = one["properties"]
     assert {"type": "null"} in properties["age"]["anyOf"] and {"type": "null"} in properties["city"]["anyOf"]
     assert set(properties["zip"]["enum"]) == {"01234", "04109", "09999"}
@@ -259,7 +263,7 @@ def test_gaps_are_empty_cells_in_a_csv_and_nan_in_binary(tmp_path: Path) -> None
     model.write_bytes(dump(estimator))
     frame.to_csv(sample, index=False)
     given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}"]
-    assert cli.main(["pack", *map(str, given)]) == 0
+    assert cli.main(["pack", "--environment=never", *map(str, given)]) == 0
     assert [feature.nullable for feature in read_manifest(tmp_path / "mine" / "1").features] == [True, False]
     with TestClient(served(tmp_path / "mine" / "1")) as client:
         expected = client.post("/predict", json={"age": None, "b": 3}).json()["prediction_proba"]
@@ -334,10 +338,10 @@ def test_codes_are_no_sample_of_a_model_that_was_trained_with_categories(tmp_pat
     model.write_bytes(dump(estimator))
     codes.to_csv(sample, index=False)
     given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}"]
-    assert cli.main(["pack", *map(str, given)]) == 1
+    assert cli.main(["pack", "--environment=never", *map(str, given)]) == 1
     # With their names, a CSV is one.
     frame.to_csv(sample, index=False)
-    assert cli.main(["pack", *map(str, given)]) == 0
+    assert cli.main(["pack", "--environment=never", *map(str, given)]) == 0
     rows = [[None if pd.isna(value) else value for value in each] for each in frame.astype(object).to_numpy()]
     answers = Model.load(tmp_path / "mine" / "1").predict(rows)
     assert [answer and answer.value for answer in answers] == np.asarray(estimator.predict(frame)).tolist()
@@ -379,7 +383,7 @@ def test_dates_and_a_parquet_file(tmp_path: Path, capsys: pytest.CaptureFixture[
     model.write_bytes(dump(estimator))
     frame.assign(left=0).to_parquet(sample)
     given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}", "--target=left"]
-    assert cli.main(["pack", *map(str, given)]) == 0, capsys.readouterr().err
+    assert cli.main(["pack", "--environment=never", *map(str, given)]) == 0, capsys.readouterr().err
     manifest = read_manifest(tmp_path / "mine" / "1")
     assert [feature.kind for feature in manifest.features] == ["datetime", "date", "boolean"]
     with TestClient(served(tmp_path / "mine" / "1")) as client:
@@ -416,11 +420,11 @@ def test_a_csv_keeps_codes_as_texts_and_takes_what_is_said_of_columns(tmp_path: 
     model.write_bytes(dump(estimator))
     frame.to_csv(sample, index=False)
     given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}"]
-    assert cli.main(["pack", *map(str, given)]) == 1
+    assert cli.main(["pack", "--environment=never", *map(str, given)]) == 1
     features.write_text(
         json.dumps({"rooms": {"kind": "category"}, "level": {"kind": "category", "values": [1, 2], "open": False}})
     )
-    assert cli.main(["pack", *map(str, given), f"--features={features}"]) == 0
+    assert cli.main(["pack", "--environment=never", *map(str, given), f"--features={features}"]) == 0
     kinds = {feature.name: feature for feature in read_manifest(tmp_path / "mine" / "1").features}
     assert (kinds["zip"].kind, kinds["rooms"].kind, kinds["vip"].kind) == ("category", "category", "boolean")
     assert kinds["level"].values == [1, 2] and not kinds["level"].open
@@ -445,3 +449,37 @@ def test_a_manifest_that_is_not_consistent_is_none(
     change(manifest)
     with pytest.raises(ValueError, match=complaint):
         Manifest.model_validate(manifest)
+
+
+def test_a_client_made_of_the_openapi_document_works(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = served(bundle)
+    (tmp_path / "openapi.json").write_text(json.dumps(app.openapi()))
+    (tmp_path / "settings.yml").write_text("post_hooks: []\n")
+    given = ["--path=openapi.json", "--config=settings.yml", "--meta=none", "--output-path=made_client"]
+    done = subprocess.run(
+        [sys.executable, "-m", "openapi_python_client", "generate", *given],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "WARNING" not in done.stdout + done.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    made = importlib.import_module("made_client")
+    models = importlib.import_module("made_client.models")
+    predict = importlib.import_module("made_client.api.default.predict_predict_post")
+
+    def ask(body: Any) -> Any:
+        transport = httpx.ASGITransport(app)
+        client = made.Client("http://model")
+        client.set_async_httpx_client(httpx.AsyncClient(transport=transport, base_url="http://model"))
+        return asyncio.run(predict.asyncio(client=client, body=body))
+
+    one = models.Row(age=None, visits=2**53 + 1, city="Bern", zip_=models.RowZip("01234"), street="", vip=True, note="")
+    answer = ask(one)
+    assert answer.prediction in (0, 1) and sum(answer.prediction_proba) == pytest.approx(1)
+    assert [each.prediction for each in ask([one, one])] == [answer.prediction] * 2
+    one.city, one.vip = 5, "yes"
+    assert [detail.field for detail in ask(one).details] == ["city", "vip"]

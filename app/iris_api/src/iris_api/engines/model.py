@@ -53,6 +53,8 @@ class Answers(NamedTuple):
     """What the estimator's own `predict` answers."""
     probabilities: list[list[float]] | None = None
     """What its `predict_proba` answers, if the manifest promises probabilities."""
+    scores: list[list[float]] | None = None
+    """Scores of each row, if the manifest promises them."""
 
 
 class Engine(Protocol):
@@ -77,14 +79,16 @@ EngineChoice = Literal["auto", "sklearn", "onnx"]
 class Prediction(NamedTuple):
     """The answer to one row."""
 
-    value: Label
-    """What the estimator's own `predict` answers."""
+    value: Label | list[Label]
+    """What the estimator's own `predict` answers; a list where it answers several values."""
     number: int | None = None
     """Number of the class in the manifest, from 0; None for a regressor."""
     name: str | None = None
     """Name of the class; None for a regressor."""
     probabilities: list[float] | None = None
     """Of each class, in the order of the manifest; None where the manifest promises none."""
+    scores: list[float] | None = None
+    """None where the manifest promises none."""
 
 
 class Model:
@@ -132,9 +136,16 @@ class Model:
         if isinstance(rows, np.ndarray):
             return self._predict_table(rows)
         try:
-            values, probabilities = self.engine(rows)
+            values, probabilities, scores = self.engine(rows)
         except REFUSALS as error:
             raise self._explained(rows, error) from error
+        if scores is not None:
+            return [
+                Prediction(*self._classes[value], scores=some) if isfinite(sum(some)) else None
+                for value, some in zip(values, scores, strict=True)
+            ]
+        if self.manifest.outputs:
+            return [Prediction(value) if all(map(_is_finite, value)) else None for value in values]
         if probabilities is not None:
             # A sum of probabilities cannot overflow: it is finite if and only if all of them are.
             return [
@@ -160,6 +171,10 @@ class Model:
             return error
         row, column, reason = found
         return RefusedError(row, None if column is None else self.manifest.feature_names[column], reason)
+
+
+def _is_finite(value: Label) -> bool:
+    return isinstance(value, str) or isfinite(value)
 
 
 def find_refused(

@@ -44,6 +44,7 @@ class RowCodec:
         self._parser = parser
         self._lines = LineParser(manifest, parser)
         self._target = manifest.target.name
+        self._outputs = [output.name for output in manifest.outputs or []]
         self._model = {"model": manifest.name, "model_version": manifest.version}
         self._columns = _ColumnWriter(self.answer, manifest)
 
@@ -73,6 +74,10 @@ class RowCodec:
         answer: dict[str, Any] = {"prediction": prediction.value}
         if prediction.probabilities is not None:
             answer["prediction_proba"] = prediction.probabilities
+        if prediction.scores is not None:
+            answer["scores"] = prediction.scores
+        if self._outputs:
+            answer["outputs"] = dict(zip(self._outputs, prediction.value, strict=True))  # type: ignore[arg-type]
         if prediction.name is not None:
             answer[self._target] = prediction.name
         answer.update(self._model)

@@ -213,8 +213,9 @@ class Metrics(Collector):
             count(value)
             if span and value is not None and not span[0] <= value <= span[1]:
                 self._out_of_range[number] += 1
+        if prediction.number is None and self._target_bins:
+            self._target_bins[bisect_left(self._target_edges, float(prediction.value))] += 1  # type: ignore[arg-type]
         if prediction.number is None:
-            self._target_bins[bisect_left(self._target_edges, float(prediction.value))] += 1
             return
         self._classes[prediction.number] += 1
         if prediction.probabilities is not None:

@@ -29,6 +29,8 @@ from iris_api.predict.tables import LEAST_ROWS, TableReader, is_tabular
 _EXACT = 2**53
 _MOST_DETAILS = 10
 _LONGEST_NAME = 64
+ROW = "Row"
+_REFERENCE = "#/components/schemas/{model}"
 # Bytes of a value with its name at least: "a":1 and a comma.
 _SHORTEST_VALUE = 6
 # Of a message that lists the categories.
@@ -130,8 +132,14 @@ class RowParser:
             raise invalid("invalid_input", message, *details[:_MOST_DETAILS])
 
     def json_schema(self) -> dict[str, Any]:
-        """Return the JSON Schema of a body: a row or a list of rows."""
-        return {"oneOf": [self._one.json_schema(), _inlined(self._many.json_schema())]}
+        """Return the JSON Schema of a body, a row or a list of rows; it refers to ROW in the OpenAPI document."""
+        many = self._many.json_schema(ref_template=_REFERENCE)
+        del many["$defs"]
+        return {"oneOf": [many["items"], many]}
+
+    def row_schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of a row, which OpenAPI knows as ROW."""
+        return self._one.json_schema()
 
 
 def decode(body: bytes) -> Any:
@@ -194,7 +202,7 @@ def _row_model(manifest: Manifest) -> type[BaseModel]:
         ]
         for number, feature in enumerate(manifest.features)
     }
-    return create_model("Row", __config__=ConfigDict(extra="forbid"), **fields)
+    return create_model(ROW, __config__=ConfigDict(extra="forbid"), **fields)
 
 
 def _type_of(feature: Feature) -> Any:
@@ -271,12 +279,6 @@ def _description(feature: Feature) -> str:
 def _values(row: Any) -> Row:
     # A pydantic model keeps its values in the order of its fields, however they came.
     return list(row.__dict__.values())
-
-
-def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """Put the one definition of a schema where it is referred to: OpenAPI has another place for definitions."""
-    (definition,) = schema.pop("$defs").values()
-    return {**schema, "items": definition}
 
 
 def _invalid_input(error: ValidationError) -> ApiError:

@@ -29,8 +29,9 @@ _PIECE = 1 << 16
 
 
 def is_tabular(manifest: Manifest) -> bool:
-    """Return whether the rows of a model are tables of floats: numbers, none of them missing."""
-    return manifest.table is None and all(feature.is_plain for feature in manifest.features)
+    """Return whether a model takes tables of floats, none of them missing, and answers a class or a number a row."""
+    plain = manifest.table is None and all(feature.is_plain for feature in manifest.features)
+    return plain and manifest.scores is None and not manifest.outputs
 
 
 class TableReader:

@@ -45,6 +45,7 @@ LIMITS: dict[str, tuple[Any, Any]] = {
     else (np.iinfo(code).min, np.iinfo(code).max)
     for name, code in DTYPES.items()
 }
+_DATATYPES = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}
 _LONGEST_SHOWN = 40
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -57,20 +58,29 @@ class TensorCodec:
         self._parser = parser
         self._names = manifest.feature_names
         self._nullable = any(feature.nullable for feature in manifest.features)
+        self._places = {output.name: place for place, output in enumerate(manifest.outputs or [])}
         self.outputs = self._describe_outputs()
         self._described = {output.name: output for output in self.outputs}
         self._least_table = LEAST_ROWS * 2 * len(self._names)
         self._all_outputs = [RequestedOutput(name=name) for name in self._described]
 
     def _describe_outputs(self) -> list[TensorMetadata]:
-        classes = self._manifest.classes
+        classes, manifest = self._manifest.classes, self._manifest
+        first = manifest.golden_samples[0].prediction
+        if isinstance(first, list):
+            return [
+                TensorMetadata(name=output.name, datatype=_DATATYPES[type(value)], shape=[-1])
+                for output, value in zip(manifest.outputs or [], first, strict=True)
+            ]
         kind: Any = type(classes[0].value) if classes else float
-        datatype = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}[kind]
+        datatype = _DATATYPES[kind]
         if datatype == "INT64" and any(each.value > LIMITS["INT64"][1] for each in classes or []):
             datatype = "UINT64"
         outputs = [TensorMetadata(name="prediction", datatype=datatype, shape=[-1])]
         if classes and self._manifest.probabilities:
             outputs.append(TensorMetadata(name="prediction_proba", datatype="FP64", shape=[-1, len(classes)]))
+        if manifest.scores:
+            outputs.append(TensorMetadata(name="scores", datatype="FP64", shape=[-1, manifest.scores.width]))
         if classes:
             outputs.append(TensorMetadata(name=self._manifest.target.name, datatype="BYTES", shape=[-1]))
         return outputs
@@ -204,8 +214,12 @@ class TensorCodec:
             return [labels[number] for number in columns.numbers.tolist()]
         return np.array(labels)[columns.numbers]
 
-    @staticmethod
-    def _data(name: str, predictions: list[Prediction]) -> list[Any]:
+    def _data(self, name: str, predictions: list[Prediction]) -> list[Any]:
+        if name in self._places:
+            place = self._places[name]
+            return [prediction.value[place] for prediction in predictions]  # type: ignore[index]
+        if name == "scores" and self._manifest.scores:
+            return [score for prediction in predictions for score in prediction.scores or []]
         if name == "prediction":
             return [prediction.value for prediction in predictions]
         if name == "prediction_proba":
