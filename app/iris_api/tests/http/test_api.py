@@ -261,12 +261,14 @@ def test_a_client_cannot_make_up_label_values(client: TestClient) -> None:
 
 
 def test_the_documentation_has_working_examples(client: TestClient) -> None:
-    operation = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
+    openapi = client.get("/openapi.json").json()
+    operation = openapi["paths"]["/predict"]["post"]
     content = operation["requestBody"]["content"]["application/json"]
-    one, many = content["schema"]["oneOf"]
+    reference, many = content["schema"]["oneOf"]
+    assert reference == many["items"] == {"$ref": "#/components/schemas/Row"}
+    one = openapi["components"]["schemas"]["Row"]
     assert one["required"] == ["petal_length", "petal_width"]
     assert one["additionalProperties"] is False
-    assert many["items"] == one
     answers = client.post("/predict", json=content["examples"].pop("a list")["value"]).json()
     assert [answer["species"] for answer in answers] == ["virginica", "setosa"]
     assert content["examples"].keys() == {"setosa", "versicolor", "virginica"}

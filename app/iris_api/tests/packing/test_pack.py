@@ -10,7 +10,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
-from sklearn.cluster import KMeans
+from sklearn.cluster import DBSCAN
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
@@ -150,8 +150,8 @@ def test_a_missing_feature_is_named(pack: Pack, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("estimator", "options", "complaint"),
     [
-        (KMeans(2, n_init=1).fit(DATA), [], "neither a classifier nor a regressor"),
-        (LinearRegression().fit(DATA, DATA[:, :2]), [], "answers 2 numbers a row"),
+        (DBSCAN().fit(DATA), [], "neither a classifier nor a regressor"),
+        (LinearRegression().fit(DATA, DATA[:, :2]), ["--outputs=a"], "answers 2 values a row, but 1 names of outputs"),
         (LinearRegression().fit(DATA[:, :3], CLASSES), [], "takes 3 features, but the sample has 4"),
         (LogisticRegression(max_iter=1000).fit(DATA, CLASSES), ["--classes=a,b"], "2 names were given"),
         (DummyRegressor().fit(DATA, CLASSES), ["--target=colour"], "there is no column 'colour'"),

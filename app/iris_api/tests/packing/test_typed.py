@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -125,7 +130,7 @@ def test_kinds_are_those_of_the_table(bundle: Path) -> None:
     assert set(features["zip"].values or []) == {"01234", "04109", "09999"}
     assert features["age"].missing == pytest.approx(18 / ROWS)
     assert manifest.format == 4 and manifest.table and manifest.table.form == "frame"
-    assert manifest.no_onnx_reason
+    assert manifest.onnx and manifest.onnx.precision == "double"
 
 
 def test_served_answers_are_those_of_the_users_own_table(client: TestClient) -> None:
@@ -193,8 +198,7 @@ def test_a_name_that_is_there_twice_is_refused_beside_texts(client: TestClient) 
 
 
 def test_openapi_has_the_kinds(client: TestClient) -> None:
-    paths = client.get("/openapi.json").json()["paths"]
-    one = paths["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]["oneOf"][0]
+    one = client.get("/openapi.json").json()["components"]["schemas"]["Row"]
     properties = one["properties"]
     assert {"type": "null"} in properties["age"]["anyOf"] and {"type": "null"} in properties["city"]["anyOf"]
     assert set(properties["zip"]["enum"]) == {"01234", "04109", "09999"}
@@ -445,3 +449,37 @@ def test_a_manifest_that_is_not_consistent_is_none(
     change(manifest)
     with pytest.raises(ValueError, match=complaint):
         Manifest.model_validate(manifest)
+
+
+def test_a_client_made_of_the_openapi_document_works(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = served(bundle)
+    (tmp_path / "openapi.json").write_text(json.dumps(app.openapi()))
+    (tmp_path / "settings.yml").write_text("post_hooks: []\n")
+    given = ["--path=openapi.json", "--config=settings.yml", "--meta=none", "--output-path=made_client"]
+    done = subprocess.run(
+        [sys.executable, "-m", "openapi_python_client", "generate", *given],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "WARNING" not in done.stdout + done.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    made = importlib.import_module("made_client")
+    models = importlib.import_module("made_client.models")
+    predict = importlib.import_module("made_client.api.default.predict_predict_post")
+
+    def ask(body: Any) -> Any:
+        transport = httpx.ASGITransport(app)
+        client = made.Client("http://model")
+        client.set_async_httpx_client(httpx.AsyncClient(transport=transport, base_url="http://model"))
+        return asyncio.run(predict.asyncio(client=client, body=body))
+
+    one = models.Row(age=None, visits=2**53 + 1, city="Bern", zip_=models.RowZip("01234"), street="", vip=True, note="")
+    answer = ask(one)
+    assert answer.prediction in (0, 1) and sum(answer.prediction_proba) == pytest.approx(1)
+    assert [each.prediction for each in ask([one, one])] == [answer.prediction] * 2
+    one.city, one.vip = 5, "yes"
+    assert [detail.field for detail in ask(one).details] == ["city", "vip"]

@@ -17,6 +17,8 @@ Label = bool | int | float | str
 Category = bool | int | str
 Value = bool | int | float | str | None
 """Of a feature, as JSON has it: a date or a time is a text (ISO 8601), and a missing value null."""
+Task = Literal["classification", "regression", "outlier_detection", "clustering", "several_targets", "transformation"]
+"""Detectors of outliers and clusters answer a class; several targets and transformations a list, by `outputs`."""
 Kind = Literal["number", "integer", "boolean", "category", "text", "date", "datetime"]
 NUMERIC: frozenset[Kind] = frozenset({"number", "integer"})
 EngineName = Literal["sklearn", "onnx"]
@@ -212,12 +214,30 @@ class Target(_Part):
     """Of a regressor's target; a classifier has the shares of its classes."""
 
 
+class Output(_Part):
+    """One of several values that a model answers for a row."""
+
+    name: Key
+    description: str = ""
+    unit: str = ""
+
+
+class Scores(_Part):
+    """What a model has where it has no probabilities: how far a row is on one side of a border."""
+
+    method: Literal["decision_function", "score_samples"]
+    """Of the estimator."""
+    width: Annotated[int, Field(ge=1)]
+    """How many there are for a row: one, or one a class or pair of classes."""
+
+
 class GoldenSample(_Part):
     """An input whose answer is known; an instance gives these answers before it says it is ready."""
 
     input: dict[str, Value]
-    prediction: Label
+    prediction: Label | list[Label]
     probabilities: list[float] | None = None
+    scores: list[float] | None = None
 
 
 class Proof(_Part):
@@ -300,7 +320,7 @@ class Manifest(_Part):
     name: Name
     version: Name
     description: str
-    task: Literal["classification", "regression"]
+    task: Task
     artifact: FileName
     """File of the estimator: model.joblib or model.skops."""
     sha256: Sha256
@@ -315,6 +335,10 @@ class Manifest(_Part):
     """In the order of the probabilities; null for a regressor."""
     probabilities: bool
     """Whether answers carry the probability of each class. What is predicted need not be the most probable one."""
+    outputs: Annotated[list[Output], Field(min_length=1)] | None = None
+    """Where the answer to a row is a list: what its values are, in their order."""
+    scores: Scores | None = None
+    """Where answers carry scores."""
     onnx: Onnx | None = None
     no_onnx_reason: str | None = None
     """Why there is no converted model."""
@@ -337,13 +361,24 @@ class Manifest(_Part):
             raise ValueError(f"format {self.format} knows numbers alone, none of them missing: write format 4")
         if self.table and len(self.table.columns) != len(self.features):
             raise ValueError("table: there must be a column for each feature")
-        if self.target.name in RESERVED:
-            raise ValueError(f"target: the name {self.target.name} is taken by the answer itself")
-        classifies = self.task == "classification"
-        if classifies != (self.classes is not None) or classifies == (self.target.reference is not None):
+        taken = RESERVED | ({"scores"} if self.scores else set()) | ({"outputs"} if self.outputs else set())
+        outputs = [output.name for output in self.outputs or []]
+        for name in (self.target.name, *outputs):
+            if name in taken:
+                raise ValueError(f"target: the name {name} is taken by the answer itself")
+        if len(set(outputs)) != len(outputs):
+            raise ValueError("two outputs have the same name")
+        if (self.scores or self.task not in {"classification", "regression"}) and self.format < 4:
+            raise ValueError("scores, and any task but classification and regression, take format 4")
+        classifies = self.task in {"classification", "outlier_detection", "clustering"}
+        if classifies != (self.classes is not None) or (self.task == "regression") != (
+            self.target.reference is not None
+        ):
             raise ValueError("a classifier has classes, a regressor has a reference of its target")
-        if self.probabilities and not classifies:
-            raise ValueError("a regressor has no probabilities")
+        if (self.task in {"several_targets", "transformation"}) != (self.outputs is not None):
+            raise ValueError("several targets and a transformation have outputs, and they alone")
+        if self.probabilities and self.task != "classification":
+            raise ValueError("a regressor has no probabilities, nor has anything but a classifier")
         if (self.onnx is None) == (self.no_onnx_reason is None):
             raise ValueError("there must be either an onnx model or the reason why there is none")
         if self.onnx and self.format > 2 and (self.onnx.probabilities is not None) != self.probabilities:
@@ -358,6 +393,10 @@ class Manifest(_Part):
                 raise ValueError(
                     f"golden sample {number} does not have exactly the features and classes of the manifest"
                 )
+            if len(sample.scores or []) != (self.scores.width if self.scores else 0) or (
+                (len(sample.prediction) if isinstance(sample.prediction, list) else 0) != len(outputs)
+            ):
+                raise ValueError(f"golden sample {number} does not have exactly the outputs and scores of the manifest")
             for feature in self.features:
                 if not feature.accepts(sample.input[feature.name]):
                     raise ValueError(f"golden sample {number}: the value of {feature.name!r} is not of its kind")
@@ -401,7 +440,7 @@ class Manifest(_Part):
         locks = {lock.file: lock.sha256 for lock in own.locks.values()} if own else {}
         return {self.artifact: self.sha256, **converted, **categories, **locks, **(own.code if own else {})}
 
-    def class_name(self, value: Label) -> str:
+    def class_name(self, value: Label | list[Label]) -> str:
         """Return the name of a class of this manifest."""
         return next(each.name for each in self.classes or [] if each.value == value)
 

@@ -4,11 +4,15 @@ import logging
 from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from iris_api.bundle.files import BundleError, read_manifest
 from iris_api.bundle.manifest import MANIFEST, Label, Manifest
 from iris_api.engines.choice import why_too_large
+from iris_api.engines.columns import Columns, Numbering, Table
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +53,8 @@ class Answers(NamedTuple):
     """What the estimator's own `predict` answers."""
     probabilities: list[list[float]] | None = None
     """What its `predict_proba` answers, if the manifest promises probabilities."""
+    scores: list[list[float]] | None = None
+    """Scores of each row, if the manifest promises them."""
 
 
 class Engine(Protocol):
@@ -63,6 +69,9 @@ class Engine(Protocol):
     def __call__(self, rows: Sequence[Row]) -> Answers:
         """Answer all rows in their order; raise what the estimator raises, one of REFUSALS for a value it refuses."""
 
+    def run(self, rows: Table) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Answer a table, rows x features, as a call does: values, and rows x classes of probabilities or None."""
+
 
 EngineChoice = Literal["auto", "sklearn", "onnx"]
 
@@ -70,14 +79,16 @@ EngineChoice = Literal["auto", "sklearn", "onnx"]
 class Prediction(NamedTuple):
     """The answer to one row."""
 
-    value: Label
-    """What the estimator's own `predict` answers."""
+    value: Label | list[Label]
+    """What the estimator's own `predict` answers; a list where it answers several values."""
     number: int | None = None
     """Number of the class in the manifest, from 0; None for a regressor."""
     name: str | None = None
     """Name of the class; None for a regressor."""
     probabilities: list[float] | None = None
     """Of each class, in the order of the manifest; None where the manifest promises none."""
+    scores: list[float] | None = None
+    """None where the manifest promises none."""
 
 
 class Model:
@@ -89,6 +100,7 @@ class Model:
         self._classes = {
             each.value: (each.value, number, each.name) for number, each in enumerate(manifest.classes or [])
         }
+        self._number = Numbering(list(self._classes)) if self._classes else None
 
     @classmethod
     def load(
@@ -109,16 +121,31 @@ class Model:
         manifest = read_manifest(directory)
         return cls(manifest, _load_engine(directory, manifest, engine, skops_trusted, memory_max))
 
-    def predict(self, rows: Sequence[Row]) -> list[Prediction | None]:
-        """Return the answers to all rows, in their order, by one call of the engine.
+    @overload
+    def predict(self, rows: Table) -> Columns: ...
+
+    @overload
+    def predict(self, rows: Sequence[Row]) -> list[Prediction | None]: ...
+
+    def predict(self, rows: Sequence[Row] | Table) -> list[Prediction | None] | Columns:
+        """Return the answers to all rows, in their order, by one call of the engine; to a table as columns.
 
         None stands for a row to which the model has no finite answer although each of its values was acceptable. If the
         estimator refuses a row, RefusedError names the first one, by its number within these rows.
         """
+        if isinstance(rows, np.ndarray):
+            return self._predict_table(rows)
         try:
-            values, probabilities = self.engine(rows)
+            values, probabilities, scores = self.engine(rows)
         except REFUSALS as error:
             raise self._explained(rows, error) from error
+        if scores is not None:
+            return [
+                Prediction(*self._classes[value], scores=some) if isfinite(sum(some)) else None
+                for value, some in zip(values, scores, strict=True)
+            ]
+        if self.manifest.outputs:
+            return [Prediction(value) if all(map(_is_finite, value)) else None for value in values]
         if probabilities is not None:
             # A sum of probabilities cannot overflow: it is finite if and only if all of them are.
             return [
@@ -129,6 +156,13 @@ class Model:
             return [Prediction(*self._classes[value]) for value in values]
         return [Prediction(value) if isfinite(value) else None for value in values]
 
+    def _predict_table(self, rows: Table) -> Columns:
+        try:
+            values, probabilities = self.engine.run(rows)
+        except REFUSALS as error:
+            raise self._explained(rows.tolist(), error) from error
+        return Columns(values, self._number(values) if self._number else None, probabilities)
+
     def _explained(self, rows: Sequence[Row], error: Exception) -> Exception:
         """Return RefusedError for the first row that the engine refuses, or the error itself if no row is to blame."""
         accepted = self.manifest.golden_rows[0]
@@ -137,6 +171,10 @@ class Model:
             return error
         row, column, reason = found
         return RefusedError(row, None if column is None else self.manifest.feature_names[column], reason)
+
+
+def _is_finite(value: Label) -> bool:
+    return isinstance(value, str) or isfinite(value)
 
 
 def find_refused(

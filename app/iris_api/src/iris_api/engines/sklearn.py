@@ -4,21 +4,23 @@ import importlib.metadata
 import io
 import json
 import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
 import joblib
 import numpy as np
 import sklearn
-from sklearn.base import is_classifier, is_regressor
+from numpy.typing import NDArray
+from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
 from sklearn.exceptions import InconsistentVersionWarning
 
 from iris_api.bundle.files import BundleError, read_file
-from iris_api.bundle.manifest import MANIFEST, Manifest
+from iris_api.bundle.manifest import MANIFEST, Manifest, Task
+from iris_api.engines.columns import Table
 from iris_api.engines.model import Answers, Row
-from iris_api.engines.reviewed import decider, is_finite_throughout
+from iris_api.engines.reviewed import Decide, decider, is_finite_throughout
 from iris_api.engines.table import Categories, read_categories, table_maker
 
 # Whoever sends a value that is refused is answered so; as warnings, such a value and an unknown category would fill the
@@ -40,7 +42,8 @@ class SklearnEngine:
         self.estimator = estimator
         self.tolerance = manifest.golden_tolerance
         self._table = table_maker(manifest, categories or {})
-        self._decide = decider(estimator, manifest.probabilities)
+        self._decide = _decider(manifest, estimator)
+        self._scores = getattr(estimator, manifest.scores.method) if manifest.scores else None
         self._unchecked = is_finite_throughout(estimator, manifest)
 
     @classmethod
@@ -56,10 +59,33 @@ class SklearnEngine:
     def __call__(self, rows: Sequence[Row]) -> Answers:
         """Return the estimator's answers to rows; raise what it raises, also for what its table does not hold."""
         table = self._table(rows)
-        # To check again what is known to be finite takes a tenth of a prediction's time.
-        with sklearn.config_context(assume_finite=True) if self._unchecked else nullcontext():
+        with self._checks():
             values, probabilities = self._decide(table)
-        return Answers(values.tolist(), None if probabilities is None else probabilities.tolist())
+            scores = scores_of(self._scores, table) if self._scores else None
+        return Answers(values.tolist(), None if probabilities is None else probabilities.tolist(), scores)
+
+    def run(self, rows: Table) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Return what `predict` answers to a table, rows x features, and the probabilities, rows x classes, or None."""
+        # A copy: the estimator may write into it.
+        with self._checks():
+            return self._decide(rows.copy())
+
+    def _checks(self) -> AbstractContextManager[None]:
+        # To check again what is known to be finite takes a tenth of a prediction's time.
+        return sklearn.config_context(assume_finite=True) if self._unchecked else nullcontext()
+
+
+def _decider(manifest: Manifest, estimator: Any) -> Decide:
+    if manifest.task == "transformation":
+        return lambda rows: (np.asarray(estimator.transform(rows)), None)
+    return decider(estimator, manifest.probabilities)
+
+
+def scores_of(method: Callable[[Any], Any], table: Any) -> list[list[float]]:
+    """Return the scores of each row of a table, in a list also if there is one alone."""
+    found = np.asarray(method(table), dtype=np.float64)
+    scores: list[list[float]] = found.reshape(len(found), -1).tolist()
+    return scores
 
 
 def open_artifact(path: Path, content: bytes, skops_trusted: Sequence[str]) -> Any:
@@ -105,18 +131,19 @@ def _check_library(directory: Path, manifest: Manifest) -> None:
 
 
 def _check_shape(path: Path, manifest: Manifest, estimator: Any) -> None:
+    classes = manifest.classes if manifest.task == "classification" else None
     expected = {
         "task": manifest.task,
         "features": manifest.feature_names if hasattr(estimator, "feature_names_in_") else len(manifest.features),
-        "classes": [each.value for each in manifest.classes or []],
+        "classes": [each.value for each in classes or []],
         "probabilities": manifest.probabilities,
     }
     features = features_of(estimator)
     found = {
-        "task": task_of(estimator),
+        "task": manifest.task if _may_do(estimator, manifest.task) else task_of(estimator),
         # A pipeline that begins with a step of one's own may not know.
         "features": expected["features"] if features is None else features,
-        "classes": np.asarray(getattr(estimator, "classes_", [])).tolist() if manifest.classes else [],
+        "classes": np.asarray(getattr(estimator, "classes_", [])).tolist() if classes else [],
         "probabilities": manifest.probabilities and hasattr(estimator, "predict_proba"),
     }
     # As JSON, for which 1, 1.0 and true are not the same.
@@ -127,15 +154,31 @@ def _check_shape(path: Path, manifest: Manifest, estimator: Any) -> None:
         )
 
 
-def task_of(estimator: Any) -> str | None:
-    """Return `classification` or `regression`, or None for what is neither."""
+def _may_do(estimator: Any, task: Task) -> bool:
+    """Return whether an estimator does a task; whether it has several targets only its answers tell."""
+    return task_of(estimator) in ({"classification", "regression"} if task == "several_targets" else {task})
+
+
+def task_of(estimator: Any) -> Task | None:
+    """Return what an estimator does, as far as its type tells, or None for what can't be served."""
     try:
         if is_classifier(estimator):
             return "classification"
-        return "regression" if is_regressor(estimator) else None
+        if is_regressor(estimator):
+            return "regression"
+        if is_outlier_detector(estimator) and hasattr(estimator, "predict"):
+            return "outlier_detection"
+        if is_clusterer(estimator) and hasattr(estimator, "predict"):
+            return "clustering"
+        return "transformation" if is_transformer(estimator) else None
     except AttributeError:
         # It is no estimator at all.
         return None
+
+
+def is_transformer(estimator: Any) -> bool:
+    """Return whether an estimator makes other values of a row, and nothing else."""
+    return hasattr(estimator, "transform") and hasattr(estimator, "fit") and not hasattr(estimator, "predict")
 
 
 def features_of(estimator: Any) -> list[str] | int | None:
@@ -143,5 +186,6 @@ def features_of(estimator: Any) -> list[str] | int | None:
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None:
         return [str(name) for name in names]
-    number = getattr(estimator, "n_features_in_", None)
-    return None if number is None else int(number)
+    # CatBoost counts none, whatever it was fitted on, and has numbers for names where it was an array.
+    number = getattr(estimator, "n_features_in_", None) or len(getattr(estimator, "feature_names_", None) or [])
+    return int(number) or None

@@ -58,7 +58,10 @@ def build_router(
                     f"values, or rows that are predicted to take more than {settings.request_deadline:g} s."
                 ),
             },
-            415: {"model": ErrorBody, "description": "The body is not declared as application/json."},
+            415: {
+                "model": ErrorBody,
+                "description": "The body is declared as something else, or compressed otherwise than by gzip.",
+            },
             422: {"model": ErrorBody, "description": "The body is not valid; `details` says where and why."},
             503: {"model": ErrorBody, "description": BUSY},
         },
@@ -67,7 +70,9 @@ def build_router(
     async def predict(request: Request) -> Response:
         """Each number must be finite and possible; unknown, missing and repeated names are refused.
 
-        A list is answered by a list, each element as if it had been asked for alone.
+        A list is answered by a list, each element as if it had been asked for alone. So are rows as lines: CSV
+        (text/csv), with the features' names as its first line, and JSON with an object a line (application/x-ndjson).
+        A body may be compressed (Content-Encoding: gzip).
         """
         return await respond(endpoint, request)
 
@@ -97,7 +102,18 @@ def _answer_model(manifest: Manifest) -> type[BaseModel]:
     """Return the schema of the answer to one row, which `RowCodec` puts together."""
     target = manifest.target
     fields: dict[str, Any] = {}
-    if manifest.classes is None:
+    if manifest.outputs:
+        kinds = [_kind_of_output(manifest, number) for number in range(len(manifest.outputs))]
+        several: Any = list[Any]
+        if len(set(kinds)) == 1:
+            several = list[kinds[0]]  # type: ignore[valid-type]
+        fields["prediction"] = (several, Field(description="The values, in the order of `outputs`."))
+        named: dict[str, Any] = {
+            f"output_{number}": (kind, Field(alias=output.name, title=output.name, description=output.description))
+            for number, (kind, output) in enumerate(zip(kinds, manifest.outputs, strict=True))
+        }
+        fields["outputs"] = (create_model("Outputs", **named), Field(description="The values by their names."))
+    elif manifest.classes is None:
         unit = f", in {target.unit}" if target.unit else ""
         fields["prediction"] = (float, Field(description=f"{target.description}{unit}."))
     else:
@@ -109,13 +125,23 @@ def _answer_model(manifest: Manifest) -> type[BaseModel]:
         # A target may have any name, a field of Python may not: the name that counts is the alias.
         about = f"{target.description}: the name of that class."
         fields["target"] = (str, Field(alias=target.name, title=target.name, description=about))
+    if manifest.scores:
+        about = f"What `{manifest.scores.method}` of the model answers; the further from 0, the clearer."
+        fields["scores"] = (list[float], Field(description=about))
     return create_model("Prediction", **fields, model=(str, ...), model_version=(str, ...))
+
+
+def _kind_of_output(manifest: Manifest, number: int) -> Any:
+    """Return the type of one of several values that a model answers."""
+    first = manifest.golden_samples[0].prediction
+    assert isinstance(first, list)
+    return type(first[number])
 
 
 def _example_answer(manifest: Manifest, parser: RowParser) -> dict[str, Any]:
     sample = manifest.golden_samples[0]
     name = manifest.class_name(sample.prediction) if manifest.classes else None
-    prediction = Prediction(sample.prediction, name=name, probabilities=sample.probabilities)
+    prediction = Prediction(sample.prediction, None, name, sample.probabilities, sample.scores)
     return RowCodec(manifest, parser).answer(prediction)
 
 

@@ -96,6 +96,13 @@ def _output(manifest: Manifest) -> str:
     target = manifest.target
     unit = f", in {target.unit}" if target.unit else ""
     text = f"{_code(target.name)}: {_text(target.description)}{_text(unit)}."
+    if manifest.scores:
+        text += f" Answers carry what `{manifest.scores.method}` says, as `scores`."
+    if manifest.outputs:
+        head, outputs = ("Output", "Description", "Unit"), manifest.outputs
+        return f"{text}\n\n" + _table(
+            head, ((_code(each.name), _text(each.description), _text(each.unit)) for each in outputs)
+        )
     if manifest.classes is None:
         return text
     rows = ((_code(str(each.value)), _text(each.name), f"{each.share:.1%}") for each in manifest.classes)

@@ -106,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("--target", metavar="COLUMN", help="column of the sample that holds what is to be predicted")
     pack.add_argument("--description", metavar="TEXT", help="one sentence for the model card and the documentation")
     pack.add_argument("--classes", metavar="A,B,C", help="names of the classes, in the order of the model's classes_")
+    pack.add_argument("--outputs", metavar="A,B,C", help="names of several targets, or of what a transformer makes")
+    pack.add_argument(
+        "--scores",
+        action="store_true",
+        help="add decision_function to the answers of a classifier without probabilities",
+    )
     pack.add_argument(
         "--features",
         type=Path,
@@ -239,6 +245,8 @@ def _pack(given: argparse.Namespace) -> None:
         target=given.target or "label",
         features=features,
         class_names=_class_names(given.classes),
+        outputs=[name.strip() for name in given.outputs.split(",")] if given.outputs else None,
+        scores=given.scores,
         training={"data": given.sample.name, "samples": len(sample.rows)},
     )
     try:

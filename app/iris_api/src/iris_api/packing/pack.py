@@ -30,12 +30,13 @@ from iris_api.bundle.manifest import (
     Label,
     Manifest,
     Reference,
+    Task,
     Value,
 )
 from iris_api.bundle.manifest import Table as ServingTable
 from iris_api.engines.model import REFUSALS, Model
 from iris_api.engines.reviewed import flat
-from iris_api.engines.sklearn import features_of, open_artifact, task_of
+from iris_api.engines.sklearn import features_of, is_transformer, open_artifact, task_of
 from iris_api.engines.table import Categories
 from iris_api.packing.card import CARD, model_card
 from iris_api.packing.conversion import ARTIFACT, ConversionError, convert
@@ -93,6 +94,10 @@ class About:
     target_unit: str = ""
     features: Mapping[str, FeatureText] = field(default_factory=dict)
     class_names: Sequence[str] | None = None
+    outputs: Sequence[str] | None = None
+    """Names of several targets, or of what a transformer makes."""
+    scores: bool = False
+    """Whether answers of a classifier without probabilities carry what its `decision_function` says."""
     training: Mapping[str, str | int] = field(default_factory=dict)
 
 
@@ -199,8 +204,12 @@ def pack(
     manifest = _validate(content)
     if onnx:
         try:
+            if manifest.scores or manifest.task not in {"classification", "regression"}:
+                raise ConversionError(
+                    f"{'scores' if manifest.scores else manifest.task.replace('_', ' ')}: not yet converted"
+                )
             with Progress(proof_seconds) as progress:
-                converted = convert(estimator, manifest, prepared.rows, progress)
+                converted = convert(estimator, manifest, prepared.rows, progress, prepared.categories)
             content["onnx"] = converted.about
             del content["no_onnx_reason"]
             files[ARTIFACT] = converted.content
@@ -300,7 +309,8 @@ def _compare(model: Model, prepared: Prepared) -> None:
     if model.engine.name == "onnx" and model.manifest.is_numeric:
         return
     answers = model.engine(prepared.compared)
-    shares = None if answers.probabilities is None else np.array(answers.probabilities)
+    numbers = answers.probabilities if answers.scores is None else answers.scores
+    shares = None if numbers is None else np.array(numbers)
     found = Answers(np.array(answers.values, dtype=prepared.expected.values.dtype), shares)
     if difference := prepared.expected.difference(found, max(TOLERANCE, model.engine.tolerance)):
         raise PackError(
@@ -359,11 +369,14 @@ def fit_features(estimator: Any, sample: Sample) -> Sample:
     return sample
 
 
-def _check_task(estimator: Any, about: About) -> str:
+def _check_task(estimator: Any, about: About) -> Task:
     """Return what an estimator does; raise PackError if that, or the name of what it predicts, cannot be served."""
     task = task_of(estimator)
     if task is None:
-        raise PackError(f"A {type(estimator).__name__} is neither a classifier nor a regressor.")
+        raise PackError(
+            f"A {type(estimator).__name__} is neither a classifier nor a regressor, nor anything else that answers "
+            "rows by predict or transform."
+        )
     if about.target in RESERVED:
         raise PackError(f"The target cannot be called {about.target}: an answer has a key of that name.")
     return task
@@ -376,7 +389,7 @@ def prepare(estimator: Any, about: About, sample: Sample, golden: Sequence[Seque
     """
     texts = {name.strip(): text for name, text in about.features.items()}
     known = [about.features.get(name) or texts.get(name.strip(), FeatureText()) for name in sample.names]
-    ask = asker(estimator, _has_probabilities(estimator))
+    ask = _asker(estimator, about)
     if not isinstance(sample.rows, np.ndarray):
         return _prepare_frame(estimator, dict(zip(sample.names, known, strict=True)), sample, ask)
     rows = sample.rows
@@ -532,7 +545,31 @@ def _choose_points(estimator: Any, expected: Answers, unchanged: int) -> list[in
 
 
 def _has_probabilities(estimator: Any) -> bool:
-    return hasattr(estimator, "predict_proba") and task_of(estimator) == "classification"
+    """Return whether answers carry probabilities; of several targets, they would be of each by itself."""
+    return (
+        hasattr(estimator, "predict_proba")
+        and task_of(estimator) == "classification"
+        and not isinstance(estimator.classes_, list)
+    )
+
+
+def _scores_method(estimator: Any, about: About) -> str | None:
+    """Return the name of the method that scores rows where answers carry scores."""
+    task = task_of(estimator)
+    if task == "outlier_detection" or (task == "classification" and about.scores and not _has_probabilities(estimator)):
+        return next((name for name in ("decision_function", "score_samples") if hasattr(estimator, name)), None)
+    return None
+
+
+def _predict_method(estimator: Any) -> Callable[[Any], Any]:
+    method: Callable[[Any], Any] = estimator.transform if is_transformer(estimator) else estimator.predict
+    return method
+
+
+def _asker(estimator: Any, about: About) -> Ask:
+    """Return what asks an estimator for all that answers carry."""
+    name = "predict_proba" if _has_probabilities(estimator) else _scores_method(estimator, about)
+    return asker(_predict_method(estimator), getattr(estimator, name) if name else None)
 
 
 def _first_line(error: BaseException) -> str:
@@ -554,7 +591,11 @@ def describe(
     task = _check_task(estimator, about)
     prepared = prepared or prepare(estimator, about, sample)
     predicted = _predict(estimator, prepared.own)
-    classes = [_plain(value) for value in estimator.classes_] if task == "classification" else None
+    outputs = _outputs(estimator, about, predicted)
+    if outputs and task != "transformation":
+        task = "several_targets"
+    classes = _classes_of(estimator, task, predicted)
+    names_of_classes = about.class_names or (("outlier", "inlier") if task == "outlier_detection" else None)
     if classes is not None and len(classes) < 2:
         raise PackError(
             f"The model knows the class {', '.join(map(repr, classes))} alone and answers nothing else. Train it "
@@ -570,18 +611,26 @@ def describe(
     else:
         inputs, rows = prepared.golden
     answers = _predict(estimator, inputs)
-    shares: NDArray[Any] = estimator.predict_proba(inputs) if probabilities else np.empty((len(inputs), 0))
+    method = _scores_method(estimator, about)
+    found = _asker(estimator, about)(inputs).shares
+    shares = np.empty((len(inputs), 0)) if found is None else found
     names = [feature["name"] for feature in prepared.features]
     target: dict[str, Any] = {"name": about.target, "description": about.target_description, "unit": about.target_unit}
-    known = [_plain(value) for value in predicted]
-    if sample.targets is not None:
+    known = [] if outputs else [_plain(value) for value in predicted]
+    if sample.targets is not None and not outputs:
         known = _understood(sample.targets, about.target, classes)
-    sample = Sample(sample.names, prepared.own, None if sample.targets is None else known)
-    if classes is None:
+    judged = sample.targets is not None and task in {"classification", "regression"}
+    sample = Sample(sample.names, prepared.own, known if judged else None)
+    if task == "regression":
         target["reference"] = reference(np.array(known, dtype=np.float64))
     frames = ["pandas"] if prepared.table and prepared.table.form == "frame" else []
     return {
-        "format": 3 if prepared.table is None and all(map(_is_plain, prepared.features)) else 4,
+        "format": 3
+        if prepared.table is None
+        and all(map(_is_plain, prepared.features))
+        and task in {"classification", "regression"}
+        and not method
+        else 4,
         "name": about.name,
         "version": about.version,
         "description": about.description,
@@ -593,16 +642,19 @@ def describe(
         "features": prepared.features,
         **({"table": _about_table(prepared)} if prepared.table else {}),
         "target": target,
-        "classes": _classes(classes, about.class_names, known),
+        "classes": _classes(classes, names_of_classes, known),
         "probabilities": probabilities,
+        **({"outputs": outputs} if outputs else {}),
+        **({"scores": {"method": method, "width": shares.shape[1]}} if method else {}),
         "no_onnx_reason": "it was packed without",
         "training": dict(about.training),
         "metrics": dict(metrics if metrics is not None else _sample_metrics(estimator, sample, probabilities)),
         "golden_samples": [
             {
                 "input": dict(zip(names, map(_as_json, values), strict=True)),
-                "prediction": _plain(answer),
+                "prediction": answer.tolist() if outputs else _plain(answer),
                 "probabilities": row.tolist() if probabilities else None,
+                **({"scores": row.tolist()} if method else {}),
             }
             for values, answer, row in zip(rows, answers, shares, strict=True)
         ],
@@ -639,12 +691,47 @@ def _plain_table_error(error: BaseException) -> PackError:
 
 def _predict(estimator: Any, rows: Any) -> NDArray[Any]:
     try:
-        predicted = flat(estimator.predict(rows))
+        predicted = _predict_method(estimator)(rows)
     except Exception as error:
         raise _plain_table_error(error) from error
-    if predicted.ndim != 1:
-        raise PackError(f"The model answers {predicted.shape[1]} numbers a row; only one target can be served.")
-    return predicted
+    if hasattr(predicted, "toarray"):
+        raise PackError(
+            "The model answers a sparse matrix, which is no list of values. Have it make a dense one, say "
+            "sparse_output=False."
+        )
+    answers = np.asarray(predicted) if is_transformer(estimator) else flat(predicted)
+    if answers.ndim not in (1, 2):
+        raise PackError(
+            f"The model answers an array of {answers.ndim} dimensions, and a row has a value or a list of them."
+        )
+    return answers
+
+
+def _outputs(estimator: Any, about: About, predicted: NDArray[Any]) -> list[dict[str, Any]] | None:
+    """Return what the values of a row's answer are, or None if it is a single one."""
+    if predicted.ndim == 1:
+        return None
+    width = predicted.shape[1]
+    names = [f"{about.target}_{number}" for number in range(1, width + 1)]
+    if is_transformer(estimator):
+        with contextlib.suppress(Exception):
+            names = [str(name) for name in estimator.get_feature_names_out()]
+    if about.outputs is not None and len(about.outputs) != width:
+        raise PackError(
+            f"The model answers {width} values a row, but {len(about.outputs)} names of outputs were given."
+        )
+    return [{"name": name} for name in about.outputs or names]
+
+
+def _classes_of(estimator: Any, task: Task, predicted: NDArray[Any]) -> list[Label] | None:
+    """Return the classes that a model answers: its own, -1 and 1 of a detector of outliers, or the clusters."""
+    if task == "classification":
+        return [_plain(value) for value in estimator.classes_]
+    if task == "outlier_detection":
+        return [-1, 1]
+    if task == "clustering":
+        return list(range(max(int(predicted.max()) + 1, int(getattr(estimator, "n_clusters", 0) or 0))))
+    return None
 
 
 def _feature(name: str, values: Table, text: FeatureText, column: TypedColumn | None = None) -> dict[str, Any]:
@@ -770,21 +857,27 @@ def _choose_golden(estimator: Any, rows: Table, predicted: NDArray[Any], probabi
 
 
 def _choose_rows(estimator: Any, predicted: NDArray[Any], shares: NDArray[Any] | None) -> list[int]:
-    if task_of(estimator) == "classification":
-        chosen = [int(np.flatnonzero(predicted == value)[0]) for value in np.unique(predicted)[:10]]
-        if shares is not None:
-            highest_two = np.sort(shares[: len(predicted)], axis=1)[:, -2:]
-            chosen.append(int((highest_two[:, 1] - highest_two[:, 0]).argmin()))
-    else:
-        order = np.argsort(predicted, kind="stable")
-        chosen = [int(order[len(order) // 2]), int(order[0]), int(order[-1])]
+    if predicted.ndim == 2:
+        # By what it answers first.
+        predicted = predicted[:, 0]
+    elif task_of(estimator) not in {"regression", "transformation"}:
+        return _choose_classes(predicted, shares)
+    order = np.argsort(predicted, kind="stable")
+    return list(dict.fromkeys([int(order[len(order) // 2]), int(order[0]), int(order[-1])]))
+
+
+def _choose_classes(predicted: NDArray[Any], shares: NDArray[Any] | None) -> list[int]:
+    chosen = [int(np.flatnonzero(predicted == value)[0]) for value in np.unique(predicted)[:10]]
+    if shares is not None and shares.shape[1] > 1:
+        highest_two = np.sort(shares[: len(predicted)], axis=1)[:, -2:]
+        chosen.append(int((highest_two[:, 1] - highest_two[:, 0]).argmin()))
     return list(dict.fromkeys(chosen))
 
 
 def _is_answered(estimator: Any, rows: Table) -> bool:
     """Return whether an estimator has an answer to rows; it may refuse one that lies between rows of its sample."""
     try:
-        answer = flat(estimator.predict(rows))
+        answer = flat(_predict_method(estimator)(rows))
     except REFUSALS:
         return False
     return answer.dtype.kind != "f" or bool(np.isfinite(answer).all())

@@ -21,7 +21,9 @@ def check(directory: Path, engine: EngineChoice = "auto", skops_trusted: Sequenc
     manifest = model.manifest
     rows = manifest.golden_rows
     for number, (sample, answer) in enumerate(zip(manifest.golden_samples, model.predict(rows), strict=True), 1):
-        found: dict[str, Any] = {"prediction": answer.value, "prediction_proba": answer.probabilities} if answer else {}
+        found: dict[str, Any] = {}
+        if answer:
+            found = {"prediction": answer.value, "prediction_proba": answer.probabilities, "scores": answer.scores}
         classification, tolerance = manifest.classes is not None, model.engine.tolerance
         if not is_golden(sample.model_dump(), found, classification=classification, tolerance=tolerance):
             raise BundleError(

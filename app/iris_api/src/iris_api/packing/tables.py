@@ -41,7 +41,7 @@ class Answers(NamedTuple):
     values: NDArray[Any]
     """Of `predict`."""
     shares: NDArray[Any] | None
-    """Of `predict_proba`, if it has that and answers are to carry it."""
+    """Of `predict_proba`, or scores, if answers are to carry them."""
 
     def difference(self, other: "Answers", tolerance: float = TOLERANCE) -> str | None:
         """Return where other answers differ, or None if they are the same."""
@@ -50,8 +50,9 @@ class Answers(NamedTuple):
         else:
             pairs = zip(self.values.tolist(), other.values.tolist(), strict=True)
             same = np.array([left == right for left, right in pairs])
+        same = same.reshape(len(same), -1).all(axis=1)
         if self.shares is not None and other.shares is not None:
-            near = np.isclose(other.shares, self.shares, rtol=0, atol=tolerance, equal_nan=True)
+            near = np.isclose(other.shares, self.shares, rtol=tolerance, atol=tolerance, equal_nan=True)
             same = same & near.reshape(len(near), -1).all(axis=1)
         wrong = np.flatnonzero(~same)
         if not len(wrong):
@@ -116,12 +117,12 @@ def with_trained_categories(frame: Any, estimator: Any) -> Any:
     return frame
 
 
-def asker(estimator: Any, probabilities: bool) -> Ask:
-    """Return what asks an estimator."""
+def asker(predict: Callable[[Any], Any], shares: Callable[[Any], Any] | None) -> Ask:
+    """Return what asks an estimator by the method that answers, and by that of probabilities or scores if any."""
 
     def ask(table: Any) -> Answers:
-        shares = np.asarray(estimator.predict_proba(table)) if probabilities else None
-        return Answers(flat(estimator.predict(table)), shares)
+        found = None if shares is None else np.asarray(shares(table))
+        return Answers(flat(predict(table)), None if found is None else found.reshape(len(found), -1))
 
     return ask
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
@@ -24,7 +25,7 @@ from iris_api.predict.durations import Durations
 from iris_api.predict.endpoint import Endpoint
 from iris_api.predict.limits import Limits
 from iris_api.predict.metrics import Metrics
-from iris_api.predict.rows import RowParser
+from iris_api.predict.rows import ROW, RowParser
 from iris_api.server.notify import heartbeat, notify
 from iris_api.server.replacement import replace, replacements
 from iris_api.server.selftest import answer_golden_samples
@@ -46,6 +47,14 @@ class Application(FastAPI):
     context: RequestContext
     # The server's worker puts in its place what refuses new connections.
     stop_listening: Callable[[], None] = staticmethod(lambda: None)
+
+    row_schema: dict[str, Any]
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document; in it a row has a name, which generators make a class of."""
+        document = super().openapi()
+        document["components"]["schemas"][ROW] = self.row_schema
+        return document
 
     @property
     def direct(self) -> RequestContext:
@@ -110,6 +119,7 @@ def build_app(settings: Settings, model: Model) -> Application:
     )
     app.state.ready = False
     app.state.metrics = metrics
+    app.row_schema = parser.row_schema()
     batcher.long_lane.on_overrun = partial(replace, app, f"{manifest.name} {manifest.version}")
     app.context = RequestContext(
         super(Application, app).__call__,
