@@ -182,6 +182,10 @@ docs: tests-venv  ## Build docs/ as a site in build/docs; a warning is an error
 docs-reference: tests-venv  ## Write the tables of variables, in docs/variables.md and the roles' READMEs
 	@$(BIN)/python tools/reference
 
+.PHONY: docs-matrix
+docs-matrix: tests-venv  ## Write the table of what is served how, in docs/models.md, from tests/matrix
+	@$(BIN)/python -m tests.matrix.table
+
 .PHONY: lock
 lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files
 	@tools/lock
@@ -189,7 +193,7 @@ lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files
 ##@ Test it
 
 .PHONY: test
-test: test-fast test-kernels test-vm  ## Everything, fast checks first
+test: test-fast test-kernels test-matrix test-vm  ## Everything, fast checks first
 
 .PHONY: test-fast
 test-fast: tests-venv  ## What needs no VM
@@ -207,6 +211,7 @@ lint: tests-venv  ## Style, types, YAML, roles, shell scripts, references
 	$(BIN)/python -m tools.ansible_lint --offline -q
 	git grep -nIE '^#!/bin/(ba)?sh' | sed -n 's/:1:.*//p' | xargs shellcheck
 	$(BIN)/python tools/reference --check
+	$(BIN)/python -m tests.matrix.table --check
 	@$(MAKE) docs
 
 # One more than there are cores where time counts: some tests wait most of the time.
@@ -225,6 +230,12 @@ test-unit: tests-venv  ## Tests without a VM; some of them: T=tests/roles/test_p
 test-kernels: tests-venv
 	@echo "==> Testing what a model computes, under each of OpenBLAS' kernels"
 	$(BIN)/pytest tests/kernels
+
+# An estimator's threads would wait for each other here, as in an instance, which has one.
+.PHONY: test-matrix
+test-matrix: tests-venv
+	@echo "==> Testing sixty estimators and tables, by each engine that serves them"
+	OMP_NUM_THREADS=1 $(PYTEST) tests/matrix
 
 .PHONY: coverage
 coverage: tests-venv  ## Which lines those tests reach: build/coverage/index.html
@@ -280,6 +291,8 @@ FAULTS_RECORD := build/faults.json
 bench: tests-venv  ## Against the limit, the naive way and its peers: docs/benchmarks.md (about half an hour)
 	@$(BIN)/python -m benchmarks --docs
 	@$(BIN)/python -m benchmarks.profile --docs
+	@$(BIN)/python -m benchmarks.batches
+	@$(BIN)/python -m benchmarks.batches --beside 30
 
 .PHONY: control tests-venv
 control:

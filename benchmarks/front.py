@@ -6,6 +6,7 @@ import base64
 import ctypes
 import platform
 import secrets
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from getpass import getuser
 from ipaddress import IPv4Address
@@ -57,8 +58,19 @@ http {{
 """
 
 
-def start(folder: Path, ports: tuple[int, int], upstreams: list[str], path: str, *, naive: bool) -> Process:
-    """Start nginx on two ports, for https and http, in front of servers that answer at a path."""
+def start(
+    folder: Path,
+    ports: tuple[int, int],
+    upstreams: list[str],
+    path: str,
+    *,
+    naive: bool,
+    settings: Mapping[str, Any] | None = None,
+) -> Process:
+    """Start nginx on two ports, for https and http, in front of servers that answer at a path.
+
+    Of the role's variables those in `settings` have other values than its defaults.
+    """
     folder.mkdir()
     certificate, key = _make_certificate(folder)
     if naive:
@@ -66,7 +78,7 @@ def start(folder: Path, ports: tuple[int, int], upstreams: list[str], path: str,
         text = NAIVE.format(servers=servers, certificate=certificate, key=key)
         files = {"/etc/nginx/nginx.conf": text, "/etc/nginx/htpasswd": f"{USER}:{_bcrypt(PASSWORD)}\n"}
     else:
-        files = _render_role(upstreams, certificate, key)
+        files = _render_role(upstreams, certificate, key, settings or {})
     _adapt(files, folder, ports, path)
     for name, text in files.items():
         target = folder / name.lstrip("/")
@@ -77,7 +89,7 @@ def start(folder: Path, ports: tuple[int, int], upstreams: list[str], path: str,
     return Process(command, environments.debian_environ(), folder, folder / "log")
 
 
-def _render_role(upstreams: list[str], certificate: Path, key: Path) -> dict[str, str]:
+def _render_role(upstreams: list[str], certificate: Path, key: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     """Return the files of roles/nginx by their paths, with its defaults but for the limiter."""
     role = ROOT / "roles" / "nginx"
     loader = DataLoader()
@@ -95,6 +107,7 @@ def _render_role(upstreams: list[str], certificate: Path, key: Path) -> dict[str
         "nginx_rate_limit_enabled": False,
         "nginx_basic_auth_users": [{"name": USER, "password": PASSWORD}],
         "nginx_basic_auth_salt": secrets.token_hex(),
+        **settings,
     }
     action_loader.add_directory(str(ROOT / "plugins" / "action"))
     filter_loader.add_directory(str(ROOT / "plugins" / "filter"))

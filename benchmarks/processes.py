@@ -52,6 +52,14 @@ class Process:
                 total += int(fields[11]) + int(fields[12])
         return total / _TICKS
 
+    def running_seconds(self) -> float:
+        """Return the processor time that the first threads of the tree have taken so far, to the nanosecond."""
+        total = 0
+        for pid in self.tree():
+            with contextlib.suppress(OSError):
+                total += int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+        return total / 1e9
+
     def pss_bytes(self) -> int:
         """Return the memory of the tree; what processes share counts by parts."""
         total = 0

@@ -51,7 +51,9 @@ def pack(models: Path, points: int) -> float:
         writer.writerow([*FEATURES, "class"])
         writer.writerows([*row, label] for row, label in zip(rows.tolist(), model.predict(rows).tolist(), strict=True))
     options = ["--name", NAME, "--version", VERSION, "--target", "class", "--models-dir", str(models)]
-    assert cli.main(["pack", str(artifact), str(sample), *options, "--no-onnx", "--replace"]) == 0
+    assert (
+        cli.main(["pack", str(artifact), str(sample), *options, "--no-onnx", "--environment=never", "--replace"]) == 0
+    )
     served = Model.load(models / NAME / VERSION, "sklearn")
     # A part of it is enough, and the processor's time and not the clock's: others may be at work.
     part = rows.tolist()

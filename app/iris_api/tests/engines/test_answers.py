@@ -199,7 +199,7 @@ def test_the_proof_asks_for_the_class_and_not_for_the_most_probable_one(monkeypa
     to_onnx = conversion._to_onnx
     manifest = manifest_of(estimator, IRIS)
     monkeypatch.setattr(conversion, "_to_onnx", lambda _, *rest: to_onnx(plain, *rest))
-    with pytest.raises(ConversionError, match=r"float: training data: .* rows get another class"):
+    with pytest.raises(ConversionError, match=r"float by skl2onnx: training data: .* rows get another class"):
         convert(estimator, manifest, IRIS)
 
 

@@ -17,6 +17,8 @@ import pytest
 
 from iris_api.bundle.files import BundleError
 from iris_api.engines.model import Model
+from iris_api.engines.onnx import MISSING, OnnxEngine
+from iris_api.packing.conversion.graph import Graph, Type
 
 from ..instance import EXAMPLE, Instance
 from ..paths import BUNDLE, MODELS, SOURCE
@@ -136,5 +138,21 @@ def test_an_error_of_the_session_is_raised_and_not_written_between_the_lines_of_
 ) -> None:
     engine = Model.load(BUNDLE, "onnx").engine
     with pytest.raises(Exception, match="ONNXRuntimeError"):
-        engine.run(np.ones((0, 2)))  # type: ignore[attr-defined]
+        engine.run(np.ones((1, 3)))
     assert capfd.readouterr() == ("", "")
+
+
+def test_each_type_of_value_reaches_a_model_of_several_inputs_as_it_is() -> None:
+    graph = Graph()
+    kinds: list[tuple[str, Type]] = [("n", "double"), ("i", "int64"), ("b", "bool"), ("t", "string")]
+    inputs = [graph.input(name, kind) for name, kind in kinds]
+    content, names = graph.model({each.name + "_out": graph.node("Identity", each.name) for each in inputs})
+    rows: list[list[Any]] = [[1.5, 2**53 + 1, True, "x\0"], [None, -7, False, None]]
+    engine = OnnxEngine(content, list(names.values())[1:2], 1e-9)
+    assert engine(rows).values == [2**53 + 1, -7]
+    engine = OnnxEngine(content, list(names.values())[2:], 1e-9)
+    values, texts = engine.run(rows)
+    assert values.tolist() == [True, False]
+    assert texts is not None and texts.tolist() == [["x\0"], [MISSING]]
+    number, _ = OnnxEngine(content, list(names.values())[:1], 1e-9).run(rows)
+    assert number[0] == 1.5 and np.isnan(number[1])

@@ -5,22 +5,42 @@ from __future__ import annotations
 from typing import Any
 
 import joblib
+import numpy as np
+import pandas
 import pytest
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 
-from iris_api.bundle.manifest import Manifest
+from iris_api.bundle.manifest import Manifest, Value
 from iris_api.engines.model import Model
 from iris_api.packing import conversion
-from iris_api.packing.conversion import ConversionError, convert
-from iris_api.packing.pack import About, Sample, describe
+from iris_api.packing.conversion import ConversionError, convert, points
+from iris_api.packing.conversion.points import UNKNOWN, proof_points
+from iris_api.packing.pack import About, Sample, describe, prepare
 
 from ..paths import BUNDLE
 
 DATA, CLASSES = load_iris(return_X_y=True)
+
+
+class Doubled(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """A step of somebody's own, which nothing can convert."""
+
+    def fit(self, _rows: Any, _targets: Any = None) -> Doubled:
+        self.fitted_ = True
+        return self
+
+    def transform(self, rows: Any) -> Any:
+        return 2 * rows
 
 
 def manifest_for(estimator: Any, data: Any = DATA) -> Manifest:
@@ -31,11 +51,12 @@ def manifest_for(estimator: Any, data: Any = DATA) -> Manifest:
 
 
 @pytest.mark.kernel
-def test_a_forest_is_proven_in_single_precision_because_in_double_it_turns_elsewhere() -> None:
-    """scikit-learn compares single precision numbers: only beside the borders it shows."""
+def test_a_forest_is_exact_in_double_precision_though_it_compares_in_single() -> None:
+    """scikit-learn rounds what it compares: only beside the borders it shows."""
     forest = RandomForestClassifier(10, random_state=0).fit(DATA[:, 2:], CLASSES)
-    manifest = manifest_for(forest, DATA[:, 2:])
-    assert convert(forest, manifest, DATA[:, 2:]).about["precision"] == "float"
+    about = convert(forest, manifest_for(forest, DATA[:, 2:]), DATA[:, 2:]).about
+    assert about["precision"] == "double"
+    assert about["proof"]["largest_difference"] < 1e-14
 
 
 @pytest.mark.parametrize(
@@ -43,6 +64,7 @@ def test_a_forest_is_proven_in_single_precision_because_in_double_it_turns_elsew
     [
         LogisticRegression(max_iter=1000).fit(DATA, CLASSES),
         GradientBoostingClassifier(n_estimators=3, random_state=0).fit(DATA, CLASSES),
+        HistGradientBoostingClassifier(max_iter=3).fit(DATA, CLASSES),
         DecisionTreeRegressor(random_state=0).fit(DATA, CLASSES + 0.5),
     ],
     ids=lambda each: type(each).__name__,
@@ -56,7 +78,7 @@ def test_what_converts_is_proven(estimator: Any) -> None:
 @pytest.mark.parametrize(
     ("estimator", "reason"),
     [
-        (HistGradientBoostingClassifier(max_iter=2).fit(DATA, CLASSES), "it does not convert"),
+        (make_pipeline(Normalizer("max"), Doubled(), LogisticRegression()).fit(DATA, CLASSES), "it does not convert"),
         (KNeighborsClassifier(4).fit(DATA, CLASSES), "rows get another class|answers differ"),
     ],
     ids=["does-not-convert", "differs-at-ties"],
@@ -71,7 +93,63 @@ def test_the_proof_can_say_no(monkeypatch: pytest.MonkeyPatch) -> None:
     estimator = joblib.load(BUNDLE / "model.joblib")
     other = joblib.load(BUNDLE / "model.joblib")
     other[-1].coef_ = other[-1].coef_ * (1 + 1e-5)
-    to_onnx = conversion._to_onnx
-    monkeypatch.setattr(conversion, "_to_onnx", lambda _, *rest: to_onnx(other, *rest))
+    attempts = conversion._attempts
+    monkeypatch.setattr(conversion, "_attempts", lambda _, *rest: attempts(other, *rest))
     with pytest.raises(ConversionError, match=r"double: .* differ|double: .* another class"):
         convert(estimator, Model.load(BUNDLE).manifest, DATA[:, 2:])
+
+
+def test_half_of_what_is_compared_has_a_value_at_a_limit_missing_or_unknown() -> None:
+    names = ["amount", "account", "city"]
+    table: list[list[Value]] = [[1.5, 2**53 - 1, "Bern"], [None, 7, "Zug"], [2.5, 2**53 + 3, "Bern"]]
+    number: dict[str, Any] = {"description": "", "unit": "", "reference": {"edges": [], "shares": [1]}}
+    limits = {"minimum": 0, "maximum": 2**60, "training_minimum": 7, "training_maximum": 2**53 + 3}
+    content = manifest_for(LogisticRegression().fit(DATA[:, :3], CLASSES), DATA[:, :3]).model_dump()
+    content |= {"format": 4, "golden_samples": [{"input": dict(zip(names, table[0], strict=True)), "prediction": 0}]}
+    content |= {"probabilities": False, "table": {"form": "objects", "columns": 3 * [{"dtype": "object"}]}}
+    content["features"] = [
+        {**number, **limits, "name": "amount", "kind": "number", "nullable": True},
+        {**number, **limits, "name": "account", "kind": "integer"},
+        {**number, "reference": None, "name": "city", "kind": "category", "values": ["Bern", "Zug"], "open": True}
+        | {"shares": []},
+    ]
+    found = proof_points(Manifest.model_validate(content), table)
+    changed = found.pop("at limits, missing or unknown")
+    assert len(changed) == sum(map(len, found.values()))
+    amounts, accounts, cities = (set(column) for column in changed.T)
+    assert {None, 0.0, float(2**60)} <= amounts
+    assert {2**53 + 1, 0, 2**60} <= accounts and all(type(each) is int for each in accounts)
+    assert UNKNOWN in cities and UNKNOWN not in set(found["training data"][:, 2])
+
+
+def test_texts_and_none_among_categories_are_proven_in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each encoder is asked for its own answer, also to what it does not know."""
+    monkeypatch.setattr(points, "_MIXED_POINTS", 200)
+    monkeypatch.setattr(points, "_BORDER_PAIRS", 20)
+    chance = np.random.default_rng(3)
+    notes = ["late parcel", "great", "never AGAIN", "\N{LATIN SMALL LETTER U WITH DIAERESIS}bel, co-op"]
+    frame = pandas.DataFrame(
+        {
+            "plan": chance.choice(np.array(["basic", "pro", None], dtype=object), 150),
+            "note": chance.choice(notes, 150),
+            "hours": chance.exponential(5, 150),
+        }
+    )
+    frame["plan"] = frame["plan"].astype(object)
+    frame.loc[::7, "hours"] = np.nan
+    columns = ColumnTransformer(
+        [
+            ("plan", OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=20), ["plan"]),
+            ("note", TfidfVectorizer(), "note"),
+            ("hours", make_pipeline(SimpleImputer(add_indicator=True), StandardScaler()), ["hours"]),
+        ]
+    )
+    target = (frame.plan.isna() ^ (frame.hours > 3)).astype(int)
+    estimator = make_pipeline(columns, LogisticRegression()).fit(frame, target)
+    about = About("m", "1", "")
+    prepared = prepare(estimator, about, Sample(list(frame), frame, target.tolist()))
+    content = describe(estimator, about, Sample(list(frame), frame, target.tolist()), prepared=prepared)
+    manifest = Manifest.model_validate({**content, "artifact": "model.joblib", "sha256": 64 * "0"})
+    proof = convert(estimator, manifest, prepared.rows, categories=prepared.categories).about["proof"]
+    assert proof["largest_difference"] < 1e-14
+    assert proof["points"]["beside borders"] > 20

@@ -130,7 +130,7 @@ def test_kinds_are_those_of_the_table(bundle: Path) -> None:
     assert set(features["zip"].values or []) == {"01234", "04109", "09999"}
     assert features["age"].missing == pytest.approx(18 / ROWS)
     assert manifest.format == 4 and manifest.table and manifest.table.form == "frame"
-    assert manifest.no_onnx_reason
+    assert manifest.onnx and manifest.onnx.precision == "double"
 
 
 def test_served_answers_are_those_of_the_users_own_table(client: TestClient) -> None:
@@ -262,8 +262,8 @@ def test_gaps_are_empty_cells_in_a_csv_and_nan_in_binary(tmp_path: Path) -> None
     model, sample = tmp_path / "model.joblib", tmp_path / "sample.csv"
     model.write_bytes(dump(estimator))
     frame.to_csv(sample, index=False)
-    given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}", "--environment=never"]
-    assert cli.main(["pack", *map(str, given)]) == 0
+    given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}"]
+    assert cli.main(["pack", "--environment=never", *map(str, given)]) == 0
     assert [feature.nullable for feature in read_manifest(tmp_path / "mine" / "1").features] == [True, False]
     with TestClient(served(tmp_path / "mine" / "1")) as client:
         expected = client.post("/predict", json={"age": None, "b": 3}).json()["prediction_proba"]
@@ -337,11 +337,11 @@ def test_codes_are_no_sample_of_a_model_that_was_trained_with_categories(tmp_pat
     model, sample = tmp_path / "model.joblib", tmp_path / "sample.csv"
     model.write_bytes(dump(estimator))
     codes.to_csv(sample, index=False)
-    given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}", "--environment=never"]
-    assert cli.main(["pack", *map(str, given)]) == 1
+    given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}"]
+    assert cli.main(["pack", "--environment=never", *map(str, given)]) == 1
     # With their names, a CSV is one.
     frame.to_csv(sample, index=False)
-    assert cli.main(["pack", *map(str, given)]) == 0
+    assert cli.main(["pack", "--environment=never", *map(str, given)]) == 0
     rows = [[None if pd.isna(value) else value for value in each] for each in frame.astype(object).to_numpy()]
     answers = Model.load(tmp_path / "mine" / "1").predict(rows)
     assert [answer and answer.value for answer in answers] == np.asarray(estimator.predict(frame)).tolist()
@@ -382,16 +382,8 @@ def test_dates_and_a_parquet_file(tmp_path: Path, capsys: pytest.CaptureFixture[
     model, sample = tmp_path / "model.joblib", tmp_path / "sample.parquet"
     model.write_bytes(dump(estimator))
     frame.assign(left=0).to_parquet(sample)
-    given = [
-        model,
-        sample,
-        "--name=mine",
-        "--version=1",
-        f"--models-dir={tmp_path}",
-        "--target=left",
-        "--environment=never",
-    ]
-    assert cli.main(["pack", *map(str, given)]) == 0, capsys.readouterr().err
+    given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}", "--target=left"]
+    assert cli.main(["pack", "--environment=never", *map(str, given)]) == 0, capsys.readouterr().err
     manifest = read_manifest(tmp_path / "mine" / "1")
     assert [feature.kind for feature in manifest.features] == ["datetime", "date", "boolean"]
     with TestClient(served(tmp_path / "mine" / "1")) as client:
@@ -427,12 +419,12 @@ def test_a_csv_keeps_codes_as_texts_and_takes_what_is_said_of_columns(tmp_path: 
     model, sample, features = (tmp_path / name for name in ("model.joblib", "sample.csv", "features.json"))
     model.write_bytes(dump(estimator))
     frame.to_csv(sample, index=False)
-    given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}", "--environment=never"]
-    assert cli.main(["pack", *map(str, given)]) == 1
+    given = [model, sample, "--name=mine", "--version=1", f"--models-dir={tmp_path}"]
+    assert cli.main(["pack", "--environment=never", *map(str, given)]) == 1
     features.write_text(
         json.dumps({"rooms": {"kind": "category"}, "level": {"kind": "category", "values": [1, 2], "open": False}})
     )
-    assert cli.main(["pack", *map(str, given), f"--features={features}"]) == 0
+    assert cli.main(["pack", "--environment=never", *map(str, given), f"--features={features}"]) == 0
     kinds = {feature.name: feature for feature in read_manifest(tmp_path / "mine" / "1").features}
     assert (kinds["zip"].kind, kinds["rooms"].kind, kinds["vip"].kind) == ("category", "category", "boolean")
     assert kinds["level"].values == [1, 2] and not kinds["level"].open

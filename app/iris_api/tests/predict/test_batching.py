@@ -25,11 +25,12 @@ from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
 from ..paths import MODELS
+from ..tabular import Tabular
 
 POISON = 66.6
 
 
-class Echo:
+class Echo(Tabular):
     """An engine that answers a row's first number and remembers its calls."""
 
     name = "sklearn"
@@ -248,3 +249,16 @@ def test_answers_keep_their_order_and_their_owner(settings: Settings, name: str,
     calls = next(float(line.split()[1]) for line in metrics if line.startswith("iris_api_batch_rows_count"))
     # 10 to 20 calls of 270; on a very busy machine some requests are answered before the next is there.
     assert calls < 0.8 * served
+
+
+def test_a_table_has_a_call_of_its_own_between_requests_that_share_one(batcher: Batcher, engine: Echo) -> None:
+    table = np.array([[float(number), 0.0] for number in range(12)])
+
+    async def run() -> list[Any]:
+        single, other = [[50.0, 0.0]], [[60.0, 0.0]]
+        return await asyncio.gather(*(batcher.predict(rows) for rows in (single, single, table, other)))
+
+    first, second, columns, last = asyncio.run(run())
+    assert engine.calls == [2, 12, 1]
+    assert columns.probabilities[:, 0].tolist() == table[:, 0].tolist()
+    assert [shares(each) for each in (first, second, last)] == [[50.0], [50.0], [60.0]]

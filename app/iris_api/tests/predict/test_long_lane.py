@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
 import pytest
 
 from iris_api.bundle.files import BundleError
@@ -34,6 +35,7 @@ from iris_api.settings import Settings
 from ..instance import EXAMPLE, WATCHDOG_SECONDS, Instance
 from ..paths import BUNDLE
 from ..slow import ENDLESS, POISON
+from ..tabular import Tabular
 
 Start = Callable[..., Instance]
 SlowBundle = Callable[..., Path]
@@ -43,7 +45,7 @@ Answers = list[Prediction | None]
 REFUSED = -55.0
 
 
-class Timed:
+class Timed(Tabular):
     """An engine that sleeps for a call and for each further row, answers a row's first number, and keeps count."""
 
     name = "sklearn"
@@ -667,3 +669,17 @@ def test_an_instance_stops_in_time_although_a_call_does_not_end(start: Start, sl
     instance.wait_until_gone()
     # Long before the 15 s after which it would be killed.
     assert time.monotonic() - stopped < 8
+
+
+def test_a_long_table_is_answered_in_pieces_beside_lists_and_keeps_its_order(lanes: Callable[..., Lanes]) -> None:
+    here = lanes(0.002, 0.002)
+    table = np.array([[number + 0.5, 0.0] for number in range(100)])
+
+    async def run() -> tuple[Any, ...]:
+        return await asyncio.gather(here.ask(7, rows=30), here.batcher.predict(table), here.ask(8, rows=30))
+
+    first, columns, last = asyncio.run(run())
+    assert columns.probabilities[:, 0].tolist() == table[:, 0].tolist()
+    assert columns.numbers.tolist() == [0] * 100
+    assert (shares(first), shares(last)) == ([7] * 30, [8] * 30)
+    assert len(here.sizes) > 4

@@ -189,7 +189,7 @@ def test_an_answer_without_a_task_is_the_same_to_the_byte(
     assert counts[0] == counts[1]
 
 
-def test_a_whole_request_takes_no_task_and_one_in_pieces_does(
+def test_a_request_takes_no_task_and_one_that_is_too_long_does(
     settings: Settings, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks: list[object] = []
@@ -200,10 +200,11 @@ def test_a_whole_request_takes_no_task_and_one_in_pieces_does(
         start(self, cycle, app)
 
     monkeypatch.setattr(HttpToolsProtocol, "_start_asgi_task", count)
-    for whole in (WHOLE, request(ASKED, path=INFER)):
-        serve(build_app(settings, model), say(whole))
+    for pieces in ([WHOLE], [request(ASKED, path=INFER)], [WHOLE[:-9], WHOLE[-9:]]):
+        serve(build_app(settings, model), say(*pieces))
         assert tasks == []
-    serve(build_app(settings, model), say(WHOLE[:-9], WHOLE[-9:]))
+    long = request([ROW] * settings.max_body_bytes, JSON)
+    assert serve(build_app(settings, model), say(long[:3000], long[3000:])).startswith(b"HTTP/1.1 413 ")
     assert len(tasks) == 1
 
 

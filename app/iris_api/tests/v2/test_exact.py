@@ -18,12 +18,13 @@ from iris_api.settings import Settings
 from iris_api.v2.codec import DTYPES, TensorCodec
 
 from ..strategies import fuzz
+from ..tabular import Tabular
 
 INFER = "/v2/models/iris/infer"
 GREATEST = 1.7e308
 
 
-class Recorder:
+class Recorder(Tabular):
     """An engine that remembers the rows it was given."""
 
     name = "sklearn"

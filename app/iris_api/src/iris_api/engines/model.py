@@ -4,11 +4,15 @@ import logging
 from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from iris_api.bundle.files import BundleError, read_manifest
 from iris_api.bundle.manifest import MANIFEST, Label, Manifest
 from iris_api.engines.choice import why_too_large
+from iris_api.engines.columns import Columns, Numbering, Table
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +69,9 @@ class Engine(Protocol):
     def __call__(self, rows: Sequence[Row]) -> Answers:
         """Answer all rows in their order; raise what the estimator raises, one of REFUSALS for a value it refuses."""
 
+    def run(self, rows: Table) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Answer a table, rows x features, as a call does: values, and rows x classes of probabilities or None."""
+
 
 EngineChoice = Literal["auto", "sklearn", "onnx"]
 
@@ -93,6 +100,7 @@ class Model:
         self._classes = {
             each.value: (each.value, number, each.name) for number, each in enumerate(manifest.classes or [])
         }
+        self._number = Numbering(list(self._classes)) if self._classes else None
 
     @classmethod
     def load(
@@ -113,12 +121,20 @@ class Model:
         manifest = read_manifest(directory)
         return cls(manifest, _load_engine(directory, manifest, engine, skops_trusted, memory_max))
 
-    def predict(self, rows: Sequence[Row]) -> list[Prediction | None]:
-        """Return the answers to all rows, in their order, by one call of the engine.
+    @overload
+    def predict(self, rows: Table) -> Columns: ...
+
+    @overload
+    def predict(self, rows: Sequence[Row]) -> list[Prediction | None]: ...
+
+    def predict(self, rows: Sequence[Row] | Table) -> list[Prediction | None] | Columns:
+        """Return the answers to all rows, in their order, by one call of the engine; to a table as columns.
 
         None stands for a row to which the model has no finite answer although each of its values was acceptable. If the
         estimator refuses a row, RefusedError names the first one, by its number within these rows.
         """
+        if isinstance(rows, np.ndarray):
+            return self._predict_table(rows)
         try:
             values, probabilities, scores = self.engine(rows)
         except REFUSALS as error:
@@ -139,6 +155,13 @@ class Model:
         if self.manifest.classes:
             return [Prediction(*self._classes[value]) for value in values]
         return [Prediction(value) if isfinite(value) else None for value in values]
+
+    def _predict_table(self, rows: Table) -> Columns:
+        try:
+            values, probabilities = self.engine.run(rows)
+        except REFUSALS as error:
+            raise self._explained(rows.tolist(), error) from error
+        return Columns(values, self._number(values) if self._number else None, probabilities)
 
     def _explained(self, rows: Sequence[Row], error: Exception) -> Exception:
         """Return RefusedError for the first row that the engine refuses, or the error itself if no row is to blame."""

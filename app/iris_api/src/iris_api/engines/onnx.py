@@ -16,15 +16,26 @@ from iris_api.bundle.manifest import Manifest
 from iris_api.engines.model import Answers, Row
 
 INPUT = "input"
+# Stands for a missing value in a tensor of texts. Its first code point is none of a character, so nobody means it.
+MISSING = "\ufdd0missing"
 DTYPES: dict[str, type[np.floating[Any]]] = {"double": np.float64, "float": np.float32}
+_OF_TENSOR: dict[str, Any] = {
+    "tensor(double)": np.float64,
+    "tensor(float)": np.float32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+    "tensor(string)": np.object_,
+}
 
 
 class OnnxEngine:
     """Answers rows by a session of ONNX Runtime.
 
+    The model takes all features as one tensor of floats, called INPUT, or each as a tensor of rows x 1 that has the
+    feature's name and its own type. A missing value is NaN in floats, and MISSING in texts.
+
     Args:
         content: a model in the format of ONNX.
-        precision: type of its input, a key of DTYPES.
         outputs: names of its outputs: what the estimator's `predict` answers, then the probabilities if there are any.
         tolerance: how far answers to golden samples may be off.
     """
@@ -33,14 +44,19 @@ class OnnxEngine:
     # A call takes some 10 us, less than another turn of the event loop.
     turns = 1
 
-    def __init__(self, content: bytes, precision: str, outputs: Sequence[str], tolerance: float) -> None:
+    def __init__(self, content: bytes, outputs: Sequence[str], tolerance: float) -> None:
         options = onnxruntime.SessionOptions()
         # A few rows are no work for threads, and the host has an instance for every processor.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         # Errors are raised; that they are written to standard error too, in colours, would break a log of JSON.
         options.log_severity_level = 4
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        self._dtype = DTYPES[precision]
+        inputs = self._session.get_inputs()
+        self._dtype = _OF_TENSOR[inputs[0].type]
+        self._columns = [(each.name, _OF_TENSOR[each.type]) for each in inputs]
+        # A single column of numbers is the same either way.
+        is_one = len(inputs) == 1 and inputs[0].name == INPUT and self._dtype in DTYPES.values()
+        self._tensors = self._table if is_one else self._typed
         self._outputs = list(outputs)
         self.tolerance = tolerance
 
@@ -54,7 +70,7 @@ class OnnxEngine:
         content = read_file(directory, onnx.artifact, onnx.sha256)
         tolerance = max(manifest.golden_tolerance, onnx.proof.tolerance)
         try:
-            engine = cls(content, onnx.precision, onnx.outputs, tolerance)
+            engine = cls(content, onnx.outputs, tolerance)
             engine(manifest.golden_rows)
         except Exception as error:
             # ONNX Runtime has exceptions of its own; none of them is more than a model that cannot be served.
@@ -66,17 +82,29 @@ class OnnxEngine:
         return engine
 
     def __call__(self, rows: Sequence[Row]) -> Answers:
-        """Return the answers to a table of rows x features."""
-        values, probabilities = self.run(np.array(rows, dtype=self._dtype))
+        """Return the answers to rows of features."""
+        values, probabilities = self.run(rows)
         return Answers(values.tolist(), None if probabilities is None else probabilities.tolist())
 
-    def run(self, rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        """Return what `predict` answers to a table, rows x features, and the probabilities, rows x classes, or None."""
-        values, *probabilities = self._session.run(self._outputs, {INPUT: rows.astype(self._dtype, copy=False)})
+    def run(self, rows: Sequence[Row] | NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Return what `predict` answers to rows of features, and the probabilities, rows x classes, or None."""
+        values, *probabilities = self._session.run(self._outputs, self._tensors(rows))
         # A regressor's answers come as a column.
         if values.ndim == 2 and values.shape[1] == 1:
             values = values[:, 0]
         return values, probabilities[0] if probabilities else None
+
+    def _table(self, rows: Sequence[Row] | NDArray[Any]) -> dict[str, NDArray[Any]]:
+        # numpy makes NaN of None.
+        return {INPUT: np.asarray(rows, dtype=self._dtype)}
+
+    def _typed(self, rows: Sequence[Row] | NDArray[Any]) -> dict[str, NDArray[Any]]:
+        tensors = {}
+        for (name, dtype), values in zip(self._columns, zip(*rows, strict=True), strict=True):
+            if dtype is np.object_ and None in values:
+                values = tuple(MISSING if value is None else value for value in values)
+            tensors[name] = np.array(values, dtype).reshape(-1, 1)
+        return tensors
 
 
 def why_unproven(manifest: Manifest) -> str | None:

@@ -5,18 +5,20 @@ import io
 import json
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import joblib
 import numpy as np
 import sklearn
+from numpy.typing import NDArray
 from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
 from sklearn.exceptions import InconsistentVersionWarning
 
 from iris_api.bundle.files import BundleError, read_file
 from iris_api.bundle.manifest import MANIFEST, Manifest, Task
+from iris_api.engines.columns import Table
 from iris_api.engines.model import Answers, Row
 from iris_api.engines.reviewed import Decide, decider, is_finite_throughout
 from iris_api.engines.table import Categories, read_categories, table_maker
@@ -59,11 +61,20 @@ class SklearnEngine:
     def __call__(self, rows: Sequence[Row]) -> Answers:
         """Return the estimator's answers to rows; raise what it raises, also for what its table does not hold."""
         table = self._table(rows)
-        # To check again what is known to be finite takes a tenth of a prediction's time.
-        with sklearn.config_context(assume_finite=True) if self._unchecked else nullcontext():
+        with self._checks():
             values, probabilities = self._decide(table)
             scores = scores_of(self._scores, table) if self._scores else None
         return Answers(values.tolist(), None if probabilities is None else probabilities.tolist(), scores)
+
+    def run(self, rows: Table) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Return what `predict` answers to a table, rows x features, and the probabilities, rows x classes, or None."""
+        # A copy: the estimator may write into it.
+        with self._checks():
+            return self._decide(rows.copy())
+
+    def _checks(self) -> AbstractContextManager[None]:
+        # To check again what is known to be finite takes a tenth of a prediction's time.
+        return sklearn.config_context(assume_finite=True) if self._unchecked else nullcontext()
 
 
 def _decider(manifest: Manifest, estimator: Any) -> Decide:
@@ -194,9 +205,9 @@ def features_of(estimator: Any) -> list[str] | int | None:
     """Return the names of an estimator's features if it knows them, else their number."""
     names = getattr(estimator, "feature_names_in_", None)
     if names is None and (own := getattr(estimator, "feature_names_", None)):
-        # CatBoost has them under a name of its own, where they may be the numbers of an array's columns.
+        # CatBoost counts none, and has names elsewhere: the numbers of the columns where it was fitted on an array.
         names = own if list(own) != [str(number) for number in range(len(own))] else None
     if names is not None:
         return [str(name) for name in names]
-    number = getattr(estimator, "n_features_in_", None) or None
-    return None if number is None else int(number)
+    number = getattr(estimator, "n_features_in_", None) or len(getattr(estimator, "feature_names_", None) or [])
+    return int(number) or None

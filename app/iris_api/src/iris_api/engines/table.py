@@ -107,7 +107,8 @@ def _column(pd: Any, kind: Kind, about: Column, categories: Sequence[Any] | None
         read = {"date": date.fromisoformat, "datetime": _datetime}.get(kind)
         made = np.empty(len(values), dtype=object)
         made[:] = [missing if value is None else read(str(value)) if read else value for value in values]
-        return made
+        # Of an array pandas would guess the dtype, and make NaN of a None among texts.
+        return made if pd is None else pd.Series(made, dtype=object)
     if dtype.startswith(("float", "int", "uint")) and dtype[-1].isdigit():
         return np.array(values, dtype=dtype)
     if dtype == "bool":

@@ -28,7 +28,7 @@ async def respond(endpoint: Endpoint, request: Request) -> Response:
 
 async def _read_body(receive: Receive, limit: int) -> bytes:
     """Return the body of a request, or as much of it as shows that it is longer than the limit."""
-    body = b""
+    body = bytearray()
     while len(body) <= limit:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -36,7 +36,7 @@ async def _read_body(receive: Receive, limit: int) -> bytes:
         body += message.get("body", b"")
         if not message.get("more_body", False):
             break
-    return body
+    return bytes(body)
 
 
 async def _settled_or_left(answer: asyncio.Future[Answer], receive: Receive) -> None:

@@ -18,6 +18,9 @@ May return what is to be called if the client goes away meanwhile; then the repl
 class Direct(Protocol):
     """What an application has as its attribute `direct`."""
 
+    body_bytes: int
+    """How many bytes a body may have; a longer one is for ASGI."""
+
     def handler(self, scope: Scope) -> Handler | None:
         """Return what answers such a request, or None if it is for ASGI."""
 

@@ -44,6 +44,7 @@ class RequestContext:
         self.app = app
         self.metrics = metrics
         self.headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        self.body_bytes = max(endpoint.limits.body_bytes for endpoint in endpoints.values())
         self._handlers = {path: partial(self._answer, endpoint) for path, endpoint in endpoints.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -58,7 +58,10 @@ def build_router(
                     f"values, or rows that are predicted to take more than {settings.request_deadline:g} s."
                 ),
             },
-            415: {"model": ErrorBody, "description": "The body is not declared as application/json."},
+            415: {
+                "model": ErrorBody,
+                "description": "The body is declared as something else, or compressed otherwise than by gzip.",
+            },
             422: {"model": ErrorBody, "description": "The body is not valid; `details` says where and why."},
             503: {"model": ErrorBody, "description": BUSY},
         },
@@ -67,7 +70,9 @@ def build_router(
     async def predict(request: Request) -> Response:
         """Each number must be finite and possible; unknown, missing and repeated names are refused.
 
-        A list is answered by a list, each element as if it had been asked for alone.
+        A list is answered by a list, each element as if it had been asked for alone. So are rows as lines: CSV
+        (text/csv), with the features' names as its first line, and JSON with an object a line (application/x-ndjson).
+        A body may be compressed (Content-Encoding: gzip).
         """
         return await respond(endpoint, request)
 

@@ -209,7 +209,7 @@ def pack(
                     f"{'scores' if manifest.scores else manifest.task.replace('_', ' ')}: not yet converted"
                 )
             with Progress(proof_seconds) as progress:
-                converted = convert(estimator, manifest, prepared.rows, progress)
+                converted = convert(estimator, manifest, prepared.rows, progress, prepared.categories)
             content["onnx"] = converted.about
             del content["no_onnx_reason"]
             files[ARTIFACT] = converted.content

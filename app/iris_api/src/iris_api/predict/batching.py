@@ -9,14 +9,18 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 
-from iris_api.engines.model import Model, RefusedError, Row
+import numpy as np
+
+from iris_api.engines.columns import Columns, Table
+from iris_api.engines.model import Model, Prediction, RefusedError, Row
 from iris_api.predict.durations import SHORT, Durations
 from iris_api.predict.errors import deadline_exceeded, overloaded
 from iris_api.predict.long_lane import Cancel as Cancel
 from iris_api.predict.long_lane import LongLane
 from iris_api.predict.long_lane import Predictions as Predictions
+from iris_api.predict.long_lane import Rows as Rows
 from iris_api.predict.metrics import Metrics
 
 T = TypeVar("T")
@@ -29,7 +33,7 @@ _FEW = 64
 
 
 class _Waiting(NamedTuple):
-    rows: Sequence[Row]
+    rows: Rows
     done: Callable[[Predictions | Exception], None]
     since: float
 
@@ -80,7 +84,7 @@ class Batcher:
         )
         metrics.queues = lambda: {"short": self._waiting_rows, "long": self.long_lane.waiting_rows}
 
-    def submit(self, rows: Sequence[Row], done: Callable[[Predictions | Exception], None]) -> Cancel | None:
+    def submit(self, rows: Rows, done: Callable[[Predictions | Exception], None]) -> Cancel | None:
         """Have `done` called once, in a later turn of the loop, with the answers in the order of the rows or an error.
 
         `done` must not raise: others wait behind it. What is returned gives the request up; None means that it will be
@@ -103,7 +107,13 @@ class Batcher:
         self._waiting_rows += count
         return None
 
-    async def predict(self, rows: Sequence[Row]) -> Predictions:
+    @overload
+    async def predict(self, rows: Sequence[Row]) -> list[Prediction | None]: ...
+
+    @overload
+    async def predict(self, rows: Table) -> Columns: ...
+
+    async def predict(self, rows: Rows) -> Predictions:
         """Return the answers to some rows, in their order; raise what `submit` raises or hands to `done`."""
         answer: Awaited[Predictions] = Awaited()
         cancel = self.submit(rows, answer.settle)
@@ -123,9 +133,14 @@ class Batcher:
         started = perf_counter()
         batch = [self._queue.popleft()]
         size = len(batch[0].rows)
-        if self._queue:
+        # A table is enough for a call of its own.
+        if self._queue and not isinstance(batch[0].rows, np.ndarray):
             most = min(self._durations.short_rows, self._max_batch_rows)
-            while self._queue and size + len(self._queue[0].rows) <= most:
+            while (
+                self._queue
+                and size + len(self._queue[0].rows) <= most
+                and not isinstance(self._queue[0].rows, np.ndarray)
+            ):
                 batch.append(self._queue.popleft())
                 size += len(batch[-1].rows)
         self._waiting_rows -= size
@@ -141,7 +156,9 @@ class Batcher:
     def _answer(self, batch: list[_Waiting]) -> None:
         """Answer requests with one call."""
         started = perf_counter()
-        rows = [row for waiting in batch for row in waiting.rows]
+        rows: Any = batch[0].rows
+        if not isinstance(rows, np.ndarray):
+            rows = [row for waiting in batch for row in waiting.rows]
         try:
             answers = self._model.predict(rows)
         except Exception as error:
@@ -154,6 +171,9 @@ class Batcher:
             self._learn(len(rows), seconds)
         self._metrics.inference.observe(seconds)
         self._metrics.batch_rows.observe(len(rows))
+        if isinstance(answers, Columns):
+            batch[0].done(answers)
+            return
         first = 0
         for waiting in batch:
             last = first + len(waiting.rows)

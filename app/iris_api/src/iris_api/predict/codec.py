@@ -6,22 +6,31 @@ Here of `POST /predict`; the Open Inference Protocol has a codec of its own, in 
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import numpy as np
+import orjson
 from pydantic_core import to_json
 
 from iris_api.bundle.manifest import Manifest
-from iris_api.engines.model import Prediction, Row
-from iris_api.predict.errors import ApiError, not_json
+from iris_api.engines.columns import Columns
+from iris_api.engines.model import Prediction
+from iris_api.predict.batching import Rows
+from iris_api.predict.errors import ApiError, unsupported
+from iris_api.predict.lines import LineParser
 from iris_api.predict.reply import JSON, Answer, Headers, header
 from iris_api.predict.rows import RowParser
 
-Write = Callable[[list[Prediction]], Answer]
-"""Makes the answer to a request of the predictions for its rows, in their order."""
+Answered = list[Prediction] | Columns
+Write = Callable[[Any], Answer]
+"""Makes the answer to a request of the predictions for its rows, `Answered`, in their order."""
+
+
+_NDJSON = (b"application/x-ndjson", b"application/jsonl", b"application/x-jsonlines")
 
 
 class Codec(Protocol):
     """Reads the requests of an API and writes its answers."""
 
-    def read(self, headers: Headers, body: bytes) -> tuple[list[Row], Write]:
+    def read(self, headers: Headers, body: bytes) -> tuple[Rows, Write]:
         """Return the rows of a request, and what makes an answer of their predictions; or raise ApiError."""
 
     def refusal(self, error: ApiError) -> ApiError:
@@ -29,19 +38,30 @@ class Codec(Protocol):
 
 
 class RowCodec:
-    """The bodies of `POST /predict`: a row as an object, or a list of rows."""
+    """The bodies of `POST /predict`: a row as an object, a list of rows, or rows as lines, which a list answers."""
 
     def __init__(self, manifest: Manifest, parser: RowParser) -> None:
         self._parser = parser
+        self._lines = LineParser(manifest, parser)
         self._target = manifest.target.name
         self._outputs = [output.name for output in manifest.outputs or []]
         self._model = {"model": manifest.name, "model_version": manifest.version}
+        self._columns = _ColumnWriter(self.answer, manifest)
 
-    def read(self, headers: Headers, body: bytes) -> tuple[list[Row], Write]:
+    def read(self, headers: Headers, body: bytes) -> tuple[Rows, Write]:
         """Return the rows of a request, and what writes the answer to it; raise ApiError if it has none."""
         content_type = header(headers, b"content-type")
-        if content_type != JSON and content_type.partition(b";")[0].strip().lower() != JSON:
-            raise not_json()
+        if content_type != JSON:
+            content_type = content_type.partition(b";")[0].strip().lower()
+            if content_type in _NDJSON:
+                return self._lines.ndjson(body), self._write_list
+            if content_type == b"text/csv":
+                return self._lines.csv(body), self._write_list
+            if content_type != JSON:
+                raise unsupported(
+                    "The body must be JSON, with the header Content-Type: application/json, or rows as lines: text/csv "
+                    "or application/x-ndjson."
+                )
         rows, is_list = self._parser.parse(body)
         return rows, self._write_list if is_list else self._write_one
 
@@ -66,5 +86,61 @@ class RowCodec:
     def _write_one(self, predictions: list[Prediction]) -> Answer:
         return Answer.of(to_json(self.answer(predictions[0])))
 
-    def _write_list(self, predictions: list[Prediction]) -> Answer:
+    def _write_list(self, predictions: Answered) -> Answer:
+        if isinstance(predictions, Columns):
+            return Answer.of(self._columns.write(predictions))
         return Answer.of(to_json([self.answer(prediction) for prediction in predictions]))
+
+
+class _ColumnWriter:
+    """Writes a list of answers from columns: what is the same in all answers of a class is written once.
+
+    Args:
+        answer: what an answer is for one row.
+        manifest: of the model.
+    """
+
+    # No number is written so.
+    _PLACE = "\x00number"
+
+    def __init__(self, answer: Callable[[Prediction], dict[str, Any]], manifest: Manifest) -> None:
+        place: Any = self._PLACE
+        if manifest.classes is None:
+            templates = [Prediction(place)]
+        else:
+            templates = [
+                Prediction(each.value, number, each.name, place if manifest.probabilities else None)
+                for number, each in enumerate(manifest.classes)
+            ]
+        parts = [to_json(answer(template)).partition(to_json(self._PLACE)) for template in templates]
+        self._before, self._after = [part[0] for part in parts], [part[2] for part in parts]
+        # What stands between the numbers of a row and those of the next, for each pair of classes.
+        self._between = [b"]%b,%b[" % (after, before) for after in self._after for before in self._before]
+
+    def write(self, columns: Columns) -> bytes:
+        """Return the answers as a list in JSON."""
+        if columns.numbers is None:
+            texts = written(columns.values)[1:-1].split(b",")
+            return b"[%b%b%b]" % (
+                self._before[0],
+                (self._after[0] + b"," + self._before[0]).join(texts),
+                self._after[0],
+            )
+        numbers = columns.numbers
+        if columns.probabilities is None:
+            return b"[%b]" % b",".join(map(self._before.__getitem__, numbers.tolist()))
+        texts = written(columns.probabilities)[2:-2].split(b"],[")
+        pairs = (numbers[:-1] * len(self._before) + numbers[1:]).tolist()
+        parts = [b""] * (2 * len(texts) + 1)
+        parts[0] = b"[%b[" % self._before[numbers[0]]
+        parts[1::2] = texts
+        parts[2:-1:2] = map(self._between.__getitem__, pairs)
+        parts[-1] = b"]%b]" % self._after[numbers[-1]]
+        return b"".join(parts)
+
+
+def written(numbers: Any) -> bytes:
+    """Return an array in JSON."""
+    if numbers.dtype.kind == "f":
+        numbers = numbers.astype(np.float64, copy=False)
+    return orjson.dumps(np.ascontiguousarray(numbers), option=orjson.OPT_SERIALIZE_NUMPY)

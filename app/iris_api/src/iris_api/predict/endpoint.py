@@ -6,13 +6,15 @@ FastAPI's routes, and `http.middleware`, without FastAPI, for a request that has
 
 from collections.abc import Callable
 
-from iris_api.engines.model import Prediction, RefusedError, Row
-from iris_api.predict.batching import Batcher, Cancel, Predictions
-from iris_api.predict.codec import Codec, Write
+from iris_api.engines.columns import Columns
+from iris_api.engines.model import RefusedError
+from iris_api.predict.batching import Batcher, Cancel, Predictions, Rows
+from iris_api.predict.codec import Answered, Codec, Write
 from iris_api.predict.errors import ApiError, Detail, invalid
 from iris_api.predict.limits import Limits
 from iris_api.predict.metrics import Metrics
-from iris_api.predict.reply import Answer, Headers
+from iris_api.predict.packed import unpacked
+from iris_api.predict.reply import Answer, Headers, header
 
 
 class Endpoint:
@@ -35,13 +37,15 @@ class Endpoint:
 
         try:
             self.limits.check_body(len(body))
+            if encoding := header(headers, b"content-encoding"):
+                body = unpacked(encoding, body, self.limits)
             rows, write = self._codec.read(headers, body)
             return self._batcher.submit(rows, finish)
         except Exception as error:
             done(self._refusal(error))
             return None
 
-    def _answer(self, rows: list[Row], write: Write, predictions: Predictions | Exception) -> Answer | Exception:
+    def _answer(self, rows: Rows, write: Write, predictions: Predictions | Exception) -> Answer | Exception:
         try:
             if isinstance(predictions, RefusedError):
                 raise _no_answer(predictions, len(rows))
@@ -51,12 +55,17 @@ class Endpoint:
         except Exception as error:
             return self._refusal(error)
 
-    def _counted(self, rows: list[Row], predictions: Predictions) -> list[Prediction]:
+    def _counted(self, rows: Rows, predictions: Predictions) -> Answered:
         """Count the predictions and return them, or raise ApiError if the model does not have all of them."""
+        if isinstance(predictions, Columns):
+            if not predictions.finite:
+                raise _not_finite()
+            self._metrics.count_table(rows, predictions)  # type: ignore[arg-type]  # columns answer a table
+            return predictions
         counted = []
         for row, prediction in zip(rows, predictions, strict=True):
             if prediction is None:
-                raise invalid("no_answer", "The model has no finite answer for these values.")
+                raise _not_finite()
             self._metrics.count_row(row, prediction)
             counted.append(prediction)
         return counted
@@ -67,6 +76,10 @@ class Endpoint:
             return error
         self._metrics.count_rejection(error.code)
         return self._codec.refusal(error)
+
+
+def _not_finite() -> ApiError:
+    return invalid("no_answer", "The model has no finite answer for these values.")
 
 
 def _no_answer(error: RefusedError, rows: int) -> ApiError:

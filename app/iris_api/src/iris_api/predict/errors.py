@@ -45,11 +45,12 @@ def invalid(code: str, message: str, *details: Detail) -> ApiError:
 
 def not_json() -> ApiError:
     """Return the error for a body that is not declared as JSON: 415."""
-    return ApiError(
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-        "unsupported_media_type",
-        "The body must be JSON, with the header Content-Type: application/json.",
-    )
+    return unsupported("The body must be JSON, with the header Content-Type: application/json.")
+
+
+def unsupported(message: str) -> ApiError:
+    """Return the error for a body that is declared as what is not read here: 415."""
+    return ApiError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
 
 
 def overloaded(seconds: float) -> ApiError:

@@ -15,6 +15,9 @@ from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
+from iris_api.engines.columns import Columns, Table
 from iris_api.engines.model import Model, Prediction, RefusedError, Row
 from iris_api.predict.durations import Durations
 from iris_api.predict.errors import deadline_exceeded, overloaded
@@ -23,7 +26,10 @@ from iris_api.predict.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-Predictions = list[Prediction | None]
+Rows = Sequence[Row] | Table
+"""Rows of a request: as a list, or a large batch as a table."""
+Predictions = list[Prediction | None] | Columns
+"""Answers to rows in their order: columns where they were a table."""
 Done = Callable[[Predictions | Exception], None]
 Cancel = Callable[[], bool]
 """Gives a request up: `done` will not be called. Returns whether it was still to be answered."""
@@ -45,14 +51,16 @@ _GRACE = 1.0
 class _Job:
     """A request in the lane."""
 
-    __slots__ = ("alone", "answers", "done", "handed", "over", "queue", "rows", "since", "timer")
+    __slots__ = ("alone", "answered", "answers", "done", "handed", "over", "queue", "rows", "since", "timer")
 
-    def __init__(self, rows: Sequence[Row], done: Done, queue: "_Queue", since: float) -> None:
+    def __init__(self, rows: Rows, done: Done, queue: "_Queue", since: float) -> None:
         self.rows = rows
         self.done = done
         self.queue = queue
         self.since = since
-        self.answers: Predictions = []
+        self.answers: list[Any] = []
+        # Of how many rows there are answers.
+        self.answered = 0
         # How many rows have been handed to the thread.
         self.handed = 0
         # Whether it must not share a piece, because one that it did share failed.
@@ -63,6 +71,20 @@ class _Job:
     @property
     def left(self) -> int:
         return len(self.rows) - self.handed
+
+    @property
+    def is_table(self) -> bool:
+        return isinstance(self.rows, np.ndarray)
+
+    def may_join(self, other: "_Job") -> bool:
+        """Return whether both may share a piece: one that failed shares none, and a table does with tables."""
+        return not (self.alone or other.alone) and self.is_table == other.is_table
+
+    def joined(self) -> Predictions:
+        """Return the answers of all pieces."""
+        if self.is_table:
+            return Columns.joined(self.answers)
+        return [answer for part in self.answers for answer in part]
 
 
 class _Queue:
@@ -94,7 +116,7 @@ class _Queue:
 class _Piece:
     """What the thread computes at a time: some rows of a job or of several."""
 
-    def __init__(self, parts: list[tuple[_Job, int]], rows: Sequence[Row], ends: float) -> None:
+    def __init__(self, parts: list[tuple[_Job, int]], rows: Rows, ends: float) -> None:
         self.parts = parts
         self.rows = rows
         # When it is predicted to be done.
@@ -154,7 +176,7 @@ class LongLane:
         """How many rows wait to be handed to the thread."""
         return self._small.rows + self._large.rows
 
-    def submit(self, rows: Sequence[Row], done: Done) -> Cancel:
+    def submit(self, rows: Rows, done: Done) -> Cancel:
         """Have `done` called once, in a later turn of the loop, with the answers in the order of the rows or an error.
 
         What is returned gives the request up; what has not begun is not computed then.
@@ -167,7 +189,7 @@ class LongLane:
         asyncio.get_running_loop().call_soon(self._start_next)
         return partial(self._give_up, job)
 
-    def _admit(self, rows: Sequence[Row], done: Done) -> _Job:
+    def _admit(self, rows: Rows, done: Done) -> _Job:
         count, now = len(rows), perf_counter()
         piece_rows = self._piece_rows()
         alone = self._seconds(count, piece_rows)
@@ -237,7 +259,8 @@ class LongLane:
             self._inbox = SimpleQueue()
             # A daemon: a call that goes on must not keep the process from its end.
             threading.Thread(target=self._work, args=(self._inbox,), name="long-lane", daemon=True).start()
-        rows = [row for job, count in parts for row in job.rows[job.handed - count : job.handed]]
+        slices = [job.rows[job.handed - count : job.handed] for job, count in parts]
+        rows: Rows = np.concatenate(slices) if parts[0][0].is_table else [row for some in slices for row in some]
         now = perf_counter()
         for job, count in parts:
             if job.handed == count:
@@ -251,7 +274,7 @@ class LongLane:
         """Return jobs of a queue for a piece, each with how many of its next rows."""
         room = self._piece_rows()
         parts: list[tuple[_Job, int]] = []
-        while queue.jobs and room and not (parts and (queue.jobs[0].alone or parts[0][0].alone)):
+        while queue.jobs and room and not (parts and not queue.jobs[0].may_join(parts[0][0])):
             job = queue.popleft()
             count = min(room, job.left)
             room -= count
@@ -293,10 +316,12 @@ class LongLane:
         self._start_next()
         first = 0
         for job, count in piece.parts:
-            job.answers += result[first : first + count]
-            first += count
-            if len(job.answers) == len(job.rows):
-                self._settle(job, job.answers)
+            last = first + count
+            job.answers.append(result.part(first, last) if isinstance(result, Columns) else result[first:last])
+            first = last
+            job.answered += count
+            if job.answered == len(job.rows):
+                self._settle(job, job.joined())
 
     def _fail(self, piece: _Piece, error: Exception) -> None:
         """Fail the request whose rows made the piece fail, and no other; ask each alone where it is not known."""

@@ -19,9 +19,11 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from iris_api.bundle.files import BundleError
 from iris_api.bundle.manifest import MANIFEST, NUMERIC, Feature, Manifest
+from iris_api.engines.columns import Table
 from iris_api.engines.model import Row
 from iris_api.predict.errors import ApiError, Detail, invalid
 from iris_api.predict.limits import Limits
+from iris_api.predict.tables import LEAST_ROWS, TableReader, is_tabular
 
 # Up to here a float of 64 bits holds every integer, above only some.
 _EXACT = 2**53
@@ -29,6 +31,8 @@ _MOST_DETAILS = 10
 _LONGEST_NAME = 64
 ROW = "Row"
 _REFERENCE = "#/components/schemas/{model}"
+# Bytes of a value with its name at least: "a":1 and a comma.
+_SHORTEST_VALUE = 6
 # Of a message that lists the categories.
 _LONGEST_REASON = 500
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
@@ -57,16 +61,25 @@ class RowParser:
         inexact = [number for number, feature in enumerate(manifest.features) if _may_be_inexact(manifest, number)]
         self._may_be_inexact = {manifest.features[number].name: number for number in inexact}
         self._many: TypeAdapter[list[BaseModel]] = TypeAdapter(many)
+        self.tables = TableReader(manifest) if is_tabular(manifest) else None
+        """Reads large batches, if all features are numbers; what it does not take is for this parser."""
+        self._least_table = LEAST_ROWS * len(manifest.features) * _SHORTEST_VALUE
 
-    def parse(self, body: bytes) -> tuple[list[Row], bool]:
-        """Return the rows of a body and whether it was a list; raise ApiError, which says what is wrong and where."""
+    def parse(self, body: bytes) -> tuple[list[Row] | Table, bool]:
+        """Return the rows of a body and whether it was a list; raise ApiError, which says what is wrong and where.
+
+        A large list is a table, if all is well with it.
+        """
         # What nearly always comes, a row and nothing wrong with it, is taken by the validator's own reading of JSON.
         # That does not see a repeated name, but these quotes do: each name has at least two, and none is missing.
         # A name with a quote in it has more, if that is written as \": it is read the other way.
         # Whatever it does not take is judged, and refused in words, below.
+        if self.tables and len(body) >= self._least_table:
+            if (table := self.tables.objects(body)) is not None:
+                self.check_rows(len(table))
+                return table, True
         # So has each text, if the model has features that are texts.
-        quotes = body.count(b'"')
-        if quotes == self._quotes or self._has_texts:
+        elif (quotes := body.count(b'"')) == self._quotes or self._has_texts:
             try:
                 row = _values(self._one.validator.validate_json(body))
                 if (not self._has_texts or quotes == self._quotes + 2 * sum(type(each) is str for each in row)) and (
@@ -96,6 +109,10 @@ class RowParser:
         if self._may_be_inexact:
             self._require_exact([(f"{number}.", row) for number, row in enumerate(content)])
         return rows
+
+    def check_rows(self, rows: int) -> None:
+        """Raise ApiError for more rows than a request may have."""
+        self._limits.check_rows(rows, self._width)
 
     def _is_exact(self, row: Row) -> bool:
         """Return whether no integer of a row was rounded; of a very great number it is not known."""

@@ -9,15 +9,20 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
+import orjson
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from pydantic_core import to_json
 
 from iris_api.bundle.manifest import Manifest
+from iris_api.engines.columns import Columns, Table
 from iris_api.engines.model import Prediction, Row
-from iris_api.predict.codec import Write
+from iris_api.predict.batching import Rows
+from iris_api.predict.codec import Answered, Write
 from iris_api.predict.errors import ApiError, not_json
 from iris_api.predict.reply import Answer, Headers, header
 from iris_api.predict.rows import RowParser, decode, inexact
+from iris_api.predict.tables import LEAST_ROWS, without_data
 from iris_api.v2.schemas import INPUT, InferRequest, InputTensor, RequestedOutput, TensorMetadata
 
 # Numbers as they stand in a binary tensor: little-endian. BYTES is no number: each text comes after its length.
@@ -56,6 +61,7 @@ class TensorCodec:
         self._places = {output.name: place for place, output in enumerate(manifest.outputs or [])}
         self.outputs = self._describe_outputs()
         self._described = {output.name: output for output in self.outputs}
+        self._least_table = LEAST_ROWS * 2 * len(self._names)
         self._all_outputs = [RequestedOutput(name=name) for name in self._described]
 
     def _describe_outputs(self) -> list[TensorMetadata]:
@@ -79,19 +85,42 @@ class TensorCodec:
             outputs.append(TensorMetadata(name=self._manifest.target.name, datatype="BYTES", shape=[-1]))
         return outputs
 
-    def read(self, headers: Headers, body: bytes) -> tuple[list[Row], Write]:
+    def read(self, headers: Headers, body: bytes) -> tuple[Rows, Write]:
         """Return the rows of a request, and what writes the answer to it; raise ApiError if it has none."""
         json_length = _json_length(headers)
         head, binary = (body, b"") if json_length is None else (body[:json_length], body[json_length:])
+        if not binary and len(head) >= self._least_table and (found := self._table(head)):
+            request, table = found
+            self._require_outputs(request)
+            return table, partial(self._write, request)
+        request = _validated(head)
+        self._require_outputs(request)
+        return self._rows(request.inputs[0], binary), partial(self._write, request)
+
+    def _table(self, head: bytes) -> tuple[InferRequest, Table] | None:
+        """Return a request without its data, and these as a table; None if both are to be judged otherwise."""
+        tables = self._parser.tables
+        if not tables or not (parts := without_data(head)):
+            return None
         try:
-            request = InferRequest.model_validate(decode(head))
-        except ValidationError as error:
-            problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            raise _refusal(f"{'.'.join(map(str, problem['loc'])) or 'The body'}: {problem['msg']}.") from None
+            request = _validated(parts[0])
+        except ApiError:
+            return None
+        tensor = request.inputs[0]
+        rows, width = tensor.shape
+        claimed = tensor.parameters and tensor.parameters.binary_data_size is not None
+        if rows < LEAST_ROWS or width != len(self._names) or claimed or tensor.data != []:
+            return None
+        table = tables.numbers(head, parts[1], rows, tensor.datatype)
+        if table is None:
+            return None
+        self._parser.check_rows(rows)
+        return request, table
+
+    def _require_outputs(self, request: InferRequest) -> None:
         for output in request.outputs or []:
             if output.name not in self._described:
                 raise _refusal(f"There is no output of this name; there are {', '.join(self._described)}.")
-        return self._rows(request.inputs[0], binary), partial(self._write, request)
 
     def refusal(self, error: ApiError) -> ApiError:
         """Return 422, which the protocol does not know, as 400, with its details in the sentence."""
@@ -101,7 +130,7 @@ class TensorCodec:
         message = f"{error.message} {reasons}".strip()
         return ApiError(HTTPStatus.BAD_REQUEST, error.code, message)
 
-    def _rows(self, tensor: InputTensor, binary: bytes) -> list[Row]:
+    def _rows(self, tensor: InputTensor, binary: bytes) -> list[Row] | Table:
         count, width = tensor.shape
         if width != len(self._names):
             raise _refusal(
@@ -110,7 +139,12 @@ class TensorCodec:
             )
         claimed = tensor.parameters.binary_data_size if tensor.parameters else None
         if claimed is not None:
-            values = _from_binary(tensor, claimed, binary)
+            array = _from_binary(tensor, claimed, binary)
+            tables = self._parser.tables if count >= LEAST_ROWS else None
+            if tables and (table := tables.values(array, tensor.datatype)) is not None:
+                self._parser.check_rows(count)
+                return table
+            values = array.tolist()
         elif binary:
             raise _refusal("There are bytes after the JSON that no input claims with binary_data_size.")
         else:
@@ -135,30 +169,50 @@ class TensorCodec:
                 row, feature = divmod(number, len(self._names))
                 raise _refusal(f"{INPUT}: {row}.{self._names[feature]}: {reason}")
 
-    def _write(self, request: InferRequest, predictions: list[Prediction]) -> Answer:
+    def _write(self, request: InferRequest, predictions: Answered) -> Answer:
         binary_by_default = request.parameters is not None and request.parameters.binary_data_output
         tensors, binary = [], b""
         for output in request.outputs or self._all_outputs:
             about = self._described[output.name]
             shape = [len(predictions), *about.shape[1:]]
-            data = self._data(about.name, predictions)
+            if isinstance(predictions, Columns):
+                data = self._array(about.name, predictions)
+            else:
+                data = self._data(about.name, predictions)
             tensor: dict[str, Any] = {"name": about.name, "datatype": about.datatype, "shape": shape}
             as_binary = output.parameters and output.parameters.binary_data
             if binary_by_default if as_binary is None else as_binary:
-                content = _to_binary(about.datatype, data)
-                tensor["parameters"] = {"binary_data_size": len(content)}
-                binary += content
+                part = _to_binary(about.datatype, data)
+                tensor["parameters"] = {"binary_data_size": len(part)}
+                binary += part
             else:
                 tensor["data"] = data
             tensors.append(tensor)
         answer: dict[str, Any] = {"model_name": self._manifest.name, "model_version": self._manifest.version}
         if request.id is not None:
             answer["id"] = request.id
-        head = to_json({**answer, "outputs": tensors})
+        content = {**answer, "outputs": tensors}
+        if isinstance(predictions, Columns):
+            head = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+        else:
+            head = to_json(content)
         if not any("parameters" in tensor for tensor in tensors):
             return Answer.of(head)
         length = (_HEADER_LENGTH.lower().encode(), b"%d" % len(head))
         return Answer.of(head + binary, b"application/octet-stream", length)
+
+    def _array(self, name: str, columns: Columns) -> Any:
+        """Return an output's data as an array, or as a list of texts."""
+        if name == "prediction_proba":
+            assert columns.probabilities is not None
+            return np.ascontiguousarray(columns.probabilities, np.float64).ravel()
+        if columns.numbers is None:
+            return np.ascontiguousarray(columns.values, np.float64)
+        classes = self._manifest.classes or []
+        labels = [each.value if name == "prediction" else each.name for each in classes]
+        if isinstance(labels[0], str):
+            return [labels[number] for number in columns.numbers.tolist()]
+        return np.array(labels)[columns.numbers]
 
     def _data(self, name: str, predictions: list[Prediction]) -> list[Any]:
         if name in self._places:
@@ -187,7 +241,16 @@ def _json_length(headers: Headers) -> int | None:
     return int(length)
 
 
-def _from_binary(tensor: InputTensor, claimed: int, binary: bytes) -> list[Any]:
+def _validated(head: bytes) -> InferRequest:
+    """Return a request; raise ApiError for what is none."""
+    try:
+        return InferRequest.model_validate(decode(head))
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise _refusal(f"{'.'.join(map(str, problem['loc'])) or 'The body'}: {problem['msg']}.") from None
+
+
+def _from_binary(tensor: InputTensor, claimed: int, binary: bytes) -> NDArray[Any]:
     dtype = np.dtype(DTYPES[tensor.datatype])
     size = tensor.shape[0] * tensor.shape[1] * dtype.itemsize
     if tensor.data is not None or not len(binary) == claimed == size:
@@ -195,8 +258,7 @@ def _from_binary(tensor: InputTensor, claimed: int, binary: bytes) -> list[Any]:
             f"{INPUT}: {tensor.shape} of {tensor.datatype} are {size} bytes after the JSON and no data in it, but "
             f"binary_data_size is {claimed} and {len(binary)} bytes came."
         )
-    values: list[Any] = np.frombuffer(binary, dtype).tolist()
-    return values
+    return np.frombuffer(binary, dtype)
 
 
 def _from_json(tensor: InputTensor) -> list[Any]:
@@ -237,7 +299,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
-def _to_binary(datatype: str, data: list[Any]) -> bytes:
+def _to_binary(datatype: str, data: Any) -> bytes:
     if datatype == "BYTES":
         texts = [text.encode() for text in data]
         return b"".join(len(text).to_bytes(4, "little") + text for text in texts)

@@ -1,0 +1,134 @@
+"""Rows that came as lines: CSV, with the names of the features as its first line, and JSON, an object a line."""
+
+import csv
+import io
+import re
+from typing import Any
+
+import numpy as np
+
+from iris_api.bundle.manifest import Feature, Manifest
+from iris_api.engines.columns import Table
+from iris_api.engines.model import Row
+from iris_api.predict.errors import ApiError, Detail, invalid
+from iris_api.predict.rows import RowParser, decode
+
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_DECIMAL = re.compile(r"[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?")
+_BOOLEANS = {"true": True, "false": False}
+_BOM = b"\xef\xbb\xbf"
+
+
+class LineParser:
+    """Turns lines into rows of one model's features; what they mean is judged by the parser of JSON."""
+
+    def __init__(self, manifest: Manifest, parser: RowParser) -> None:
+        self._features = {feature.name: feature for feature in manifest.features}
+        self._parser = parser
+
+    def ndjson(self, body: bytes) -> list[Row] | Table:
+        """Return the rows of a body with an object on each line; raise ApiError, which says what is wrong and where."""
+        lines = body.strip(b" \t\r\n")
+        tables = self._parser.tables
+        # Between two objects there is one end of a line, and none is elsewhere.
+        if tables and lines.count(b"\n") == lines.count(b"}\n{"):
+            table = tables.objects(b"[%b]" % lines.replace(b"}\n{", b"},{"))
+            if table is not None:
+                self._parser.check_rows(len(table))
+                return table
+        content = []
+        for number, line in enumerate(lines.split(b"\n"), 1):
+            try:
+                content.append(decode(line))
+            except ApiError as error:
+                raise invalid(error.code, f"Line {number}: {error.message}", *(error.details or [])) from None
+        return self._parser.validate(content)
+
+    def csv(self, body: bytes) -> list[Row] | Table:
+        """Return the rows of a body in CSV (RFC 4180); raise ApiError, which says what is wrong and where.
+
+        The first line names the columns, in any order. An empty cell is a missing value.
+        """
+        body = body.removeprefix(_BOM)
+        try:
+            text = body.decode()
+        except UnicodeDecodeError:
+            raise _no_csv("is not UTF-8") from None
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        try:
+            names = next(reader, [])
+            self._require_names(names)
+            table = self._plain_numbers(body, names)
+            if table is not None:
+                self._parser.check_rows(len(table))
+                return table
+            columns = [self._features[name] for name in names]
+            # Of a blank line there is nothing to say.
+            rows = [cells for cells in reader if cells]
+        except csv.Error as error:
+            raise _no_csv(f"{error} at line {reader.line_num}") from None
+        self._parser.check_rows(len(rows))
+        for number, cells in enumerate(rows):
+            if len(cells) != len(names):
+                raise _no_csv(f"row {number} has {len(cells)} cells, but the first line names {len(names)} columns")
+        return self._parser.validate(
+            [{each.name: _value(each, cell) for each, cell in zip(columns, cells, strict=True)} for cells in rows]
+        )
+
+    def _require_names(self, names: list[str]) -> None:
+        missing = [name for name in self._features if name not in names]
+        unknown = [name for name in names if name not in self._features]
+        if missing or unknown or len(set(names)) != len(names):
+            wrong = [f"lacks {', '.join(missing)}"] if missing else []
+            wrong += (
+                [f"has {', '.join(name[:64] for name in unknown[:10])}, which the model does not know"]
+                if unknown
+                else []
+            )
+            raise _no_csv(f"its first line, with the names of the columns, {' and '.join(wrong) or 'repeats a name'}")
+
+    def _plain_numbers(self, body: bytes, names: list[str]) -> Table | None:
+        """Return a body as a table if each line has as many numbers, as JSON writes them, as there are columns."""
+        tables = self._parser.tables
+        first, _, lines = body.partition(b"\n")
+        # A quote in the first line may go around an end of a line.
+        if not tables or b'"' in first:
+            return None
+        if b"\r" in lines:
+            lines = lines.replace(b"\r\n", b"\n")
+        lines = lines.rstrip(b"\n")
+        if b"\r" in lines or b"[" in lines:
+            return None
+        letters = np.frombuffer(lines, np.uint8)
+        ends, commas = np.flatnonzero(letters == ord("\n")), np.flatnonzero(letters == ord(","))
+        rows, between = len(ends) + 1, len(names) - 1
+        if len(commas) != rows * between or not (np.searchsorted(commas, ends) == np.arange(1, rows) * between).all():
+            return None
+        order = [names.index(name) for name in self._features]
+        return tables.flat(b"[%b]" % lines.replace(b"\n", b","), rows, order)
+
+
+def _value(feature: Feature, cell: str) -> Any:
+    """Return what a cell says of a feature; what it can't be stays a text, which is refused with its name."""
+    if not cell:
+        return None
+    kind: Any = feature.kind
+    if kind == "category" and feature.values:
+        kind = {bool: "boolean", int: "integer"}.get(type(feature.values[0]), "text")
+    if kind == "boolean":
+        return _BOOLEANS.get(cell.strip().lower(), cell)
+    if kind in ("number", "integer"):
+        text = cell.strip()
+        try:
+            if _INTEGER.fullmatch(text):
+                return int(text)
+            if _DECIMAL.fullmatch(text):
+                return float(text)
+        except ValueError:
+            # Python reads no integer of so many digits.
+            pass
+    return cell
+
+
+def _no_csv(reason: str) -> ApiError:
+    return invalid("invalid_input", "The body is no CSV for this model.", Detail(field="body", reason=reason))

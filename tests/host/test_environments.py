@@ -1,0 +1,126 @@
+"""A model of another library, and one with own code, are served in environments of their own beside the release."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from testinfra.host import Host
+
+from tests import ROOT
+from tests.operator import deploy, history, ready, rollback
+
+testinfra_hosts = ["ansible://api"]
+
+FEATURES = """
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+
+
+class Ratio(TransformerMixin, BaseEstimator):
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        X = np.asarray(X)
+        return np.c_[X, X[:, :1] / (1 + X[:, 1:] ** 2)]
+"""
+TRAIN = """
+import joblib
+import numpy as np
+from features import Ratio
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from xgboost import XGBClassifier
+
+rows, classes = load_iris(return_X_y=True)
+rows = rows[:, 2:]
+np.savetxt("iris.csv", np.c_[rows, classes], delimiter=",", header="length,width,kind", comments="", fmt="%g")
+joblib.dump(XGBClassifier(n_estimators=5, max_depth=3, n_jobs=1).fit(rows, classes), "boosted.joblib")
+joblib.dump(make_pipeline(Ratio(), LogisticRegression(max_iter=1000)).fit(rows, classes), "own.joblib")
+"""
+# Of what the environments of a release take on the disk, with the wheels that they were made of.
+MOST_MB = 60
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bundles as a data scientist packs them, each with its environment."""
+    folder = tmp_path_factory.mktemp("packed")
+    (folder / "features.py").write_text(FEATURES)
+    (folder / "train.py").write_text(TRAIN)
+    subprocess.run([sys.executable, "train.py"], cwd=folder, check=True)
+    for name, options in (("boosted", []), ("own", ["--code", "features.py"])):
+        command = [sys.executable, "-m", "iris_api.packing.cli", "pack", f"{name}.joblib", "iris.csv", *options]
+        command += ["--name", name, "--version", "1.0.0", "--target", "kind", "--no-onnx", "--models-dir", "models"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "app" / "iris_api" / "src")}
+        subprocess.run(command, cwd=folder, env=environment, check=True)
+    return folder / "models"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def default_at_the_end(request: pytest.FixtureRequest) -> object:
+    yield
+    done = deploy(str(request.config.fortress_inventory))  # type: ignore[attr-defined]
+    assert done.returncode == 0, done.stdout
+
+
+def interpreter(host: Host, instance: int) -> str:
+    """Return the program of an instance's main process, as its command line names it."""
+    pid = host.check_output(f"systemctl show --property=MainPID --value iris-api@{instance}")
+    return str(host.check_output(f"tr '\\0' '\\n' < /proc/{pid}/cmdline | head -1"))
+
+
+@pytest.mark.parametrize("name", ["boosted", "own"])
+def test_a_model_brings_what_the_release_has_not_got(host: Host, inventory: str, models: Path, name: str) -> None:
+    before = host.check_output("ls /opt/iris-api/releases")
+    done = deploy(inventory, "-e", f"iris_api_models_dir={models}", "-e", f"fortress_model_name={name}")
+    assert done.returncode == 0, done.stdout
+    manifest = json.loads((models / name / "1.0.0" / "manifest.json").read_text())
+    for instance in (1, 2, 3):
+        assert (ready(host, instance)["model"], ready(host, instance)["engine"]) == (name, "sklearn")
+        assert interpreter(host, instance).startswith("/opt/iris-api/environments/")
+        for sample in manifest["golden_samples"]:
+            body = json.dumps(sample["input"])
+            answer = json.loads(
+                host.run(f"curl --silent --json '{body}' http://127.0.0.1:{8000 + instance}/predict").stdout
+            )
+            assert answer["prediction"] == sample["prediction"]
+            for found, expected in zip(answer["prediction_proba"], sample["probabilities"], strict=True):
+                assert math.isclose(found, expected, abs_tol=1e-6), answer
+    # Everything else is the release's, which stays as it is.
+    assert host.check_output("ls /opt/iris-api/releases") == before
+    taken = host.check_output("du --summarize --block-size=1M /opt/iris-api/environments").split()[0]
+    assert int(taken) <= MOST_MB
+
+
+def test_the_way_back_takes_the_interpreter_along(host: Host, inventory: str) -> None:
+    assert ready(host, 1)["model"] == "own"
+    done = rollback(inventory)
+    assert done.returncode == 0, done.stdout
+    assert ready(host, 1)["model"] == "boosted"
+    assert history(host)[-1]["event"] == "rolled back"
+    done = rollback(inventory, "-e", "rollback_to=iris-1.0.0")
+    assert done.returncode == 0, done.stdout
+    assert interpreter(host, 1).startswith("/opt/iris-api/releases/")
+
+
+def test_a_bundle_that_was_changed_is_refused_before_anything_of_it_is_fetched(
+    host: Host, inventory: str, models: Path
+) -> None:
+    lock = next((models / "boosted" / "1.0.0").glob("environment-*.txt"))
+    text = lock.read_text()
+    lock.write_text(text.replace("xgboost-cpu==", "xgboost-cpu-evil=="))
+    try:
+        done = deploy(inventory, "-e", f"iris_api_models_dir={models}", "-e", "fortress_model_name=boosted")
+    finally:
+        lock.write_text(text)
+    assert done.returncode != 0
+    assert "its sha256 is" in done.stdout
+    assert ready(host, 1)["model"] == "iris"
