@@ -78,7 +78,7 @@ def start(
         text = NAIVE.format(servers=servers, certificate=certificate, key=key)
         files = {"/etc/nginx/nginx.conf": text, "/etc/nginx/htpasswd": f"{USER}:{_bcrypt(PASSWORD)}\n"}
     else:
-        files = _render_role(upstreams, certificate, key, settings or {})
+        files = _render_role(upstreams, certificate, key, settings)
     _adapt(files, folder, ports, path)
     for name, text in files.items():
         target = folder / name.lstrip("/")
@@ -89,7 +89,9 @@ def start(
     return Process(command, environments.debian_environ(), folder, folder / "log")
 
 
-def _render_role(upstreams: list[str], certificate: Path, key: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+def _render_role(
+    upstreams: list[str], certificate: Path, key: Path, settings: Mapping[str, Any] | None = None
+) -> dict[str, str]:
     """Return the files of roles/nginx by their paths, with its defaults but for the limiter."""
     role = ROOT / "roles" / "nginx"
     loader = DataLoader()
@@ -107,7 +109,7 @@ def _render_role(upstreams: list[str], certificate: Path, key: Path, settings: M
         "nginx_rate_limit_enabled": False,
         "nginx_basic_auth_users": [{"name": USER, "password": PASSWORD}],
         "nginx_basic_auth_salt": secrets.token_hex(),
-        **settings,
+        **(settings or {}),
     }
     action_loader.add_directory(str(ROOT / "plugins" / "action"))
     filter_loader.add_directory(str(ROOT / "plugins" / "filter"))

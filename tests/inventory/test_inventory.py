@@ -37,6 +37,7 @@ def test_the_gateway_and_the_instances_have_the_same_limits(inventory: Path) -> 
     """And the gateway waits longer than an instance's own deadline: whoever is silent for so long stands still."""
     (inventory / "group_vars" / "all.yml").write_text(
         "fortress_request_deadline: 9\nfortress_max_body_bytes: 5000\nfortress_max_rows: 70\nfortress_max_values: 800\n"
+        "fortress_max_bytes_in_flight: 70000\n"
     )
     wired = {
         "iris_api_request_deadline": 9,
@@ -45,8 +46,22 @@ def test_the_gateway_and_the_instances_have_the_same_limits(inventory: Path) -> 
         "nginx_client_max_body_size": 5000,
         "iris_api_max_rows": 70,
         "iris_api_max_values": 800,
+        "iris_api_max_bytes_in_flight": 70000,
+        "nginx_client_max_bytes_in_flight": 70000,
     }
     assert variables(inventory, *wired) == {name: str(value) for name, value in wired.items()}
+
+
+@pytest.mark.parametrize(
+    ("values", "body", "rows"), [(100_000, 4_004_096, 100_000), (500, 24_096, 500), (10_000_000, 16_777_216, 100_000)]
+)
+def test_one_limit_on_values_makes_those_on_bytes_and_rows(inventory: Path, values: int, body: int, rows: int) -> None:
+    (inventory / "group_vars" / "all.yml").write_text(
+        f"fortress_max_values: {values}\nfortress_max_body_bytes: 0\nfortress_max_rows: 0\n"
+    )
+    made = {"iris_api_max_body_bytes": body, "nginx_client_max_body_size": body, "iris_api_max_rows": rows}
+    assert variables(inventory, *made) == {name: str(value) for name, value in made.items()}
+    assert check_inventory(inventory).returncode == 0
 
 
 @pytest.mark.parametrize("folder", ["secrets", "secrets.old", "old-secrets"])
@@ -109,7 +124,9 @@ def test_an_unknown_setting_is_told_the_nearest_name(inventory: Path) -> None:
         ("fortress_request_deadline: 0", "a whole number of seconds from 1 to 60"),
         ("fortress_request_deadline: 4s", "a whole number of seconds from 1 to 60"),
         ("fortress_max_body_bytes: 60k", "a whole number of bytes from 1024 to 16777216"),
-        ("fortress_max_rows: 0", "a whole number from 1 to 100000"),
+        ("fortress_max_body_bytes: 100", "a whole number of bytes from 1024 to 16777216"),
+        ("fortress_max_rows: -1", "a whole number from 0 to 100000"),
+        ("fortress_max_bytes_in_flight: 0", "a whole number of bytes from 65536 to 1073741824"),
         ("fortress_max_values: 0", "a whole number from 1 to 10000000"),
         ("fortress_users: alice", "fortress_users is 'alice', and must be a list"),
         (

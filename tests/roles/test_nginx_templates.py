@@ -50,6 +50,7 @@ CHANGED: dict[str, Any] = {
     "nginx_rate_limit_burst": 9,
     "nginx_rate_limit_status": 429,
     "nginx_client_max_body_size": "1m",
+    "nginx_client_max_bytes_in_flight": "9m",
     "nginx_client_timeout": "33s",
     "nginx_keepalive_timeout": "44s",
     "nginx_hsts_max_age": 300,
@@ -385,7 +386,7 @@ def test_each_kind_of_request_is_counted_apart_and_a_refused_one_is_told_when_to
         ["$fortress_client", "zone=unmatched:10m", "rate=50r/s"],
         ["$fortress_untrusted_client", "zone=untrusted:10m", "rate=50r/s"],
     ]
-    assert maps(parsed, "$fortress_retry_after") == {"default": "", "REJECTED": "2"}
+    assert maps(parsed, "$fortress_retry_after") == {"default": "", "~^REJECTED:": "2", "~:REJECTED$": "1"}
     assert maps(parsed, "$fortress_untrusted_client") == {"1": "$fortress_client", "default": ""}
 
 
@@ -446,6 +447,28 @@ def test_a_body_that_announces_itself_as_too_large_is_refused_before_nginx_logs_
     assert [length for length in too_large if re.search(pattern, f"/predict:{length}")] == too_large
     [condition] = [block for block in server(parsed, ":443") if block["directive"] == "if"]
     assert (condition["args"], own(condition["block"], "return")) == (["$fortress_too_large"], [["413"]])
+
+
+def test_large_bodies_of_one_client_are_counted(render: Render) -> None:
+    assert find(parse(render()), "limit_conn") == [["large", "273"]]
+    parsed = parse(render(nginx_client_max_body_size="4m", nginx_client_max_bytes_in_flight="17m"))
+    assert find(parsed, "limit_conn") == [["large", "4"]]
+    assert find(parsed, "limit_conn_zone") == [["$fortress_large_client", "zone=large:10m"]]
+    assert find(parsed, "limit_conn_status") == [["503"]]
+    assert maps(parsed, "$fortress_large_client") == {"1": "$fortress_client", "default": ""}
+    rules = maps(parsed, "$fortress_large")
+    # A body may come without a length.
+    assert (rules.pop("default"), rules.pop("POST:")) == ("0", "1")
+    [(pattern, result)] = rules.items()
+    assert result == "1"
+    found = [
+        length
+        for length in ("", 0, 65536, "065536", 65537, 100000, 4000000)
+        if re.search(pattern[1:], f"POST:{length}")
+    ]
+    assert found == [65537, 100000, 4000000]
+    parsed = parse(render(nginx_client_max_body_size="4m", nginx_client_max_bytes_in_flight="1m"))
+    assert find(parsed, "limit_conn") == [["large", "1"]]
 
 
 @pytest.mark.parametrize("off", [False, "false", "no"])

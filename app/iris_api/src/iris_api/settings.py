@@ -57,6 +57,8 @@ class Settings(BaseModel):
     """How many rows one request may have."""
     max_values: Annotated[int, Field(ge=1)] = 100_000
     """How many values, rows x features, one request may have."""
+    max_bytes_in_flight: Annotated[int, Field(ge=0)] = 16_777_216
+    """How many bytes of bodies that do not come at once may be on their way here; a request beyond them gets 503."""
     max_batch_rows: Annotated[int, Field(ge=1)] = 1000
     """How many rows of several requests may share one call of the model."""
     max_waiting_rows: Annotated[int, Field(ge=0)] = 0

@@ -208,6 +208,43 @@ def test_a_request_takes_no_task_and_one_that_is_too_long_does(
     assert len(tasks) == 1
 
 
+def test_large_bodies_are_refused_while_too_much_is_on_its_way(settings: Settings, model: Model) -> None:
+    """One always may, whatever its length; and what has ended counts no more."""
+    app = build_app(settings.model_copy(update={"max_bytes_in_flight": 300, "max_body_bytes": 4096}), model)
+    long = request([ROW] * 20, JSON)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        answers = []
+        for ends in (True, False):
+            first, leaving = await asyncio.open_connection(*writer.get_extra_info("peername"))
+            leaving.write(long[:300])
+            while not Protocol.held:
+                await asyncio.sleep(0.001)
+            second, other = await asyncio.open_connection(*writer.get_extra_info("peername"))
+            other.write(long[:300])
+            answers.append(await second.read())
+            # What comes at once is not held.
+            third, single = await asyncio.open_connection(*writer.get_extra_info("peername"))
+            single.write(WHOLE)
+            answers.append(await third.read())
+            if ends:
+                leaving.write(long[300:])
+                answers.append(await first.read())
+            else:
+                leaving.transport.abort()
+            while Protocol.held:
+                await asyncio.sleep(0.001)
+            other.close()
+            single.close()
+        answers.append(await say(long[:300], long[300:])(reader, writer))
+        return b"".join(answers)
+
+    answers = serve(app, talk)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"503", b"200", b"200", b"503", b"200", b"200"]
+    assert b'"code":"overloaded"' in answers and b"retry-after: 1" in answers
+    assert 'iris_api_rejected_requests_total{reason="overloaded"} 2.0' in app.state.metrics.render().decode()
+
+
 def test_an_unexpected_error_is_answered_logged_and_nobody_elses(
     settings: Settings, model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

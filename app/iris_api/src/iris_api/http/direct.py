@@ -21,8 +21,14 @@ class Direct(Protocol):
     body_bytes: int
     """How many bytes a body may have; a longer one is for ASGI."""
 
+    bytes_in_flight: int
+    """How many bytes of bodies that do not come at once may be held at a time; one body always may."""
+
     def handler(self, scope: Scope) -> Handler | None:
         """Return what answers such a request, or None if it is for ASGI."""
+
+    def refuse_beyond(self, scope: Scope, reply: Reply) -> None:
+        """Answer a request whose body would be more than may be held."""
 
     def refuse_malformed(self, reply: Reply) -> None:
         """Answer what is no HTTP request."""

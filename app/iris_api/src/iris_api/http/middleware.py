@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from iris_api.http.direct import Handler, Reply
 from iris_api.http.errors import api_error_response, error_response
 from iris_api.predict.endpoint import Endpoint
-from iris_api.predict.errors import ApiError
+from iris_api.predict.errors import ApiError, too_many_bytes
 from iris_api.predict.metrics import Metrics
 from iris_api.predict.reply import Answer, Headers, header
 
@@ -36,14 +36,22 @@ class RequestContext:
         metrics: what counts answers.
         headers: what every answer has, beside its request id.
         endpoints: what answers a POST, by its path.
+        bytes_in_flight: how many bytes of bodies that do not come at once may be held at a time.
     """
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, headers: Mapping[str, str], endpoints: Mapping[str, Endpoint]
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        headers: Mapping[str, str],
+        endpoints: Mapping[str, Endpoint],
+        bytes_in_flight: int,
     ) -> None:
         self.app = app
         self.metrics = metrics
         self.headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        self.bytes_in_flight = bytes_in_flight
         self.body_bytes = max(endpoint.limits.body_bytes for endpoint in endpoints.values())
         self._handlers = {path: partial(self._answer, endpoint) for path, endpoint in endpoints.items()}
 
@@ -85,6 +93,15 @@ class RequestContext:
     def handler(self, scope: Scope) -> Handler | None:
         """Return what answers a request to an endpoint, or None for any other request."""
         return self._handlers.get(scope["path"]) if scope["method"] == "POST" else None
+
+    def refuse_beyond(self, scope: Scope, reply: Reply) -> None:
+        """Answer a request whose body would be more than may be held: 503."""
+        error = too_many_bytes()
+        request_id = _request_id(scope["headers"])
+        response = api_error_response(request_id.decode(), error)
+        reply(response.status_code, (*response.raw_headers, *self._common_headers(request_id)), bytes(response.body))
+        self.metrics.count_rejection(error.code)
+        self.metrics.count_request(scope["path"], response.status_code, 0)
 
     def refuse_malformed(self, reply: Reply) -> None:
         """Answer what is no HTTP request: 400."""

@@ -63,6 +63,16 @@ def overloaded(seconds: float) -> ApiError:
     )
 
 
+def too_many_bytes() -> ApiError:
+    """Return the error for a large body while as much is on its way as may be: 503."""
+    return ApiError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "overloaded",
+        "Too many large bodies are on their way already.",
+        headers={"Retry-After": "1"},
+    )
+
+
 def deadline_exceeded(seconds: float) -> ApiError:
     """Return the error for a request that got no answer within some seconds: 503. To ask again would take as long."""
     return ApiError(

@@ -126,6 +126,7 @@ def build_app(settings: Settings, model: Model) -> Application:
         metrics=metrics,
         headers={"X-Served-By": settings.name, "X-Model-Version": manifest.version},
         endpoints={"/predict": predict, **dict.fromkeys(v2.infer_paths(manifest), infer)},
+        bytes_in_flight=settings.max_bytes_in_flight,
     )
     errors.install(app)
     app.include_router(routes.build_router(settings, model, parser, predict, metrics))

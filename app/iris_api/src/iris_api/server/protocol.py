@@ -7,7 +7,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from iris_api.http.direct import Direct, Handler
-from iris_api.predict.reply import Headers
+from iris_api.predict.reply import Headers, header
 
 # Bytes of a body that is cheaper to write beside its head than to copy behind it.
 _LARGE = 1 << 16
@@ -22,6 +22,9 @@ class Protocol(HttpToolsProtocol):
     else a client does is left to uvicorn's own code.
     """
 
+    held = 0
+    """Bytes of the bodies that have not come as a whole, or are not answered, in this process."""
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._direct: Direct | None = getattr(self.app, "direct", None)
@@ -29,6 +32,7 @@ class Protocol(HttpToolsProtocol):
         # What has come of its body.
         self._parts: list[bytes] = []
         self._length = 0
+        self._reserved = 0
         self._give_up: Callable[[], object] | None = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -58,6 +62,7 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Give a request up whose client has gone away; uvicorn's loop calls this."""
         super().connection_lost(exc)
+        self._release()
         if self._give_up:
             self._give_up()
 
@@ -73,9 +78,31 @@ class Protocol(HttpToolsProtocol):
             elif self._length > self._direct.body_bytes:  # type: ignore[union-attr]  # who gave the handler
                 # It is refused, without the rest of it.
                 self._undecided = None
+                self._release()
                 cycle.body = bytearray().join(self._parts)
                 self._parts = []
                 super()._start_asgi_task(cycle, self.app)
+            elif not self._reserved:
+                self._reserve(cycle)
+
+    def _reserve(self, cycle: RequestResponseCycle) -> None:
+        """Count what is to come of a body, or refuse it if that is more than may be held."""
+        assert self._direct
+        announced = header(list(cycle.scope["headers"]), b"content-length")
+        # A length that is none the parser has refused; without one a body may be as long as any.
+        length = min(int(announced) if announced else self._direct.body_bytes, self._direct.body_bytes)
+        if Protocol.held and Protocol.held + length > self._direct.bytes_in_flight:
+            self._undecided, self._parts = None, []
+            # What else comes of it is not read.
+            cycle.keep_alive = False
+            self._direct.refuse_beyond(cycle.scope, partial(self._reply, cycle))  # type: ignore[arg-type]
+            return
+        self._reserved = length
+        Protocol.held += length
+
+    def _release(self) -> None:
+        Protocol.held -= self._reserved
+        self._reserved = 0
 
     def send_400_response(self, msg: str) -> None:
         """Hand what is no HTTP to the application to answer; uvicorn calls this."""
@@ -92,6 +119,8 @@ class Protocol(HttpToolsProtocol):
     def _reply(self, cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> None:
         """Do what `RequestResponseCycle.send` does, for an answer that is there as a whole."""
         self._give_up = None
+        if self._reserved:
+            self._release()
         if cycle.disconnected:
             return
         cycle.response_started = cycle.response_complete = True
