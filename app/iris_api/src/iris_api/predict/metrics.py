@@ -229,7 +229,8 @@ class Metrics(Collector):
             _count_bins(bins, edges, values)
             self._out_of_range[number] += len(values) - int(np.count_nonzero((values >= least) & (values <= greatest)))
         if answers.numbers is None:
-            _count_bins(self._target_bins, self._target_edges, answers.values)
+            if self._target_bins:
+                _count_bins(self._target_bins, self._target_edges, answers.values)
             return
         counts = np.bincount(answers.numbers, minlength=len(self._classes)).tolist()
         self._classes = [before + count for before, count in zip(self._classes, counts, strict=True)]
