@@ -309,7 +309,7 @@ def test_every_peer_has_a_lock_of_its_own() -> None:
 
 
 def test_the_gateway_is_the_roles_own_with_nothing_left_outside_our_folder(tmp_path: Path) -> None:
-    files = front._render_role(["127.0.0.1:7001"], tmp_path / "certificate.pem", tmp_path / "key.pem")
+    files = front._render_role(["127.0.0.1:7001"], tmp_path / "certificate.pem", tmp_path / "key.pem", {})
     front._adapt(files, tmp_path, (7443, 7080), "/v2/models/iris/infer")
     text = "\n".join(text for name, text in files.items() if not name.startswith("/etc/systemd"))
     for moved in ("/var/", "/run/", "www-data", ":443", ":80 ", ":80;", "/predict", "0.0.0.0", "/etc/ssl"):

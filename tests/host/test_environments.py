@@ -74,7 +74,7 @@ def default_at_the_end(request: pytest.FixtureRequest) -> object:
 def interpreter(host: Host, instance: int) -> str:
     """Return the program of an instance's main process, as its command line names it."""
     pid = host.check_output(f"systemctl show --property=MainPID --value iris-api@{instance}")
-    return host.check_output(f"tr '\\0' '\\n' < /proc/{pid}/cmdline | head -1")
+    return str(host.check_output(f"tr '\\0' '\\n' < /proc/{pid}/cmdline | head -1"))
 
 
 @pytest.mark.parametrize("name", ["boosted", "own"])

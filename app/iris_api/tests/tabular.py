@@ -12,5 +12,5 @@ class Tabular:
     """Answers a table as its rows."""
 
     def run(self, rows: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        values, probabilities, *_ = self(rows.tolist())  # type: ignore[operator]
+        values, probabilities, _ = self(rows.tolist())  # type: ignore[operator]
         return np.array(values), None if probabilities is None else np.array(probabilities)

@@ -236,6 +236,9 @@ def test_a_bundle_brings_own_code_and_is_tried_by_it(own: Path, tmp_path: Path, 
     for name, sha256 in manifest.files.items():
         assert hashlib.sha256((bundle / name).read_bytes()).hexdigest() == sha256
     assert wheel in manifest.files
+    card = (bundle / "MODEL_CARD.md").read_text()
+    assert f"scikit-learn {manifest.environment.packages['scikit-learn']}" in card
+    assert f"own code in `{wheel}`; for Python 3.11 and 3.13" in card
     # It was tried once, by the lock that the bundle has.
     assert here == [(bundle / manifest.environment.locks[HERE].file).read_text()]
 

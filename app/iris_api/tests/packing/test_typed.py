@@ -451,6 +451,20 @@ def test_a_manifest_that_is_not_consistent_is_none(
         Manifest.model_validate(manifest)
 
 
+def test_what_another_library_refuses_is_no_error_of_the_server(tmp_path: Path) -> None:
+    from catboost import CatBoostClassifier
+
+    frame = table()[["age", "zip"]]
+    settings: dict[str, Any] = {"iterations": 2, "verbose": 0, "allow_writing_files": False, "thread_count": 1}
+    estimator = CatBoostClassifier(cat_features=["zip"], **settings).fit(frame, left(table()))
+    with pytest.raises(PackError, match="zip is nullable, as --features says, but the model refuses a missing value"):
+        packed(tmp_path, estimator, frame, zip=FeatureText(nullable=True))
+    assert [feature.kind for feature in packed(tmp_path, estimator, frame).features] == ["number", "category"]
+    answers = Model.load(tmp_path / "mine" / "1").predict([[None, "01234"], [3.0, "a new one"]])
+    own = pd.DataFrame({"age": [np.nan, 3], "zip": ["01234", "a new one"]})
+    assert [answer and answer.value for answer in answers] == np.ravel(estimator.predict(own)).tolist()
+
+
 def test_a_client_made_of_the_openapi_document_works(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import joblib
 import numpy as np
@@ -22,6 +22,8 @@ from iris_api.engines.columns import Table
 from iris_api.engines.model import Answers, Row
 from iris_api.engines.reviewed import Decide, decider, is_finite_throughout
 from iris_api.engines.table import Categories, read_categories, table_maker
+
+T = TypeVar("T")
 
 # Whoever sends a value that is refused is answered so; as warnings, such a value and an unknown category would fill the
 # log. So would rows without names: they come in the order of the manifest, which was compared with the names when the
@@ -78,7 +80,25 @@ class SklearnEngine:
 def _decider(manifest: Manifest, estimator: Any) -> Decide:
     if manifest.task == "transformation":
         return lambda rows: (np.asarray(estimator.transform(rows)), None)
-    return decider(estimator, manifest.probabilities)
+    return refusing(decider(estimator, manifest.probabilities))
+
+
+# By name, since none of these libraries need be here.
+_REFUSALS = frozenset({"CatBoostError", "LightGBMError"})
+
+
+def refusing(call: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Return what raises ValueError where a library refuses a value by an error of its own."""
+
+    def call_or_refuse(rows: Any) -> T:
+        try:
+            return call(rows)
+        except Exception as error:
+            if type(error).__name__ in _REFUSALS:
+                raise ValueError(str(error)) from error
+            raise
+
+    return call_or_refuse
 
 
 def scores_of(method: Callable[[Any], Any], table: Any) -> list[list[float]]:
@@ -134,7 +154,7 @@ def _check_shape(path: Path, manifest: Manifest, estimator: Any) -> None:
     classes = manifest.classes if manifest.task == "classification" else None
     expected = {
         "task": manifest.task,
-        "features": manifest.feature_names if hasattr(estimator, "feature_names_in_") else len(manifest.features),
+        "features": manifest.feature_names if isinstance(features_of(estimator), list) else len(manifest.features),
         "classes": [each.value for each in classes or []],
         "probabilities": manifest.probabilities,
     }
@@ -184,6 +204,9 @@ def is_transformer(estimator: Any) -> bool:
 def features_of(estimator: Any) -> list[str] | int | None:
     """Return the names of an estimator's features if it knows them, else their number."""
     names = getattr(estimator, "feature_names_in_", None)
+    if names is None and (own := getattr(estimator, "feature_names_", None)):
+        # CatBoost has them under a name of its own, where they may be the numbers of an array's columns.
+        names = own if list(own) != [str(number) for number in range(len(own))] else None
     if names is not None:
         return [str(name) for name in names]
     # CatBoost counts none, whatever it was fitted on, and has numbers for names where it was an array.

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from iris_api.bundle.manifest import NUMERIC, Feature, Kind, Manifest, Value, printable
+from iris_api.bundle.manifest import NUMERIC, Environment, Feature, Kind, Manifest, Value, printable
 
 CARD = "MODEL_CARD.md"
 # Below which nothing is left of a share.
@@ -61,6 +61,13 @@ def _accepted(feature: Feature) -> str:
     return {"boolean": "true or false", "text": "any text", "date": "any date"}.get(feature.kind, "any date and time")
 
 
+def _environment(own: Environment) -> str:
+    packages = ", ".join(f"{_text(name)} {_text(version)}" for name, version in own.packages.items())
+    code = f"; own code in {', '.join(map(_code, own.code))}" if own.code else ""
+    reasons = "".join(f"; not for {python}: {_text(why)}" for python, why in own.not_for.items())
+    return f"{packages}{code}; for Python {' and '.join(own.locks)}{reasons}"
+
+
 def _facts(manifest: Manifest) -> str:
     libraries = ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())
     return _table(
@@ -70,6 +77,7 @@ def _facts(manifest: Manifest) -> str:
             ("Artifact", f"`{manifest.artifact}`, sha256 `{manifest.sha256}`"),
             ("Made with", libraries),
             ("ONNX", _onnx(manifest)),
+            *([("Environment", _environment(manifest.environment))] if manifest.environment else []),
             *(
                 (
                     f"Served by {engine}",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from iris_api.bundle.manifest import MOST_CATEGORIES, NUMERIC, Category, Column, Kind, Table, Value
 from iris_api.engines.model import REFUSALS
 from iris_api.engines.reviewed import flat
+from iris_api.engines.sklearn import refusing
 from iris_api.engines.table import Categories, maker
 from iris_api.packing.samples import FeatureText, SampleError
 
@@ -124,7 +125,7 @@ def asker(predict: Callable[[Any], Any], shares: Callable[[Any], Any] | None) ->
         found = None if shares is None else np.asarray(shares(table))
         return Answers(flat(predict(table)), None if found is None else found.reshape(len(found), -1))
 
-    return ask
+    return refusing(ask)
 
 
 @dataclass(frozen=True)
