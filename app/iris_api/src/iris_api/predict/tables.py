@@ -23,6 +23,7 @@ _EXACT = {"FP32": 2**24}
 _EXACT_ELSE = 2**53
 _DATA = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
 _NO_DATA = b"[]"
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
 _SPACE = b" \t\r\n"
 # Bytes of a piece of a body that is decoded at a time.
 _PIECE = 1 << 16
@@ -31,7 +32,9 @@ _PIECE = 1 << 16
 def is_tabular(manifest: Manifest) -> bool:
     """Return whether a model takes tables of floats, none of them missing, and answers a class or a number a row."""
     numeric = all(feature.kind in NUMERIC and not feature.nullable for feature in manifest.features)
-    return numeric and manifest.table is None and manifest.scores is None and not manifest.outputs
+    # msgspec knows no field with a quote, a backslash or a control character in its name.
+    named = not any(_ESCAPED.search(name) for name in manifest.feature_names)
+    return numeric and named and manifest.table is None and manifest.scores is None and not manifest.outputs
 
 
 class TableReader:
