@@ -59,8 +59,6 @@ class Case:
     """Of each number, as --features would say it."""
     onnx: bool = True
     """Whether ONNX Runtime is proven to answer as it does."""
-    refused: str | None = None
-    """What `iris-model pack` says where it makes no bundle of it."""
 
     @property
     def library(self) -> str:
@@ -284,25 +282,21 @@ CASES = [
         lambda: ensemble.RandomForestRegressor(5, max_depth=5, random_state=0),
         target="numbers",
         onnx=False,
-        refused="only one target can be served|fails on the sample",
     ),
     Case(
         "several labels",
         lambda: MultiOutputClassifier(logistic()),
         target="flags",
         onnx=False,
-        refused="only one target can be served|fails on the sample",
     ),
     Case(
         "outlier detection",
         lambda: ensemble.IsolationForest(n_estimators=10, random_state=0),
         onnx=False,
-        refused="neither a classifier nor a regressor",
     ),
     Case(
         "clusters",
         lambda: make_pipeline(preprocessing.MinMaxScaler(), KMeans(3, random_state=0)),
         onnx=False,
-        refused="neither a classifier nor a regressor",
     ),
 ]

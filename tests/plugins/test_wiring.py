@@ -444,7 +444,10 @@ def carries_a_secret(task: dict[str, Any]) -> bool:
             continue
         if name == "ansible.builtin.uri":  # the module itself hides url_password
             arguments = {key: value for key, value in arguments.items() if key != "url_password"}
-        if SECRET.search(json.dumps(arguments)):
+        text = json.dumps(arguments)
+        # A variable of the task stands for its value.
+        text += "".join(json.dumps(value) for variable, value in task.get("vars", {}).items() if variable in text)
+        if SECRET.search(text):
             return True
     return False
 

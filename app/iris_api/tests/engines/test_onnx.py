@@ -151,8 +151,9 @@ def test_each_type_of_value_reaches_a_model_of_several_inputs_as_it_is() -> None
     engine = OnnxEngine(content, list(names.values())[1:2], 1e-9)
     assert engine(rows).values == [2**53 + 1, -7]
     engine = OnnxEngine(content, list(names.values())[2:], 1e-9)
-    values, texts = engine.run(rows)
-    assert values.tolist() == [True, False]
-    assert texts is not None and texts.tolist() == [["x\0"], [MISSING]]
+    for some in (rows, np.array(rows, dtype=object)):
+        values, texts = engine.run(some)
+        assert values.tolist() == [True, False]
+        assert texts is not None and texts.tolist() == [["x\0"], [MISSING]]
     number, _ = OnnxEngine(content, list(names.values())[:1], 1e-9).run(rows)
     assert number[0] == 1.5 and np.isnan(number[1])

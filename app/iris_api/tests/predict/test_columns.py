@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from iris_api.bundle.files import read_manifest
 from iris_api.engines.columns import Columns, Numbering
-from iris_api.engines.model import Model
+from iris_api.engines.model import Model, Prediction
+from iris_api.predict.metrics import Metrics
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
-from ..paths import MODELS
+from ..paths import BUNDLE, MODELS
 
 BUNDLES = sorted(path.parent for path in MODELS.glob("*/*/manifest.json"))
 ROWS = 50
@@ -131,3 +133,21 @@ def test_classes_are_numbered_in_the_order_of_the_manifest(values: list[Any]) ->
 )
 def test_an_answer_that_is_not_finite_is_seen(columns: Columns, finite: bool) -> None:
     assert columns.finite is finite
+
+
+def test_integers_of_a_table_are_counted_as_those_of_its_rows() -> None:
+    about = read_manifest(BUNDLE)
+    first, *others = about.features
+    manifest = about.model_copy(update={"features": [first.model_copy(update={"kind": "integer"}), *others]})
+    table = np.round(np.random.default_rng(3).uniform(0, 12, (ROWS, len(manifest.features))))
+    numbers = np.arange(ROWS) % len(manifest.classes or [])
+    together, alone = (Metrics(Settings(model_dir=BUNDLES[0]), manifest, "onnx") for _ in range(2))
+    together.count_table(table, Columns(numbers, numbers))
+    for row, number in zip(table.tolist(), numbers.tolist(), strict=True):
+        alone.count_row(row, Prediction(number, number))
+    said = [
+        [line for line in metrics.render().decode().splitlines() if line.startswith("iris_api_")]
+        for metrics in (together, alone)
+    ]
+    assert said[0] == said[1]
+    assert any(line.startswith("iris_api_feature_values_total") and not line.endswith(" 0.0") for line in said[0])

@@ -99,14 +99,12 @@ class OnnxEngine:
         return {INPUT: np.asarray(rows, dtype=self._dtype)}
 
     def _typed(self, rows: Sequence[Row] | NDArray[Any]) -> dict[str, NDArray[Any]]:
-        if isinstance(rows, np.ndarray):
-            columns = enumerate(self._columns)
-            return {name: rows[:, number : number + 1].astype(dtype) for number, (name, dtype) in columns}
         tensors = {}
-        for (name, dtype), values in zip(self._columns, zip(*rows, strict=True), strict=True):
-            if dtype is np.object_ and None in values:
-                values = tuple(MISSING if value is None else value for value in values)
-            tensors[name] = np.array(values, dtype).reshape(-1, 1)
+        columns = rows.T if isinstance(rows, np.ndarray) else zip(*rows, strict=True)
+        for (name, dtype), values in zip(self._columns, columns, strict=True):
+            if dtype is np.object_:
+                values = [MISSING if value is None else value for value in values]
+            tensors[name] = np.asarray(values, dtype).reshape(-1, 1)
         return tensors
 
 

@@ -205,10 +205,9 @@ def features_of(estimator: Any) -> list[str] | int | None:
     """Return the names of an estimator's features if it knows them, else their number."""
     names = getattr(estimator, "feature_names_in_", None)
     if names is None and (own := getattr(estimator, "feature_names_", None)):
-        # CatBoost has them under a name of its own, where they may be the numbers of an array's columns.
+        # CatBoost counts none, and has names elsewhere: the numbers of the columns where it was fitted on an array.
         names = own if list(own) != [str(number) for number in range(len(own))] else None
     if names is not None:
         return [str(name) for name in names]
-    # CatBoost counts none, whatever it was fitted on, and has numbers for names where it was an array.
     number = getattr(estimator, "n_features_in_", None) or len(getattr(estimator, "feature_names_", None) or [])
     return int(number) or None

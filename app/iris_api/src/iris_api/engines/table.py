@@ -47,7 +47,7 @@ def maker(names: Sequence[str], kinds: Sequence[Kind], table: Table | None, cate
             ) from None
         pd = pandas
     columns = [
-        partial(_column, pd, kind, column, categories.get(name))
+        _categorical(pd, column, categories[name]) if column.dtype == "category" else partial(_column, pd, kind, column)
         for name, kind, column in zip(names, kinds, table.columns, strict=True)
     ]
     if table.form == "objects":
@@ -89,14 +89,21 @@ def _transposed(rows: Sequence[Row]) -> Sequence[Sequence[Any]]:
     return list(zip(*rows, strict=True))
 
 
-def _column(pd: Any, kind: Kind, about: Column, categories: Sequence[Any] | None, values: Sequence[Value]) -> Any:
+def _categorical(pd: Any, about: Column, categories: Sequence[Any]) -> Callable[[Sequence[Value]], Any]:
+    """Return what makes columns of these categories; what is none of them is missing, as pandas has it."""
+    places = {value: place for place, value in enumerate(categories)}
+    dtype = pd.CategoricalDtype(categories, ordered=about.ordered)
+
+    def made(values: Sequence[Value]) -> Any:
+        # None is no category.
+        return pd.Categorical.from_codes([places.get(value, -1) for value in values], dtype=dtype)
+
+    return made
+
+
+def _column(pd: Any, kind: Kind, about: Column, values: Sequence[Value]) -> Any:
     """Return the values of a feature in the dtype of its column."""
     dtype = about.dtype
-    if dtype == "category":
-        # What is no category of the column is missing, as pandas has it.
-        places = {value: place for place, value in enumerate(categories or [])}
-        codes = [-1 if value is None else places.get(value, -1) for value in values]
-        return pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(categories, ordered=about.ordered))
     if dtype.startswith("datetime64"):
         times = pd.DatetimeIndex(pd.to_datetime(list(values), utc=True, format="ISO8601"))
         if "," not in dtype:

@@ -46,7 +46,7 @@ class RowCodec:
         self._target = manifest.target.name
         self._outputs = [output.name for output in manifest.outputs or []]
         self._model = {"model": manifest.name, "model_version": manifest.version}
-        self._columns = _ColumnWriter(self.answer, manifest)
+        self._columns = _ColumnWriter(self.answer, manifest) if parser.tables else None
 
     def read(self, headers: Headers, body: bytes) -> tuple[Rows, Write]:
         """Return the rows of a request, and what writes the answer to it; raise ApiError if it has none."""
@@ -88,6 +88,8 @@ class RowCodec:
 
     def _write_list(self, predictions: Answered) -> Answer:
         if isinstance(predictions, Columns):
+            # Of rows that came as a table, which the parser takes.
+            assert self._columns
             return Answer.of(self._columns.write(predictions))
         return Answer.of(to_json([self.answer(prediction) for prediction in predictions]))
 

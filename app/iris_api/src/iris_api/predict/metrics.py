@@ -184,6 +184,11 @@ class Metrics(Collector):
             for number, (feature, spread) in enumerate(zip(features, self._spreads, strict=True))
             if feature.is_plain
         ]
+        self._numeric = [
+            (number, *feature.limits[1:3], spread.edges, spread.counts)
+            for number, (feature, spread) in enumerate(zip(features, self._spreads, strict=True))
+            if feature.kind in NUMERIC
+        ]
         self._others = [
             (number, spread.count, feature.limits[1:3] if feature.kind in NUMERIC else None)
             for number, (feature, spread) in enumerate(zip(features, self._spreads, strict=True))
@@ -224,12 +229,13 @@ class Metrics(Collector):
     def count_table(self, table: Table, answers: Columns) -> None:
         """Count the values and predictions of many rows, as `count_row` does for one."""
         columns = np.ascontiguousarray(table.T)
-        for number, least, greatest, edges, bins in self._per_feature:
+        for number, least, greatest, edges, bins in self._numeric:
             values = columns[number]
             _count_bins(bins, edges, values)
             self._out_of_range[number] += len(values) - int(np.count_nonzero((values >= least) & (values <= greatest)))
         if answers.numbers is None:
-            _count_bins(self._target_bins, self._target_edges, answers.values)
+            if self._target_bins:
+                _count_bins(self._target_bins, self._target_edges, answers.values)
             return
         counts = np.bincount(answers.numbers, minlength=len(self._classes)).tolist()
         self._classes = [before + count for before, count in zip(self._classes, counts, strict=True)]

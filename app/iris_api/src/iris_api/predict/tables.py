@@ -13,7 +13,7 @@ import numpy as np
 import simdjson
 from numpy.typing import NDArray
 
-from iris_api.bundle.manifest import Manifest
+from iris_api.bundle.manifest import NUMERIC, Manifest
 from iris_api.engines.columns import Table
 
 LEAST_ROWS = 32
@@ -30,8 +30,8 @@ _PIECE = 1 << 16
 
 def is_tabular(manifest: Manifest) -> bool:
     """Return whether a model takes tables of floats, none of them missing, and answers a class or a number a row."""
-    plain = manifest.table is None and all(feature.is_plain for feature in manifest.features)
-    return plain and manifest.scores is None and not manifest.outputs
+    numeric = all(feature.kind in NUMERIC and not feature.nullable for feature in manifest.features)
+    return numeric and manifest.table is None and manifest.scores is None and not manifest.outputs
 
 
 class TableReader:
@@ -41,6 +41,7 @@ class TableReader:
         self._width = len(manifest.features)
         self._least = np.array([feature.limits[0] for feature in manifest.features])
         self._greatest = np.array([feature.limits[3] for feature in manifest.features])
+        self._whole = [number for number, feature in enumerate(manifest.features) if feature.kind == "integer"]
         self._quotes = 2 * self._width
         fields = [
             (f"feature_{number}", float, msgspec.field(name=name)) for number, name in enumerate(manifest.feature_names)
@@ -118,7 +119,16 @@ class TableReader:
         """Return a table whose values are all possible ones and can be no integers that were rounded."""
         if table is None or not ((table >= self._least) & (table <= self._greatest)).all():
             return None
-        return table if -exact < table.min() and table.max() < exact else None
+        if not (-exact < table.min() and table.max() < exact):
+            return None
+        if self._whole:
+            whole = table[:, self._whole]
+            if (whole != np.floor(whole)).any():
+                return None
+            table = table.copy()
+            # An integer has no -0.0.
+            table[:, self._whole] = whole + 0.0
+        return table
 
 
 def _numbers(text: bytes, place: slice, code: Any, between: bytes) -> NDArray[Any] | None:

@@ -275,7 +275,7 @@ def _support_classifier(graph: Graph, estimator: Any, tensors: Tensors) -> Answe
     values = labels_of(graph, estimator.classes_, number_)
     if estimator.probability is not True:
         return Answer(values)
-    slope, shift = (graph.constant(-each, np.float64) for each in (estimator.probA_, estimator.probB_))
+    slope, shift = (graph.constant(-each, np.float64) for each in (estimator._probA, estimator._probB))
     share = graph.node("Sigmoid", graph.node("Add", graph.node("Mul", scores, slope), shift))
     # Platt's first class is libsvm's first, and so is a score's.
     return Answer(values, graph.node("Concat", share, graph.node("Sub", graph.constant(1.0), share), axis=1))
