@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -92,15 +93,14 @@ def test_a_model_brings_what_the_release_has_not_got(host: Host, inventory: str,
     before = host.check_output("ls /opt/iris-api/releases")
     done = deploy(inventory, "-e", f"iris_api_models_dir={models}", "-e", f"fortress_model_name={name}")
     assert done.returncode == 0, done.stdout
-    manifest = json.loads((models / name / "1.0.0" / "manifest.json").read_text())
+    samples = json.loads((models / name / "1.0.0" / "manifest.json").read_text())["golden_samples"]
     for instance in (1, 2, 3):
         assert (ready(host, instance)["model"], ready(host, instance)["engine"]) == (name, "sklearn")
         assert interpreter(host, instance).startswith("/opt/iris-api/environments/")
-        for sample in manifest["golden_samples"]:
-            body = json.dumps(sample["input"])
-            answer = json.loads(
-                host.run(f"curl --silent --json '{body}' http://127.0.0.1:{8000 + instance}/predict").stdout
-            )
+        url = f"http://127.0.0.1:{8000 + instance}/predict"
+        asked = (f"curl --silent --json {shlex.quote(json.dumps(each['input']))} {url}; echo" for each in samples)
+        answers = host.check_output("; ".join(asked)).splitlines()
+        for sample, answer in zip(samples, map(json.loads, answers), strict=True):
             assert answer["prediction"] == sample["prediction"]
             for found, expected in zip(answer["prediction_proba"], sample["probabilities"], strict=True):
                 assert math.isclose(found, expected, abs_tol=1e-6), answer

@@ -285,7 +285,8 @@ def _make_environment(home: Path, lock: str, bundle: Path, code: Sequence[str]) 
     _run(download, "The wheels of the model's packages could not be fetched")
     _run([sys.executable, "-m", "venv", "--without-pip", str(made)], "No virtual environment can be made here")
     interpreter = made / "bin" / "python"
-    install = [*pip, f"--python={interpreter}", "install", "--no-index", f"--find-links={wheels}"]
+    # Compiled is what is imported, when it is.
+    install = [*pip, f"--python={interpreter}", "install", "--no-compile", "--no-index", f"--find-links={wheels}"]
     _run([*install, *checked], "The model's packages could not be installed")
     if code:
         own = [str(bundle / name) for name in code]
