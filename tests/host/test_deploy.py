@@ -265,7 +265,9 @@ def test_release_1_0_0_can_still_be_deployed(host: Host, inventory: str) -> None
         pytest.skip(f"this clone has no {first}")
     done = deploy(inventory, "-e", f"iris_api_revision={first}")
     assert done.returncode == 0, done.stdout
-    assert "does not know max_values, memory_max, request_deadline" in " ".join(done.stdout.split())
+    assert "does not know max_bytes_in_flight, max_values, memory_max, request_deadline" in " ".join(
+        done.stdout.split()
+    )
     assert {ready(host, instance)["model"] for instance in (1, 2, 3)} == {"iris"}
     shown = subprocess.run(
         ["git", "show", f"{first}:models/iris/1.0.0/manifest.json"], cwd=ROOT, capture_output=True, check=True

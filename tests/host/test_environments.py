@@ -88,7 +88,14 @@ def interpreter(host: Host, instance: int) -> str:
     return str(host.check_output(f"tr '\\0' '\\n' < /proc/{pid}/cmdline | head -1"))
 
 
+@pytest.fixture(scope="module")
+def first(host: Host) -> str:
+    """Return the deployment that the host had before, whose model needs no environment."""
+    return str(ready(host, 1)["deployment"])
+
+
 @pytest.mark.parametrize("name", MOST_MB)
+@pytest.mark.usefixtures("first")
 def test_a_model_brings_what_the_release_has_not_got(host: Host, inventory: str, models: Path, name: str) -> None:
     before = host.check_output("ls /opt/iris-api/releases")
     done = deploy(inventory, "-e", f"iris_api_models_dir={models}", "-e", f"fortress_model_name={name}")
@@ -110,13 +117,13 @@ def test_a_model_brings_what_the_release_has_not_got(host: Host, inventory: str,
     assert int(taken) <= MOST_MB[name]
 
 
-def test_the_way_back_takes_the_interpreter_along(host: Host, inventory: str) -> None:
+def test_the_way_back_takes_the_interpreter_along(host: Host, inventory: str, first: str) -> None:
     assert ready(host, 1)["model"] == "mixed"
     done = rollback(inventory)
     assert done.returncode == 0, done.stdout
     assert ready(host, 1)["model"] == "own"
     assert history(host)[-1]["event"] == "rolled back"
-    done = rollback(inventory, "-e", "rollback_to=iris-1.0.0")
+    done = rollback(inventory, "-e", f"rollback_to={first}")
     assert done.returncode == 0, done.stdout
     assert interpreter(host, 1).startswith("/opt/iris-api/releases/")
 
