@@ -66,7 +66,13 @@ def sign(repository: Path) -> None:
     run(*gpg, "--clearsign", "--output", str(release.with_name("InRelease")), str(release))
     run(*gpg, "--armor", "--output", str(repository / "gpg-full.key"), "--export")
     run("gpgconf", "--homedir", str(home), "--kill", "all")
-    shutil.rmtree(home)
+    # The agent takes its sockets away by itself, perhaps while this does.
+    shutil.rmtree(home, onerror=_unless_gone)
+
+
+def _unless_gone(_function: object, _path: str, problem: tuple[type[BaseException], BaseException, object]) -> None:
+    if not isinstance(problem[1], FileNotFoundError):
+        raise problem[1]
 
 
 def sha256(path: Path) -> str:

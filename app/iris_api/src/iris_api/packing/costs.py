@@ -23,7 +23,7 @@ LARGEST_BATCH = max(int(Settings.model_fields[name].default) for name in ("max_r
 LARGEST_VALUES = int(Settings.model_fields["max_values"].default)
 # What an instance has loaded beside its model and its engine, FastAPI above all, in 10^6 bytes: it need not be there
 # where models are packed.
-SERVER_MB = 19
+SERVER_MB = 16
 # Within which a model must be loaded and have answered, by each engine.
 SECONDS = 60
 # Calls of a size are repeated for so long.
