@@ -197,7 +197,7 @@ test: test-fast test-kernels test-matrix test-vm  ## Everything, fast checks fir
 
 .PHONY: test-fast
 test-fast: tests-venv  ## What needs no VM
-	@$(MAKE) --jobs=2 --output-sync=target lint test-unit EXAMPLES='$(EXAMPLES)' WORKERS=$$(($$(nproc) + 1))
+	@$(MAKE) --jobs=2 --output-sync=target lint test-unit EXAMPLES='$(EXAMPLES)' WORKERS=$$(($$(nproc) + 2))
 
 .PHONY: lint
 lint: tests-venv  ## Style, types, YAML, roles, shell scripts, references
