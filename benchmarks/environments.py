@@ -30,7 +30,7 @@ def python(name: str) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(folder)])
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        _run([*pip, "--require-hashes", f"--requirement={lock}"])
+        _run([*pip, "--require-hashes", "--no-deps", f"--requirement={lock}"])
         stamp.touch()
     return folder / "bin" / "python"
 

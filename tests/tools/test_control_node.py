@@ -15,12 +15,16 @@ from tests import ROOT
 
 
 def wheel(folder: Path, version: str) -> str:
-    """Write a package that holds nothing but its version; return its line of a lock."""
+    """Write a package that holds nothing but its version; return its line of a lock.
+
+    It asks for one that no lock has: what is installed is the lock, whatever an index has by then.
+    """
     path = folder / f"tiny-{version}-py3-none-any.whl"
     about = f"tiny-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("tiny.py", f"VERSION = {version!r}\n")
-        file.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n")
+        metadata = f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\nRequires-Dist: released-today[toml]>=1\n"
+        file.writestr(f"{about}/METADATA", metadata)
         file.writestr(
             f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
