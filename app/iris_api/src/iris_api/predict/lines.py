@@ -72,7 +72,7 @@ class LineParser:
             if len(cells) != len(names):
                 raise _no_csv(f"row {number} has {len(cells)} cells, but the first line names {len(names)} columns")
         return self._parser.validate(
-            [{each.name: _value(each, cell) for each, cell in zip(columns, cells, strict=True)} for cells in rows]
+            [{each.name: value_of(each, cell) for each, cell in zip(columns, cells, strict=True)} for cells in rows]
         )
 
     def _require_names(self, names: list[str]) -> None:
@@ -108,8 +108,11 @@ class LineParser:
         return tables.flat(b"[%b]" % lines.replace(b"\n", b","), rows, order)
 
 
-def _value(feature: Feature, cell: str) -> Any:
-    """Return what a cell says of a feature; what it can't be stays a text, which is refused with its name."""
+def value_of(feature: Feature, cell: str) -> Any:
+    """Return what a cell of a CSV says of a feature, as JSON has it; what it can't be stays a text.
+
+    The parser of JSON refuses that, with the name of the feature.
+    """
     if not cell:
         return None
     kind: Any = feature.kind
