@@ -203,7 +203,7 @@ def test_show_prints_the_card_or_the_manifest(capsys: pytest.CaptureFixture[str]
     assert json.loads(capsys.readouterr().out)["name"] == "iris"
 
 
-@pytest.mark.parametrize("command", ["pack", "show", "predict", "serve", "check", "sign", "train", "schema"])
+@pytest.mark.parametrize("command", ["pack", "show", "predict", "serve", "export", "check", "sign", "train", "schema"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         cli.main([command, "--help"])

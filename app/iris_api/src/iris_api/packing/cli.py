@@ -18,6 +18,7 @@ from iris_api.bundle.manifest import Name, json_schema
 from iris_api.bundle.signature import sign
 from iris_api.packing.card import model_card
 from iris_api.packing.code import CodeError, make_importable, read_code
+from iris_api.packing.export import ExportError, add_export
 from iris_api.packing.programs import add_predict, add_serve
 from iris_api.packing.samples import SampleError, read_features, read_parquet, read_sample
 from iris_api.settings import Settings
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return _complain("interrupted; nothing was written.", 130)
-    except (UsageError, SampleError, BundleError, CodeError) as error:
+    except (UsageError, SampleError, BundleError, CodeError, ExportError) as error:
         return _complain(str(error))
     except SystemExit as error:
         return _complain(f"the model ended the program while it was loaded or asked (exit code {error.code}).")
@@ -193,6 +194,8 @@ def _parser() -> argparse.ArgumentParser:
 
     add_predict(commands.add_parser("predict", help="print the answers to the rows of a file"), _add_trusted)
     add_serve(commands.add_parser("serve", help="serve a bundle on this machine, to try it with curl"), _add_trusted)
+
+    add_export(commands.add_parser("export", help="write a bundle as MLServer or KServe serves it"), _add_trusted)
 
     check = commands.add_parser(
         "check",
