@@ -193,7 +193,7 @@ lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files
 ##@ Test it
 
 .PHONY: test
-test: test-fast test-kernels test-matrix test-export test-vm  ## Everything, fast checks first
+test: test-fast test-kernels test-matrix test-export test-tutorial test-vm  ## Everything, fast checks first
 
 .PHONY: test-fast
 test-fast: tests-venv  ## What needs no VM
@@ -241,6 +241,11 @@ test-matrix: tests-venv
 test-export: tests-venv
 	@echo "==> Testing exported bundles by MLServer"
 	$(BIN)/pytest tests/export
+
+.PHONY: test-tutorial
+test-tutorial: tests-venv
+	@echo "==> Testing the tutorial's commands on this machine"
+	$(BIN)/pytest tests/tutorial/test_laptop.py
 
 .PHONY: coverage
 coverage: tests-venv  ## Which lines those tests reach: build/coverage/index.html
