@@ -97,11 +97,11 @@ def slow_bundle(
 def quick_costs() -> Iterator[None]:
     """Let packing measure costs in this process and by a few calls, in modules that test anything else of a bundle."""
     # See `slow_bundle`.
-    from iris_api.packing import costs, pack
+    from iris_api.packing import costs, writing
 
     few = partial(costs.measure_here, seconds=costs.SECONDS / 2, repeat_seconds=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pack, "measure", few)
+        patch.setattr(writing, "measure", few)
         yield
 
 

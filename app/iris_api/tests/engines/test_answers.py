@@ -55,7 +55,8 @@ from iris_api.engines.model import Model, RefusedError
 from iris_api.engines.sklearn import SklearnEngine
 from iris_api.packing import cli, conversion
 from iris_api.packing.conversion import ConversionError, convert
-from iris_api.packing.pack import About, Sample, describe, dump, pack
+from iris_api.packing.description import describe
+from iris_api.packing.pack import About, Sample, dump, pack
 from iris_api.packing.samples import FeatureText
 from iris_api.predict.batching import Batcher
 from iris_api.predict.durations import Durations

@@ -25,7 +25,9 @@ from iris_api.engines.model import Model
 from iris_api.packing import conversion
 from iris_api.packing.conversion import ConversionError, convert, points
 from iris_api.packing.conversion.points import UNKNOWN, proof_points
-from iris_api.packing.pack import About, Sample, describe, prepare
+from iris_api.packing.description import describe
+from iris_api.packing.pack import About, Sample
+from iris_api.packing.preparation import prepare
 
 from ..paths import BUNDLE
 
