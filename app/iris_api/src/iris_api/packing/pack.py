@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import joblib
 
@@ -13,16 +13,18 @@ from iris_api.bundle.files import BundleError
 from iris_api.bundle.manifest import Manifest
 from iris_api.engines.sklearn import open_artifact
 from iris_api.packing.asking import check_task
-from iris_api.packing.conversion import ARTIFACT, ConversionError, convert
 from iris_api.packing.description import describe
 from iris_api.packing.environment import Environment
 from iris_api.packing.given import About, PackError, Sample
 from iris_api.packing.imported import watched
-from iris_api.packing.preparation import fit_features, prepare
+from iris_api.packing.preparation import Prepared, fit_features, prepare
 from iris_api.packing.progress import Progress, TooLongError
 from iris_api.packing.samples import SampleError, split_target
 from iris_api.packing.tables import CATEGORIES_FILE, categories_text, with_trained_categories
 from iris_api.packing.writing import validate, write
+
+if TYPE_CHECKING:
+    from iris_api.packing.conversion import Converted
 
 # What a notebook needs of packing is imported from here.
 __all__ = ["About", "PackError", "Sample", "dump", "pack"]
@@ -99,24 +101,41 @@ def pack(
         files[CATEGORIES_FILE] = categories_text(prepared.categories)
     manifest = validate(content)
     if onnx:
-        try:
-            if manifest.scores or manifest.task not in {"classification", "regression"}:
-                raise ConversionError(
-                    f"{'scores' if manifest.scores else manifest.task.replace('_', ' ')}: not yet converted"
-                )
-            with Progress(proof_seconds) as progress:
-                converted = convert(estimator, manifest, prepared.rows, progress, prepared.categories)
+        reason, converted = _converted(estimator, manifest, prepared, proof_seconds)
+        content["no_onnx_reason"] = reason
+        if converted:
             content["onnx"] = converted.about
             del content["no_onnx_reason"]
-            files[ARTIFACT] = converted.content
-        except ConversionError as error:
-            content["no_onnx_reason"] = str(error)
-        except TooLongError as error:
-            raise PackError(
-                f"The proof that ONNX Runtime answers as the model does takes too long: {error}. Give it more time, "
-                f"say --proof-seconds {error.enough}, or leave ONNX out: --no-onnx."
-            ) from None
+            files[converted.about["artifact"]] = converted.content
     return write(directory, files, content, skops_trusted, prepared, (environment, named) if environment else None)
+
+
+def _converted(
+    estimator: Any, manifest: Manifest, prepared: Prepared, proof_seconds: float | None
+) -> tuple[str, "Converted | None"]:
+    """Return the conversion, or why there is none; raise PackError if there is no time, or no library, for it."""
+    try:
+        # Who packs without ONNX need not have it.
+        from iris_api.packing.conversion import ConversionError, convert
+    except ModuleNotFoundError as error:
+        raise PackError(
+            f"{error.name}, by which it is converted to ONNX, is not installed: pip install 'iris-api[pack]', or leave "
+            "ONNX out: --no-onnx, or onnx=False."
+        ) from error
+    try:
+        if manifest.scores or manifest.task not in {"classification", "regression"}:
+            raise ConversionError(
+                f"{'scores' if manifest.scores else manifest.task.replace('_', ' ')}: not yet converted"
+            )
+        with Progress(proof_seconds) as progress:
+            return "", convert(estimator, manifest, prepared.rows, progress, prepared.categories)
+    except ConversionError as error:
+        return str(error), None
+    except TooLongError as error:
+        raise PackError(
+            f"The proof that ONNX Runtime answers as the model does takes too long: {error}. Give it more time, "
+            f"say --proof-seconds {error.enough}, or leave ONNX out: --no-onnx."
+        ) from None
 
 
 def _hint(cause: BaseException | None) -> str:
