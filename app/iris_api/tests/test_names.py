@@ -58,7 +58,7 @@ def wide(number: int) -> Any:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, quick_costs: None) -> Path:
+def bundle(tmp_path_factory: pytest.TempPathFactory, quick_packing: None) -> Path:
     """A bundle with all of these names, packed from a CSV as a user would."""
     folder = tmp_path_factory.mktemp("names")
     rows = wide(len(NAMES))

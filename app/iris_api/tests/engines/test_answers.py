@@ -67,7 +67,7 @@ from iris_api.settings import Settings
 from ..instance import Instance
 from ..paths import BUNDLE, TESTS
 
-pytestmark = pytest.mark.usefixtures("quick_costs")
+pytestmark = pytest.mark.usefixtures("quick_packing")
 
 WINE, CULTIVARS = load_wine(return_X_y=True)
 IRIS, SPECIES = load_iris(return_X_y=True)

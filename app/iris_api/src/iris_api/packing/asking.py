@@ -32,17 +32,24 @@ def check_task(estimator: Any, about: About) -> Task:
 
 def has_probabilities(estimator: Any) -> bool:
     """Return whether answers carry probabilities; of several targets, they would be of each by itself."""
-    return (
-        hasattr(estimator, "predict_proba")
-        and task_of(estimator) == "classification"
-        and not isinstance(estimator.classes_, list)
-    )
+    return hasattr(estimator, "predict_proba") and _answers_one_class(estimator)
+
+
+def _answers_one_class(estimator: Any) -> bool:
+    if task_of(estimator) != "classification" or isinstance(estimator.classes_, list):
+        return False
+    while hasattr(estimator, "steps"):
+        estimator = estimator.steps[-1][1]
+    # Some have one list of classes all the same, and each of it is a label.
+    estimator = getattr(estimator, "best_estimator_", estimator)
+    binarizer = getattr(estimator, "label_binarizer_", getattr(estimator, "_label_binarizer", None))
+    return not getattr(binarizer, "y_type_", "").startswith("multilabel")
 
 
 def scores_method(estimator: Any, about: About) -> str | None:
     """Return the name of the method that scores rows where answers carry scores."""
-    task = task_of(estimator)
-    if task == "outlier_detection" or (task == "classification" and about.scores and not has_probabilities(estimator)):
+    wanted = about.scores and _answers_one_class(estimator) and not has_probabilities(estimator)
+    if wanted or task_of(estimator) == "outlier_detection":
         return next((name for name in ("decision_function", "score_samples") if hasattr(estimator, name)), None)
     return None
 
@@ -56,7 +63,7 @@ def predict_method(estimator: Any) -> Callable[[Any], Any]:
 def asker_of(estimator: Any, about: About) -> Ask:
     """Return what asks an estimator for all that answers carry."""
     name = "predict_proba" if has_probabilities(estimator) else scores_method(estimator, about)
-    return asker(predict_method(estimator), getattr(estimator, name) if name else None)
+    return asker(predict_method(estimator), getattr(estimator, name) if name else None, is_transformer(estimator))
 
 
 def predict(estimator: Any, rows: Any) -> NDArray[Any]:

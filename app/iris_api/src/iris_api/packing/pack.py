@@ -123,10 +123,6 @@ def _converted(
             "ONNX out: --no-onnx, or onnx=False."
         ) from error
     try:
-        if manifest.scores or manifest.task not in {"classification", "regression"}:
-            raise ConversionError(
-                f"{'scores' if manifest.scores else manifest.task.replace('_', ' ')}: not yet converted"
-            )
         with Progress(proof_seconds) as progress:
             return "", convert(estimator, manifest, prepared.rows, progress, prepared.categories)
     except ConversionError as error:
