@@ -67,7 +67,7 @@ class Batcher:
         self._model = model
         self._metrics = metrics
         self._durations = durations
-        self._deadline = deadline
+        self.deadline = deadline
         self._max_batch_rows = max_batch_rows
         self._max_waiting_rows = max_waiting_rows
         self._queue: deque[_Waiting] = deque()
@@ -95,7 +95,7 @@ class Batcher:
             return self.long_lane.submit(rows, done)
         waiting = self._waiting_rows
         if waiting and (
-            waiting + count > self._max_waiting_rows or (waiting > _FEW and self._wait(waiting) > self._deadline)
+            waiting + count > self._max_waiting_rows or (waiting > _FEW and self._wait(waiting) > self.deadline)
         ):
             raise overloaded(self._wait(waiting))
         if not self._queue:
@@ -148,7 +148,7 @@ class Batcher:
             asyncio.get_running_loop().call_soon(self._answer_batch)
         for waiting in batch:
             self._metrics.queue_wait.observe(started - waiting.since)
-        if started - batch[0].since > self._deadline:
+        if started - batch[0].since > self.deadline:
             batch = self._without_expired(batch, started)
         if batch:
             self._answer(batch)
@@ -207,9 +207,9 @@ class Batcher:
     def _without_expired(self, batch: list[_Waiting], now: float) -> list[_Waiting]:
         """Fail the requests that have waited for longer than the deadline, and return the others."""
         for waiting in batch:
-            if now - waiting.since > self._deadline:
-                waiting.done(deadline_exceeded(self._deadline))
-        return [waiting for waiting in batch if now - waiting.since <= self._deadline]
+            if now - waiting.since > self.deadline:
+                waiting.done(deadline_exceeded(self.deadline))
+        return [waiting for waiting in batch if now - waiting.since <= self.deadline]
 
 
 class Awaited(Generic[T]):

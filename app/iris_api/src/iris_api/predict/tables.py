@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from iris_api.bundle.manifest import NUMERIC, Manifest
 from iris_api.engines.columns import Table
+from iris_api.predict.steps import Steps
 
 LEAST_ROWS = 32
 """Rows from which a table is quicker than a list of rows; fewer share a call of the model with others."""
@@ -54,7 +55,7 @@ class TableReader:
         self._objects: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[row])
         self._packed = _Packed(row, self._width)
 
-    def objects(self, body: bytes) -> Table | None:
+    def objects(self, body: bytes) -> Steps[Table | None]:
         """Return the rows of a list of objects in JSON; None if it is to be judged otherwise."""
         # The decoder does not see a repeated name, but the quotes do: each name has at least two, and none is missing.
         quotes = np.count_nonzero(np.frombuffer(body, np.uint8) == ord('"'))
@@ -71,12 +72,13 @@ class TableReader:
                 if not (content := self._objects.decode(piece)):
                     return None
                 tables.append(self._packed.table(content))
+                yield
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
         table = np.concatenate(tables)
         return self._acceptable(table) if len(table) == rows else None
 
-    def numbers(self, text: bytes, place: slice, rows: int, datatype: str) -> Table | None:
+    def numbers(self, text: bytes, place: slice, rows: int, datatype: str) -> Steps[Table | None]:
         """Return the rows of a JSON list of numbers, or of a list for each row; None if it is to be judged otherwise.
 
         Args:
@@ -91,12 +93,12 @@ class TableReader:
         flat = len(opening) == 1
         if not flat and not _is_table(letters, opening, rows, self._width):
             return None
-        values = _numbers(text, place, code, b"," if flat else b"],")
+        values = yield from _numbers(text, place, code, b"," if flat else b"],")
         if values is None or len(values) != rows * self._width:
             return None
         return self.values(values, datatype)
 
-    def flat(self, text: bytes, rows: int, order: list[int]) -> Table | None:
+    def flat(self, text: bytes, rows: int, order: list[int]) -> Steps[Table | None]:
         """Return the rows of a JSON list of numbers that came in another order of the features.
 
         Args:
@@ -104,7 +106,9 @@ class TableReader:
             rows: how many there must be.
             order: where the features stand in a row.
         """
-        values = _numbers(text, slice(0, len(text)), "d", b",") if rows >= LEAST_ROWS else None
+        if rows < LEAST_ROWS:
+            return None
+        values = yield from _numbers(text, slice(0, len(text)), "d", b",")
         if values is None or len(values) != rows * self._width:
             return None
         return self._acceptable(values.reshape(-1, self._width)[:, order])
@@ -134,7 +138,7 @@ class TableReader:
         return table
 
 
-def _numbers(text: bytes, place: slice, code: Any, between: bytes) -> NDArray[Any] | None:
+def _numbers(text: bytes, place: slice, code: Any, between: bytes) -> Steps[NDArray[Any] | None]:
     """Return the numbers of a list in JSON, or of the lists within; None if it has other things, or is none."""
     parser = simdjson.Parser()
     parts = []
@@ -146,6 +150,7 @@ def _numbers(text: bytes, place: slice, code: Any, between: bytes) -> NDArray[An
             del numbers
             if not len(parts[-1]):
                 return None
+            yield
     except (ValueError, TypeError, AttributeError, RuntimeError, MemoryError):
         return None
     return np.concatenate(parts)
