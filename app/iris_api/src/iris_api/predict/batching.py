@@ -11,9 +11,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 
-import numpy as np
-
-from iris_api.engines.columns import Columns, Table
+from iris_api.engines.columns import TABLES, Columns, Table
 from iris_api.engines.model import Model, Prediction, RefusedError, Row
 from iris_api.predict.durations import SHORT, Durations
 from iris_api.predict.errors import deadline_exceeded, overloaded
@@ -134,12 +132,10 @@ class Batcher:
         batch = [self._queue.popleft()]
         size = len(batch[0].rows)
         # A table is enough for a call of its own.
-        if self._queue and not isinstance(batch[0].rows, np.ndarray):
+        if self._queue and not isinstance(batch[0].rows, TABLES):
             most = min(self._durations.short_rows, self._max_batch_rows)
             while (
-                self._queue
-                and size + len(self._queue[0].rows) <= most
-                and not isinstance(self._queue[0].rows, np.ndarray)
+                self._queue and size + len(self._queue[0].rows) <= most and not isinstance(self._queue[0].rows, TABLES)
             ):
                 batch.append(self._queue.popleft())
                 size += len(batch[-1].rows)
@@ -157,8 +153,8 @@ class Batcher:
         """Answer requests with one call."""
         started = perf_counter()
         rows: Any = batch[0].rows
-        if not isinstance(rows, np.ndarray):
-            rows = [row for waiting in batch for row in waiting.rows]
+        if not isinstance(rows, TABLES):
+            rows = [row for waiting in batch for row in waiting.rows]  # type: ignore[union-attr]  # lists alone share it
         try:
             answers = self._model.predict(rows)
         except Exception as error:

@@ -7,7 +7,7 @@ FastAPI's routes, and `http.middleware`, without FastAPI, for a request that has
 from collections.abc import Callable
 from time import perf_counter
 
-from iris_api.engines.columns import Columns
+from iris_api.engines.columns import Columns, Mixed
 from iris_api.engines.model import RefusedError
 from iris_api.predict.batching import Batcher, Cancel, Predictions, Rows
 from iris_api.predict.codec import Answered, Codec, Read, Write
@@ -91,6 +91,7 @@ class Endpoint:
                 raise _not_finite()
             self._metrics.count_table(rows, predictions)  # type: ignore[arg-type]  # columns answer a table
             return predictions
+        assert not isinstance(rows, Mixed)
         counted = []
         for row, prediction in zip(rows, predictions, strict=True):
             if prediction is None:

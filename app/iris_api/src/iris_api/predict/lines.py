@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from iris_api.bundle.manifest import Feature, Manifest
-from iris_api.engines.columns import Table
+from iris_api.bundle.manifest import NUMERIC, Feature, Manifest
+from iris_api.engines.columns import Coded, Table
 from iris_api.engines.model import Row
 from iris_api.predict.errors import ApiError, Detail, invalid
 from iris_api.predict.rows import RowParser, decode
 from iris_api.predict.steps import Steps
+from iris_api.predict.tables import LEAST_ROWS
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _DECIMAL = re.compile(r"[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?")
@@ -74,6 +75,8 @@ class LineParser:
         except csv.Error as error:
             raise _no_csv(f"{error} at line {reader.line_num}") from None
         self._parser.check_rows(len(rows))
+        if (table := (yield from self._cells(rows, names))) is not None:
+            return table
         content = []
         for number, cells in enumerate(rows):
             if len(cells) != len(names):
@@ -81,6 +84,26 @@ class LineParser:
             content.append({each.name: _value(each, cell) for each, cell in zip(columns, cells, strict=True)})
             yield
         return (yield from self._parser.validated(content))
+
+    def _cells(self, rows: list[list[str]], names: list[str]) -> Steps[Table | None]:
+        """Return rows of cells as a table if all is well with them."""
+        tables = self._parser.tables
+        if not tables or len(rows) < LEAST_ROWS or any(len(cells) != len(names) for cells in rows):
+            return None
+        by_name = dict(zip(names, zip(*rows, strict=True), strict=True))
+        columns: list[Any] = []
+        for feature in self._features.values():
+            texts = by_name[feature.name]
+            if feature.kind in NUMERIC and (numbers := (yield from tables.cells(texts))) is not None:
+                columns.append(numbers)
+                continue
+            cells = Coded.of(texts)
+            values = [_value(feature, cell) for cell in cells.values]
+            if feature.kind in NUMERIC and any(type(value) is str for value in values):
+                return None
+            columns.append(list(map(values.__getitem__, cells.numbers.tolist())))
+            yield
+        return (yield from tables.columns(columns))
 
     def _require_names(self, names: list[str]) -> None:
         missing = [name for name in self._features if name not in names]

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -23,6 +22,7 @@ from iris_api.bundle.files import BundleError
 from iris_api.bundle.manifest import MANIFEST, NUMERIC, Feature, Manifest
 from iris_api.engines.columns import Table
 from iris_api.engines.model import Row
+from iris_api.predict.dates import is_date, is_datetime
 from iris_api.predict.errors import ApiError, Detail, invalid
 from iris_api.predict.limits import Limits
 from iris_api.predict.steps import LARGE, Steps, finished
@@ -43,8 +43,6 @@ _OPENING = re.compile(rb"[ \t\n\r]*+\[[ \t\n\r]*+(?!\])")
 _COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
 # Of a message that lists the categories.
 _LONGEST_REASON = 500
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
-_DATETIME = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d([.]\d{1,9})?)?([Zz]|[+-]\d\d:\d\d)?)?")
 
 
 class RowParser:
@@ -80,13 +78,11 @@ class RowParser:
         A large list is a table, if all is well with it.
         """
         # What nearly always comes, a row and nothing wrong with it, is taken by the validator's own reading of JSON.
-        # That does not see a repeated name, but these quotes do: each name has at least two, and none is missing.
+        # That does not see a repeated name, but these quotes do: each name has at least two, and none is missing. So
+        # has each text, if the model has features that are texts.
         # A name with a quote in it has more, if that is written as \": it is read the other way.
         # Whatever it does not take is judged, and refused in words, by `parsed`.
-        # So has each text, if the model has features that are texts.
-        if (len(body) < self._least_table or not self.tables) and (
-            (quotes := body.count(b'"')) == self._quotes or (self._has_texts and body[:1] != b"[")
-        ):
+        if body[:1] != b"[" and ((quotes := body.count(b'"')) == self._quotes or self._has_texts):
             try:
                 row = _values(self._one.validator.validate_json(body))
                 if (not self._has_texts or quotes == self._quotes + 2 * sum(type(each) is str for each in row)) and (
@@ -322,20 +318,14 @@ def _whole(value: Any) -> Any:
 
 
 def _date(text: str) -> str:
-    try:
-        if _DATE.fullmatch(text) and date.fromisoformat(text):
-            return text
-    except ValueError:
-        pass
+    if is_date(text):
+        return text
     raise PydanticCustomError("date_format", "Input should be a date, such as 2026-01-31")
 
 
 def _datetime(text: str) -> str:
-    try:
-        if _DATETIME.fullmatch(text) and datetime.fromisoformat(text.upper()):
-            return text
-    except ValueError:
-        pass
+    if is_datetime(text):
+        return text
     raise PydanticCustomError("datetime_format", "Input should be a date and time, such as 2026-01-31T09:30:00Z")
 
 
