@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import io
 import json
 import os
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from iris_api.local import predict
+from iris_api.packing.code import read_code
 from iris_api.packing.pack import About, dump, pack
 
 from ..conftest import MadeOnce
@@ -209,6 +213,67 @@ def test_a_bundle_says_what_its_users_environment_lacks(
     said = run(bundle, file, engine="sklearn")
     assert (said.code, said) == (1, "")
     assert "was trained with scikit-learn 0.1" in said.err and "pip install --no-deps -r" in said.err
+
+
+OWN = """
+class Own:
+    _estimator_type = "classifier"
+
+    def __init__(self, estimator):
+        self.estimator, self.classes_, self.n_features_in_ = estimator, estimator.classes_, 2
+
+    def __sklearn_tags__(self):
+        return self.estimator.__sklearn_tags__()
+
+    def predict(self, rows):
+        return self.estimator.predict(rows)
+
+    def predict_proba(self, rows):
+        return self.estimator.predict_proba(rows)
+"""
+
+
+def test_a_bundles_own_code_is_imported_from_the_bundle(
+    copied_bundle: Path,
+    tmp_path: Path,
+    edit_manifest: Callable[[Callable[[dict[str, Any]], None]], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a process of its own, where the module is nowhere else."""
+    module = write(tmp_path, OWN, "own_code_of_a_user.py")
+    wheel = read_code(module)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = importlib.import_module(module.stem).Own(joblib.load(BUNDLE / "model.joblib"))
+    joblib.dump(own, copied_bundle / "model.joblib")
+    (copied_bundle / wheel.name).write_bytes(wheel.content)
+
+    def bring(manifest: dict[str, Any]) -> None:
+        manifest["sha256"] = hashlib.sha256((copied_bundle / "model.joblib").read_bytes()).hexdigest()
+        manifest |= {"onnx": None, "no_onnx_reason": "it is a test", "format": 3, "costs": None}
+        manifest["environment"] = {
+            "packages": {"numpy": np.__version__},
+            "locks": {"3.13": {"file": "environment.txt", "sha256": "0" * 64}},
+            "code": {wheel.name: hashlib.sha256(wheel.content).hexdigest()},
+        }
+
+    bundle = edit_manifest(bring)
+    module.unlink()
+    request = {
+        "bundle": str(bundle),
+        "file": "-",
+        "format": "csv",
+        "scores": False,
+        "engine": "auto",
+        "skops_trusted": [],
+    }
+    command = [sys.executable, "-P", "-m", "iris_api.local.predict", json.dumps(request)]
+    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+    done = subprocess.run(command, input=TWO, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "prediction,species\n0,setosa\n2,virginica\n", done.stderr
+    (bundle / wheel.name).write_bytes(wheel.content[:-1])
+    done = subprocess.run(command, input=TWO, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{bundle / wheel.name}: its sha256 is" in done.stderr
 
 
 def test_the_command_reads_the_standard_input_and_ends_with_its_reader() -> None:
