@@ -47,8 +47,14 @@ class UsageError(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says; return its exit code: 0, 1 if that cannot be done, 130 if it was interrupted."""
+    """Do what the command line says; return its exit code: 0, 1 if that cannot be done, 130 if it was interrupted.
+
+    It is 2, and the help is printed, if nothing was asked for.
+    """
     parser = _parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help(sys.stderr)
+        return 2
     given = parser.parse_args(arguments)
     # A name or a file's name may have letters that the terminal has not.
     for stream in (sys.stdout, sys.stderr):
