@@ -89,6 +89,30 @@ def test_a_large_batch_takes_the_quick_way_to_the_same_answers(
         assert ask(client, content)["predictions"] == pytest.approx(expected)
 
 
+MANY = [ROWS[number % 3] for number in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (json.dumps({"dataframe_split": {"columns": NAMES[::-1], "data": [row[::-1] for row in MANY]}}), 200),
+        (json.dumps({"dataframe_split": {"columns": ["id", *NAMES], "data": [[1, *row] for row in MANY]}}), 200),
+        (json.dumps({"instances": MANY, "client_request_id": 5}), 200),
+        (json.dumps({"instances": MANY, "params": {"threshold": 0.3}}), 400),
+        (json.dumps({"instances": MANY, "inputs": MANY}), 400),
+        (json.dumps({"instances": MANY})[:-1], 400),
+        (json.dumps({"instances": MANY}) + "}", 400),
+        (json.dumps({"dataframe_split": {"columns": NAMES, "data": MANY}, "params": {"threshold": 0.3}}), 400),
+        (json.dumps({"dataframe_split": {"columns": NAMES, "data": [*MANY, [1]]}}), 400),
+    ],
+)
+def test_the_quick_way_takes_nothing_that_means_something_else(model: Model, body: str, status: int) -> None:
+    with TestClient(build_app(Settings(model_dir=BUNDLE), model)) as client:
+        response = client.post("/invocations", content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code == status, response.text
+        assert status != 200 or response.json() == {"predictions": [2, 0, 1] * 20}
+
+
 def mixed_row(**changed: Any) -> dict[str, Any]:
     return {"age": 20.0, "city": "Bern", "since": "2026-01-31T00:00:00"} | changed
 

@@ -159,16 +159,15 @@ class Shapes:
         return self._parser.validate(rows)
 
     def _completed(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return an object with exactly the features, if it has them but for what may be left out; else as it is."""
+        """Return an object with all features, where those that are left out may be, or without what is no feature."""
         for name in self._times & row.keys():
             if row[name] == _NO_TIME:
                 row = {**row, name: None}
         missing = self._known - row.keys()
         if not missing:
             return row if len(row) == len(self._known) else {name: row[name] for name in self._names}
-        if missing <= self._nullable and row.keys() < self._known:
-            return {**row, **dict.fromkeys(missing)}
-        return row
+        # What is no feature stays, and is refused.
+        return {**row, **dict.fromkeys(missing)} if missing <= self._nullable else row
 
 
 class PredictionWriter:
