@@ -1,4 +1,9 @@
-"""Is it as fast as it was: an earlier revision and this tree in interleaved rounds, for /predict and for v2."""
+"""Is it as fast as it was: an earlier revision and this tree in interleaved rounds, for /predict and for v2.
+
+A processor that others share changes its clock from turn to turn, by a fifth and more. What the load generator takes of
+a request is the same work on both sides, so it says how fast the processor was: the verdict is by the processor time
+that all take of a request, in parts of the load generator's own.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,7 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from benchmarks import ROOT, environments, report
 from benchmarks.inputs import Case, make_cases, named
@@ -26,7 +32,7 @@ LIMIT = "limit"
 
 def main() -> int:
     """Do as the command line says; 1 if something failed or is slower than it may be."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__.splitlines()[0])
     parser.add_argument("revision", help="what to compare with, as git names it")
     parser.add_argument("--engine", choices=("onnx", "sklearn"), default="onnx")
     parser.add_argument("--rounds", type=int, default=5)
@@ -62,16 +68,14 @@ def main() -> int:
                     return 1
                 turns.append(result)
     lost = False
-    print(f"\nShare of the limit, and microseconds of processor time a request; medians over {options.rounds} rounds:")
+    print(f"\nShare of the limit, and processor time in parts of the load's own; medians over {options.rounds} rounds:")
     for kind in ("predict", "v2"):
-        before, after = (
-            [share(turns, f"{when} {kind}", options.connections), cost(turns, f"{when} {kind}", options.connections)]
-            for when in (BEFORE, AFTER)
-        )
-        lost |= after[0] < before[0] - options.points / 100
+        before, after = (measured(turns, f"{when} {kind}", options.connections) for when in (BEFORE, AFTER))
+        points = 100 * before.share * (before.cost / after.cost - 1)
+        lost |= points < -options.points
         print(
-            f"{kind:8} {options.revision} {before[0]:6.1%} {before[1]:4.0f} us, now {after[0]:6.1%} {after[1]:4.0f} us:"
-            f" {100 * (after[0] - before[0]):+.1f} points"
+            f"{kind:8} {options.revision} {before.share:6.1%} {before.cost:5.2f}, now {after.share:6.1%}"
+            f" {after.cost:5.2f}: {points:+.1f} points at the same clock"
         )
     return int(lost)
 
@@ -114,15 +118,23 @@ def tensor(case: Case) -> str:
     return json.dumps({"inputs": [given]})
 
 
-def share(turns: Iterable[Turn], stack: str, connections: int) -> float:
-    """Return the median over the rounds of a stack's rate divided by the limit's."""
-    rates = {(turn.round, turn.stack): turn.loads[connections].requests_per_second for turn in turns}
-    return median(rate / rates[number, LIMIT] for (number, name), rate in rates.items() if name == stack)
+class Measured(NamedTuple):
+    """A stack's medians over the rounds."""
+
+    share: float
+    """Its rate divided by the limit's of the same round."""
+    cost: float
+    """Processor time that instances, nginx and load take of a request, divided by the load's own."""
 
 
-def cost(turns: Iterable[Turn], stack: str, connections: int) -> float:
-    """Return the median over the rounds of what a request takes of the instances' processor time, in microseconds."""
-    return median(turn.loads[connections].servers_us for turn in turns if turn.stack == stack)
+def measured(turns: Iterable[Turn], stack: str, connections: int) -> Measured:
+    """Return the medians over the rounds of one stack."""
+    loads = {(turn.round, turn.stack): turn.loads[connections] for turn in turns}
+    own = {number: load for (number, name), load in loads.items() if name == stack}
+    return Measured(
+        median(load.requests_per_second / loads[number, LIMIT].requests_per_second for number, load in own.items()),
+        median((load.servers_us + load.nginx_us + load.wrk_us) / load.wrk_us for load in own.values()),
+    )
 
 
 if __name__ == "__main__":

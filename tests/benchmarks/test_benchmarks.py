@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import environments, front, inputs, load, measure, profile, report
+from benchmarks import compare, environments, front, inputs, load, measure, profile, report
 from benchmarks.inputs import Case, make_cases, named
 from benchmarks.measure import Loaded, StackError, Turn, is_right
 from benchmarks.processes import Process
@@ -344,3 +344,18 @@ def test_a_server_with_a_wrong_answer_is_never_measured(tmp_path: Path, cases: l
         dead.end()
         with pytest.raises(StackError, match="did not give the right answer"):
             measure._wait_for_answer(STACKS["onnx"], dead, port, named(cases[0]), cases[0])
+
+
+# --- Compared with an earlier revision
+
+
+def test_a_slow_clock_is_no_loss_and_more_work_is_one() -> None:
+    def at(round: int, stack: str, clock: float, work_us: float) -> Turn:
+        load = Loaded(1e6 / clock / (work_us + 60), 1, 10, clock * work_us, clock * 25, clock * 35, 0.01, {}, "")
+        return Turn(round, stack, "iris", 0.5, 80, {16: load})
+
+    turns = [at(1, "limit", 1, 30), at(1, "before", 1, 60), at(1, "after", 1.2, 60), at(1, "heavier", 1.2, 75)]
+    before, after, heavier = (compare.measured(turns, name, 16) for name in ("before", "after", "heavier"))
+    assert after.share < 0.85 * before.share, "the clock alone takes more than a tenth of the rate"
+    assert after.cost == pytest.approx(before.cost)
+    assert heavier.cost == pytest.approx(before.cost + 15 / 35)

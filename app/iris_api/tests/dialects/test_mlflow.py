@@ -65,19 +65,20 @@ def test_csv_has_a_header_and_may_be_compressed(client: TestClient) -> None:
     assert response.json() == {"predictions": [2, 0, 1]}
 
 
+@pytest.mark.parametrize("count", [100, 4000])
 @pytest.mark.parametrize("model", ["iris", "diabetes"])
 @pytest.mark.parametrize("form", ["records", "split", "arrays"])
 def test_a_large_batch_takes_the_quick_way_to_the_same_answers(
-    form: str, model: str, monkeypatch: pytest.MonkeyPatch
+    form: str, model: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Settings(model_dir=MODELS / model / "1.0.0", max_rows=5000, max_body_bytes=10**6)
+    settings = Settings(model_dir=MODELS / model / "1.0.0", max_rows=5000, max_body_bytes=10**7)
     loaded = Model.load(settings.model_dir)
     names = loaded.manifest.feature_names
-    rows = [loaded.manifest.golden_rows[number % 3] for number in range(100)]
+    rows = [loaded.manifest.golden_rows[number % 3] for number in range(count)]
     objects = [dict(zip(names, row, strict=True)) for row in rows]
     contents: dict[str, dict[str, Any]] = {
         "records": {"dataframe_records": objects},
-        "split": {"dataframe_split": {"index": list(range(100)), "columns": names, "data": rows}},
+        "split": {"dataframe_split": {"index": list(range(count)), "columns": names, "data": rows}},
         "arrays": {"instances": rows},
     }
     content = contents[form]

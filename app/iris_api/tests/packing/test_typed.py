@@ -38,7 +38,7 @@ from iris_api.settings import Settings
 
 from ..conftest import MadeOnce
 
-pytestmark = pytest.mark.usefixtures("quick_costs")
+pytestmark = pytest.mark.usefixtures("quick_packing")
 
 ROWS = 120
 # One of them alone is called so.
@@ -88,7 +88,7 @@ def packed(folder: Path, estimator: Any, sample: pd.DataFrame, **features: Featu
 
 
 @pytest.fixture(scope="module")
-def bundle(made_once: MadeOnce, quick_costs: None) -> Path:
+def bundle(made_once: MadeOnce, quick_packing: None) -> Path:
     frame = table()
 
     def make(folder: Path) -> None:

@@ -9,11 +9,12 @@ from http import HTTPStatus
 from iris_api.bundle.manifest import Manifest
 from iris_api.dialects.shapes import PredictionWriter, Shapes, refused, sentence
 from iris_api.predict.batching import Rows
-from iris_api.predict.codec import Write
+from iris_api.predict.codec import Read
 from iris_api.predict.errors import ApiError, unsupported
 from iris_api.predict.lines import LineParser
 from iris_api.predict.reply import JSON, Headers, header
 from iris_api.predict.rows import RowParser, decode
+from iris_api.predict.steps import LARGE, Steps, finished
 
 RECORDS, SPLIT, INSTANCES, INPUTS = "dataframe_records", "dataframe_split", "instances", "inputs"
 FORMS = (RECORDS, SPLIT, INSTANCES, INPUTS)
@@ -37,25 +38,29 @@ class InvocationsCodec:
         self._lines = LineParser(manifest, parser)
         self._writer = PredictionWriter(manifest)
 
-    def read(self, headers: Headers, body: bytes) -> tuple[Rows, Write]:
+    def read(self, headers: Headers, body: bytes) -> Read | Steps[Read]:
         """Return the rows of a request, and what writes the answer to it; raise ApiError if it has none."""
+        steps = self._read(headers, body)
+        return steps if len(body) >= LARGE else finished(steps)
+
+    def _read(self, headers: Headers, body: bytes) -> Steps[Read]:
         content_type, _, parameters = header(headers, b"content-type").partition(b";")
         content_type = content_type.strip().lower()
         if parameters.strip().lower() not in {b"", b"charset=utf-8", b'charset="utf-8"'}:
             # Up to version 1, format=pandas-split stood here, and the table without the name of its form in the body.
             raise unsupported("Content-Type may have the parameter charset=utf-8 alone.")
         if content_type == b"text/csv":
-            return self._lines.csv(body), self._writer.write
+            return (yield from self._lines.csv(body)), self._writer.write
         if content_type != JSON:
             raise unsupported("The body must be JSON (Content-Type: application/json) or CSV (text/csv).")
-        table = self._shapes.only_list(body, _ONLY)
+        table = yield from self._shapes.only_list(body, _ONLY)
         if table is None:
-            table = self._shapes.only_split(body, SPLIT)
+            table = yield from self._shapes.only_split(body, SPLIT)
         if table is not None:
             return table, self._writer.write
-        return self._judge(body), self._writer.write
+        return (yield from self._judge(body)), self._writer.write
 
-    def _judge(self, body: bytes) -> Rows:
+    def _judge(self, body: bytes) -> Steps[Rows]:
         content = decode(body, nan=True)
         forms = [form for form in FORMS if isinstance(content, dict) and form in content]
         if len(forms) != 1:
@@ -66,10 +71,10 @@ class InvocationsCodec:
         (form,) = forms
         given = content[form]
         if form == SPLIT:
-            return self._shapes.split(given, SPLIT)
+            return (yield from self._shapes.split(given, SPLIT))
         if isinstance(given, dict) and form != RECORDS:
-            return self._shapes.columns(given, form)
-        return self._shapes.rows(given, form)
+            return (yield from self._shapes.columns(given, form))
+        return (yield from self._shapes.rows(given, form))
 
     def refusal(self, error: ApiError) -> ApiError:
         """Return an error in MLflow's form; a body that is not what it must be is 400 there."""

@@ -1,7 +1,8 @@
 """The shapes in which these dialects carry rows in JSON, turned into rows that the validator of /predict judges.
 
 A row is an object by the features' names or an array in the model's order; a table may come as columns too. Large
-batches of numbers go as a table, without an object for each row, where there is a quick way: see `predict.tables`.
+batches go as a table, without an object for each row, where there is a quick way: see `predict.tables`. All of it is
+done in steps, since a body may be large: see `predict.steps`.
 """
 
 import re
@@ -17,6 +18,7 @@ from iris_api.predict.codec import Answered, written
 from iris_api.predict.errors import ApiError, Detail, invalid
 from iris_api.predict.reply import Answer
 from iris_api.predict.rows import RowParser, decode
+from iris_api.predict.steps import Steps
 from iris_api.predict.tables import LEAST_ROWS, without_data
 
 _SPACE = b" \t\r\n"
@@ -48,21 +50,21 @@ class Shapes:
         self._times = {feature.name for feature in manifest.features if feature.kind in {"date", "datetime"}}
         self._least_table = LEAST_ROWS * 2 * len(self._names)
 
-    def rows(self, content: Any, member: str) -> list[Row]:
+    def rows(self, content: Any, member: str) -> Steps[list[Row]]:
         """Return the rows of a list of objects or of arrays; of a model of one feature, of a list of values too."""
         if not isinstance(content, list):
             raise refused(member, f"must be a list of rows, but is {_a(content)}")
         self._parser.check_rows(len(content))
         if any(isinstance(row, dict) for row in content):
-            return self._validated(content)
+            return (yield from self._validated(content))
         if len(self._names) == 1:
             content = [row if isinstance(row, list) else [row] for row in content]
-        return self._validated(self._objects(content, self._names))
+        return (yield from self._validated((yield from self._objects(content, self._names))))
 
-    def columns(self, content: dict[str, Any], member: str) -> list[Row]:
+    def columns(self, content: dict[str, Any], member: str) -> Steps[list[Row]]:
         """Return the rows of an object with a list for each feature, or with a value for each: a single row."""
         if not any(isinstance(values, list) for values in content.values()):
-            return self._validated([content])
+            return (yield from self._validated([content]))
         lengths = {name: len(values) for name, values in content.items() if isinstance(values, list)}
         first, count = next(iter(lengths.items()))
         for name in content:
@@ -72,9 +74,13 @@ class Shapes:
                     f"{member}.{name[:_LONGEST_NAME]}", f"has {found}, but {first[:_LONGEST_NAME]} has {count}"
                 )
         self._parser.check_rows(count)
-        return self._validated([dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=True)])
+        objects = []
+        for row in zip(*content.values(), strict=True):
+            objects.append(dict(zip(content, row, strict=True)))
+            yield
+        return (yield from self._validated(objects))
 
-    def split(self, content: Any, member: str) -> list[Row]:
+    def split(self, content: Any, member: str) -> Steps[list[Row]]:
         """Return the rows of an object with `columns`, the names, and `data`, an array for each row."""
         if not isinstance(content, dict) or not isinstance(content.get("data"), list):
             raise refused(member, "must be an object with columns, a list of names, and data, a list of rows")
@@ -82,9 +88,9 @@ class Shapes:
             raise refused(member, f"has columns, data and index, but no {sorted(unknown)[0][:_LONGEST_NAME]}")
         self._parser.check_rows(len(content["data"]))
         names = self._columns_of(content.get("columns", self._names), f"{member}.columns")
-        return self._validated(self._objects(content["data"], names))
+        return (yield from self._validated((yield from self._objects(content["data"], names))))
 
-    def only_list(self, body: bytes, start: "re.Pattern[bytes]") -> Table | None:
+    def only_list(self, body: bytes, start: "re.Pattern[bytes]") -> Steps[Table | None]:
         """Return the rows of a large body that is one list in an object; None if it is to be judged otherwise.
 
         Args:
@@ -99,14 +105,14 @@ class Shapes:
         if body[end:].strip(_SPACE) != b"}":
             return None
         if body[found.end() + 1 : found.end() + _LOOKED_AT].lstrip(_SPACE)[:1] == b"{":
-            table = tables.objects(body[found.end() : end])
+            table = yield from tables.objects(body[found.end() : end])
         else:
-            table = self._arrays(body, slice(found.end(), end))
+            table = yield from self._arrays(body, slice(found.end(), end))
         if table is not None:
             self._parser.check_rows(len(table))
         return table
 
-    def only_split(self, body: bytes, member: str) -> Table | None:
+    def only_split(self, body: bytes, member: str) -> Steps[Table | None]:
         """Return the rows of a large body of such an object, its columns in the model's order; None for any other."""
         if not self._parser.tables or len(body) < self._least_table or not (parts := without_data(body)):
             return None
@@ -119,15 +125,15 @@ class Shapes:
         about = content[member]
         if about.keys() - {"index"} != {"columns", "data"} or about["data"] != [] or about["columns"] != self._names:
             return None
-        table = self._arrays(body, parts[1])
+        table = yield from self._arrays(body, parts[1])
         if table is not None:
             self._parser.check_rows(len(table))
         return table
 
-    def _arrays(self, body: bytes, place: slice) -> Table | None:
+    def _arrays(self, body: bytes, place: slice) -> Steps[Table | None]:
         assert self._parser.tables
         rows = body.count(b"[", place.start, place.stop) - 1
-        return self._parser.tables.numbers(body, place, rows, "FP64") if rows >= LEAST_ROWS else None
+        return (yield from self._parser.tables.numbers(body, place, rows, "FP64")) if rows >= LEAST_ROWS else None
 
     def _columns_of(self, given: Any, place: str) -> Sequence[str]:
         """Return the names of columns; a table that had none came with their numbers."""
@@ -140,7 +146,7 @@ class Shapes:
             raise refused(place, "has a name twice")
         return names
 
-    def _objects(self, rows: list[Any], names: Sequence[str]) -> list[dict[str, Any]]:
+    def _objects(self, rows: list[Any], names: Sequence[str]) -> Steps[list[dict[str, Any]]]:
         """Return arrays as objects; a row is named by its number, as the validator names it."""
         objects = []
         for number, row in enumerate(rows):
@@ -151,12 +157,17 @@ class Shapes:
                 more = ", ..." if len(names) > _MOST_NAMES else ""
                 raise refused(str(number), f"has {len(row)} values, and not {len(names)}: {named}{more}")
             objects.append(dict(zip(names, row, strict=True)))
+            yield
         return objects
 
-    def _validated(self, rows: list[Any]) -> list[Row]:
+    def _validated(self, rows: list[Any]) -> Steps[list[Row]]:
         if self._loose:
-            rows = [self._completed(row) if isinstance(row, dict) else row for row in rows]
-        return self._parser.validate(rows)
+            completed = []
+            for row in rows:
+                completed.append(self._completed(row) if isinstance(row, dict) else row)
+                yield
+            rows = completed
+        return (yield from self._parser.validated(rows))
 
     def _completed(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return an object with all features, where those that are left out may be, or without what is no feature."""

@@ -17,11 +17,11 @@ from pydantic_core import to_json
 from iris_api.bundle.manifest import Manifest
 from iris_api.engines.columns import Columns, Table
 from iris_api.engines.model import Prediction, Row
-from iris_api.predict.batching import Rows
-from iris_api.predict.codec import Answered, Write
+from iris_api.predict.codec import Answered, Read
 from iris_api.predict.errors import ApiError, not_json
 from iris_api.predict.reply import Answer, Headers, header
 from iris_api.predict.rows import RowParser, decode, inexact
+from iris_api.predict.steps import LARGE, Steps, finished
 from iris_api.predict.tables import LEAST_ROWS, without_data
 from iris_api.v2.schemas import INPUT, InferRequest, InputTensor, RequestedOutput, TensorMetadata
 
@@ -85,19 +85,24 @@ class TensorCodec:
             outputs.append(TensorMetadata(name=self._manifest.target.name, datatype="BYTES", shape=[-1]))
         return outputs
 
-    def read(self, headers: Headers, body: bytes) -> tuple[Rows, Write]:
+    def read(self, headers: Headers, body: bytes) -> Read | Steps[Read]:
         """Return the rows of a request, and what writes the answer to it; raise ApiError if it has none."""
+        steps = self._read(headers, body)
+        return steps if len(body) >= LARGE else finished(steps)
+
+    def _read(self, headers: Headers, body: bytes) -> Steps[Read]:
         json_length = _json_length(headers)
         head, binary = (body, b"") if json_length is None else (body[:json_length], body[json_length:])
-        if not binary and len(head) >= self._least_table and (found := self._table(head)):
+        if not binary and len(head) >= self._least_table and (found := (yield from self._table(head))):
             request, table = found
             self._require_outputs(request)
             return table, partial(self._write, request)
         request = _validated(head)
         self._require_outputs(request)
-        return self._rows(request.inputs[0], binary), partial(self._write, request)
+        rows = yield from self._rows(request.inputs[0], binary)
+        return rows, partial(self._write, request)
 
-    def _table(self, head: bytes) -> tuple[InferRequest, Table] | None:
+    def _table(self, head: bytes) -> Steps[tuple[InferRequest, Table] | None]:
         """Return a request without its data, and these as a table; None if both are to be judged otherwise."""
         tables = self._parser.tables
         if not tables or not (parts := without_data(head)):
@@ -111,7 +116,7 @@ class TensorCodec:
         claimed = tensor.parameters and tensor.parameters.binary_data_size is not None
         if rows < LEAST_ROWS or width != len(self._names) or claimed or tensor.data != []:
             return None
-        table = tables.numbers(head, parts[1], rows, tensor.datatype)
+        table = yield from tables.numbers(head, parts[1], rows, tensor.datatype)
         if table is None:
             return None
         self._parser.check_rows(rows)
@@ -130,7 +135,7 @@ class TensorCodec:
         message = f"{error.message} {reasons}".strip()
         return ApiError(HTTPStatus.BAD_REQUEST, error.code, message)
 
-    def _rows(self, tensor: InputTensor, binary: bytes) -> list[Row] | Table:
+    def _rows(self, tensor: InputTensor, binary: bytes) -> Steps[list[Row] | Table]:
         count, width = tensor.shape
         if width != len(self._names):
             raise _refusal(
@@ -152,17 +157,21 @@ class TensorCodec:
         if claimed is not None and tensor.datatype.startswith("FP") and self._nullable:
             # Binary has no null: there, NaN is a missing value.
             values = [None if value != value else value for value in values]
-        self._require_datatype(tensor.datatype, values)
-        rows = [values[first : first + width] for first in range(0, count * width, width)]
-        return self._parser.validate([dict(zip(self._names, row, strict=True)) for row in rows])
+        rows = []
+        for first in range(0, count * width, width):
+            row = values[first : first + width]
+            self._require_datatype(tensor.datatype, first, row)
+            rows.append(dict(zip(self._names, row, strict=True)))
+            yield
+        return (yield from self._parser.validated(rows))
 
-    def _require_datatype(self, datatype: str, values: list[Any]) -> None:
+    def _require_datatype(self, datatype: str, first: int, values: list[Any]) -> None:
         """Raise ApiError for a value that its datatype, or the model's floats of 64 bits, do not hold as it is.
 
         What is no number, or no possible one, is left to the validator. A decimal is read as the nearest float of 64
         bits whatever the datatype: nothing is rounded to fewer bits.
         """
-        for number, value in enumerate(values):
+        for number, value in enumerate(values, first):
             if type(value) is float and datatype == "FP64":
                 continue
             if reason := _not_of(datatype, value) or inexact(value):
