@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -43,6 +45,15 @@ PATIENCE_SECONDS = 90
 def iris_model(*arguments: object, folder: Path | None = None) -> None:
     command = [sys.executable, "-m", "iris_api.packing.cli", *map(str, arguments)]
     subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(SOURCE)}, check=True)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on just now, no two of them the same."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def customers() -> pd.DataFrame:
@@ -101,7 +112,10 @@ def served(mixed: Path, python: Path, tmp_path_factory: pytest.TempPathFactory) 
     installed = Path(onnxruntime.__file__).parent
     for package in (installed, *installed.parent.glob("flatbuffers")):
         (libraries / package.name).symlink_to(package)
-    ports = {f"MLSERVER_{name}_PORT": str(18080 + number) for number, name in enumerate(("HTTP", "GRPC", "METRICS"))}
+    ports = {
+        f"MLSERVER_{name}_PORT": str(port)
+        for name, port in zip(("HTTP", "GRPC", "METRICS"), free_ports(3), strict=True)
+    }
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment |= ports | {"MLSERVER_HOST": "127.0.0.1", "MLSERVER_DEBUG": "false", "PYTHONPATH": str(libraries)}
     log = folder / "log.txt"

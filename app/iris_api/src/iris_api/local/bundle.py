@@ -28,10 +28,10 @@ def missing_packages(modules: dict[str, str]) -> list[str]:
     return [package for module, package in modules.items() if is_missing(module)]
 
 
-def complain(text: str) -> int:
+def complain(text: str, code: int = 1) -> int:
     """Print what is wrong in one line, as all of `iris-model` does; return the exit code."""
     print(f"iris-model: {' '.join(text.split())}", file=sys.stderr)
-    return 1
+    return code
 
 
 def complain_of_missing(command: str, packages: Sequence[str]) -> int:

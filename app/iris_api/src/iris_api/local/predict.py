@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     except (BundleError, FileError, SampleError) as error:
         return complain(str(error))
     except KeyboardInterrupt:
-        return complain("interrupted") + 129
+        return complain("interrupted", 130)
     return 0
 
 
