@@ -301,6 +301,7 @@ FAULTS_RECORD := build/faults.json
 bench: tests-venv  ## Against the limit, the naive way and its peers: docs/benchmarks.md (about half an hour)
 	@$(BIN)/python -m benchmarks --docs
 	@$(BIN)/python -m benchmarks.profile --docs
+	@$(BIN)/python -m benchmarks.mixed --docs
 	@$(BIN)/python -m benchmarks.batches
 	@$(BIN)/python -m benchmarks.batches --beside 30
 
