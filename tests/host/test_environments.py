@@ -141,3 +141,45 @@ def test_a_bundle_that_was_changed_is_refused_before_anything_of_it_is_fetched(
     assert done.returncode != 0
     assert "its sha256 is" in done.stdout
     assert ready(host, 1)["model"] == "iris"
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """Keys of ana, whose signature counts, and of eve, and the file that says so."""
+    for who in ("ana", "eve"):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / who)]
+        subprocess.run(command, check=True)
+    public = (tmp_path / "ana.pub").read_text()
+    (tmp_path / "signers").write_text(f'ana@example.com namespaces="iris-model" {public}')
+    return tmp_path
+
+
+def test_a_site_that_demands_signatures_deploys_what_is_signed_and_nothing_else(
+    host: Host, inventory: str, models: Path, keys: Path
+) -> None:
+    bundle = models / "own" / "1.0.0"
+    options = ["-e", f"iris_api_models_dir={models}", "-e", "fortress_model_name=own"]
+    options += ["-e", f"iris_api_bundle_signers={keys / 'signers'}"]
+    before = history(host)
+    for who, complaint in (
+        ("", "it has no signature, and this site demands one"),
+        ("eve", "its signature is of nobody"),
+    ):
+        if who:
+            sign(bundle, keys / who)
+        done = deploy(inventory, *options)
+        assert done.returncode != 0
+        assert complaint in " ".join(done.stdout.split())
+    # Nothing was begun on the host.
+    assert history(host) == before and ready(host, 1)["model"] == "iris"
+    sign(bundle, keys / "ana")
+    done = deploy(inventory, *options)
+    assert done.returncode == 0, done.stdout
+    assert [ready(host, instance)["model"] for instance in (1, 2, 3)] == ["own"] * 3
+
+
+def sign(bundle: Path, key: Path) -> None:
+    """Sign a bundle as who packed it does."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "app" / "iris_api" / "src")}
+    command = [sys.executable, "-m", "iris_api.packing.cli", "sign", str(bundle), "--key", str(key)]
+    subprocess.run(command, env=environment, check=True)

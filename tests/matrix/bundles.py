@@ -25,6 +25,7 @@ import pytest
 from iris_api.bundle.manifest import NUMERIC, Manifest
 from iris_api.packing import costs, writing
 from iris_api.packing import pack as packing
+from iris_api.packing.environment import Environment
 from iris_api.packing.samples import FeatureText
 from sklearn.base import is_classifier, is_regressor
 
@@ -47,7 +48,7 @@ def quick_costs() -> Iterator[None]:
         yield
 
 
-def make(case: Case, folder: Path) -> Manifest:
+def make(case: Case, folder: Path, environment: Environment | None = None) -> Manifest:
     """Pack a case into a folder, which is there only once it is whole, and replaces one that was there."""
     table = tables.make(case.table)
     target = tables.target(table, case.target)
@@ -62,7 +63,8 @@ def make(case: Case, folder: Path) -> Manifest:
         shutil.rmtree(each, ignore_errors=True)
     new.mkdir(parents=True)
     with quick_costs():
-        manifest = packing.pack(new / "bundle", about, "model.joblib", packing.dump(estimator), sample)
+        artifact = packing.dump(estimator)
+        manifest = packing.pack(new / "bundle", about, "model.joblib", artifact, sample, environment=environment)
     asked = accepted(manifest, tables.make(case.table, ROWS, seed=5))
     values = np.asarray(estimator.predict(asked))
     shares = estimator.predict_proba(asked) if manifest.probabilities else None

@@ -209,7 +209,7 @@ CASES = [
     ),
     Case("XGBoost", lambda: xgboost("XGBClassifier"), target="flag"),
     Case("LightGBM", lambda: lightgbm("LGBMClassifier")),
-    Case("CatBoost", lambda: catboost("CatBoostClassifier"), target="flag", onnx=False),
+    Case("CatBoost", lambda: catboost("CatBoostClassifier"), target="flag"),
     Case("imbalanced-learn pipeline", resampled, target="flag"),
     # Numbers with gaps.
     Case("mean imputer, forest", lambda: make_pipeline(SimpleImputer(), forest()), "gaps"),

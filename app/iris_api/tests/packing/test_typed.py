@@ -237,6 +237,28 @@ def test_texts_and_rare_categories_stand_in_no_file_that_people_read(bundle: Pat
     assert "an invented text" in (bundle / "manifest.json").read_text()
 
 
+def test_a_closed_list_is_told_if_the_user_gives_it_and_only_then(tmp_path: Path) -> None:
+    frame = table()[["street"]]
+    estimator = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(frame, left(table()))
+    with pytest.raises(PackError, match="street has 31 categories, and --features closes its list without giving it"):
+        packed(tmp_path, estimator, frame, street=FeatureText(open=False))
+    streets = sorted(frame.street.unique().tolist())
+    manifest = packed(tmp_path, estimator, frame, street=FeatureText(values=list(streets), open=False))
+    feature = manifest.features[0]
+    assert feature.values == streets and not feature.open
+    told = [each.value for each in feature.shares or []]
+    assert len(told) == 20 and RARE not in told
+    # Neither a label nor the card has more of them than of an open list.
+    assert RARE not in (tmp_path / "mine" / "1" / "MODEL_CARD.md").read_text()
+    with TestClient(served(tmp_path / "mine" / "1")) as client:
+        assert client.post("/predict", json={"street": RARE}).status_code == 200
+        assert client.post("/predict", json={"street": "unheard of"}).status_code == 422
+        text = client.get("/metrics").text
+    counted = [line for line in text.splitlines() if line.startswith("iris_api_feature_values_total{")]
+    assert len(counted) == 21 and RARE not in text
+    assert [line for line in counted if 'bin="other"' in line and line.endswith(" 1.0")]
+
+
 def test_texts_that_the_user_allows_are_golden_samples(tmp_path: Path) -> None:
     frame = table()[["age", "note"]].fillna(0)
     columns = ColumnTransformer([("n", "passthrough", ["age"]), ("t", TfidfVectorizer(), "note")])

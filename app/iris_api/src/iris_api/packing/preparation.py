@@ -191,6 +191,12 @@ def _with_open(
 
     if column.nullable and None not in column.values and not takes(None):
         raise PackError(f"{column.name} is nullable, as --features says, but the model refuses a missing value.")
+    if column.kind == "category" and text.open is False and not text.values and len(column.known) > MOST_CATEGORIES:
+        raise PackError(
+            f"{column.name} has {len(column.known)} categories, and --features closes its list without giving it. A "
+            "closed list stands whole in the manifest, where people read it: if it may, give it as values; else leave "
+            "the list open."
+        )
     if column.kind != "category" or text.open is not None:
         return column
     if text.values is None and len(column.known) > MOST_CATEGORIES:

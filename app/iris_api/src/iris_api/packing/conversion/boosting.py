@@ -1,9 +1,10 @@
-"""Trees of XGBoost and LightGBM, as those of scikit-learn: read from what the libraries write down."""
+"""Trees of XGBoost, LightGBM and CatBoost, as those of scikit-learn: read from what the libraries write down."""
 
 from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ def by_library() -> dict[type, Callable[[Graph, Any, list[Tensor]], Answer]]:
         found |= dict.fromkeys([xgboost.XGBRegressor, xgboost.XGBRFRegressor], _xgboost_regressor)
     if lightgbm := sys.modules.get("lightgbm"):
         found |= {lightgbm.LGBMClassifier: _lightgbm_classifier, lightgbm.LGBMRegressor: _lightgbm_regressor}
+    if catboost := sys.modules.get("catboost"):
+        found |= {catboost.CatBoostClassifier: _catboost_classifier, catboost.CatBoostRegressor: _catboost_regressor}
     return found
 
 
@@ -170,4 +173,74 @@ def _lightgbm_regressor(graph: Graph, estimator: Any, tensors: list[Tensor]) -> 
         return Answer(graph.node("Exp", raw))
     if name not in ("regression", "regression_l1", "huber", "fair", "quantile", "mape"):
         raise NotConvertedError(f"the objective {objective} of LightGBM")
+    return Answer(raw)
+
+
+def _catboost(graph: Graph, estimator: Any, tensors: list[Tensor]) -> tuple[str, str]:
+    """Return raw scores, rows x targets, and the loss."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        estimator.save_model(file.name, format="json")
+        model = json.load(file)
+    features = model["features_info"]
+    if set(features) - {"float_features"} or "oblivious_trees" not in model:
+        raise NotConvertedError("CatBoost with other features than numbers, or with trees that are not symmetric")
+    # Where training saw none missing, CatBoost takes a missing value as below every border.
+    missing_right = [each["nan_value_treatment"] == "AsTrue" for each in features["float_features"]]
+    places = [each["flat_feature_index"] for each in features["float_features"]]
+    found = [_oblivious(each, places, missing_right) for each in model["oblivious_trees"]]
+    scale, bias = model["scale_and_bias"]
+    # It compares in single precision, and adds in double.
+    rows = graph.cast(graph.cast(graph.matrix(tensors).name, "float"), "double")
+    total = graph.node("Mul", trees.sums(graph, rows, found), graph.constant(float(scale)))
+    raw = graph.node("Add", total, graph.constant([bias], np.float64))
+    return raw, str(estimator.get_all_params()["loss_function"])
+
+
+def _oblivious(tree: dict[str, Any], places: list[int], missing_right: list[bool]) -> trees.Tree:
+    """Return a tree of which all nodes of a level ask the same: the last split is the root's."""
+    splits = tree.get("splits") or []
+    depth, leaves = len(splits), 2 ** len(splits)
+    values = np.reshape(tree["leaf_values"], (leaves, -1))
+    inner = leaves - 1
+    nodes = np.arange(inner + leaves)
+    level = np.floor(np.log2(nodes + 1)).astype(int)
+    asked = [splits[depth - 1 - each] if each < depth else None for each in level]
+    if any(each and each["split_type"] != "FloatFeature" for each in asked):
+        raise NotConvertedError("CatBoost that asks for anything but a number")
+    numbers = [each["float_feature_index"] if each else 0 for each in asked]
+    # A value goes left where it is at most the border; the bit of a split is set where it goes right.
+    return trees.Tree(
+        left=np.where(nodes < inner, 2 * nodes + 1, -1),
+        right=np.where(nodes < inner, 2 * nodes + 2, -1),
+        feature=np.array([places[each] for each in numbers]),
+        threshold=np.array([each["border"] if each else 0.0 for each in asked]),
+        missing_left=np.array([not missing_right[each] for each in numbers]),
+        values=_squeezed(np.vstack([np.zeros((inner, values.shape[1])), values])),
+    )
+
+
+def _squeezed(values: Any) -> Any:
+    return values[:, 0] if values.shape[1] == 1 else values
+
+
+def _catboost_classifier(graph: Graph, estimator: Any, tensors: list[Tensor]) -> Answer:
+    from iris_api.packing.conversion.estimators import most_probable, two_shares
+
+    raw, loss = _catboost(graph, estimator, tensors)
+    if loss == "MultiClass":
+        return most_probable(graph, estimator, graph.node("Softmax", raw, axis=1))
+    if loss not in ("Logloss", "CrossEntropy"):
+        raise NotConvertedError(f"the loss {loss} of CatBoost")
+    return most_probable(graph, estimator, two_shares(graph, graph.node("Sigmoid", raw)))
+
+
+def _catboost_regressor(graph: Graph, estimator: Any, tensors: list[Tensor]) -> Answer:
+    from iris_api.packing.conversion.estimators import Answer
+
+    raw, loss = _catboost(graph, estimator, tensors)
+    name = loss.split(":")[0]
+    if name in ("Poisson", "Tweedie"):
+        return Answer(graph.node("Exp", raw))
+    if name not in ("RMSE", "MAE", "Quantile", "Huber", "MAPE", "MultiRMSE"):
+        raise NotConvertedError(f"the loss {loss} of CatBoost")
     return Answer(raw)
