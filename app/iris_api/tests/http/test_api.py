@@ -111,7 +111,8 @@ def test_the_paths_are_all_of_them(app: FastAPI) -> None:
     assert {"/health", "/health/ready", "/metrics", "/docs", "/docs/start.js", "/openapi.json", "/v2"} < {*found}
     assert {"/v2/models/iris", "/v2/models/iris/versions/1.0.0/ready", "/docs/swagger-ui-bundle.js"} < {*found}
     model = "/v2/models/iris"
-    assert paths(app, "POST") == ["/predict", f"{model}/infer", f"{model}/versions/1.0.0/infer"]
+    posted = ["/predict", "/v2/repository/index", f"{model}/infer", f"{model}/versions/1.0.0/infer"]
+    assert paths(app, "POST") == posted
 
 
 def test_head_has_the_status_and_headers_of_get_and_no_body(app: FastAPI, client: TestClient) -> None:

@@ -5,7 +5,7 @@ judged by `rows`, which names what is wrong, or takes it too. What is taken has 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -18,8 +18,8 @@ from iris_api.engines.columns import Table
 
 LEAST_ROWS = 32
 """Rows from which a table is quicker than a list of rows; fewer share a call of the model with others."""
-# Up to here a float of 64, and of 32, bits holds every integer: below, no digit of one can have been lost.
-_EXACT = {"FP32": 2**24}
+# Up to here a float of 64, of 32, and of 16 bits holds every integer: below, no digit of one can have been lost.
+_EXACT = {"FP32": 2**24, "FP16": 2**11}
 _EXACT_ELSE = 2**53
 _DATA = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
 _NO_DATA = b"[]"
@@ -83,18 +83,21 @@ class TableReader:
             text: has the list.
             place: where it begins with [ and ends with ]; what is between may be no JSON at all.
             rows: how many there must be.
-            datatype: what the values are said to be, a key of `v2.codec.DTYPES`.
+            datatype: what the values are said to be, a key of `v2.datatypes.DTYPES`.
         """
+        values = self.list_of_numbers(text, place, rows, self._width, datatype)
+        return None if values is None else self.values(values, datatype)
+
+    def list_of_numbers(self, text: bytes, place: slice, rows: int, width: int, datatype: str) -> NDArray[Any] | None:
+        """Return the numbers of such a list, rows x width of them, as `numbers` takes them."""
         code: Any = "d" if datatype.startswith("FP") else "i"
         letters = np.frombuffer(text, np.uint8)[place]
         opening = np.flatnonzero(letters == ord("["))
         flat = len(opening) == 1
-        if not flat and not _is_table(letters, opening, rows, self._width):
+        if not flat and not _is_table(letters, opening, rows, width):
             return None
         values = _numbers(text, place, code, b"," if flat else b"],")
-        if values is None or len(values) != rows * self._width:
-            return None
-        return self.values(values, datatype)
+        return None if values is None or len(values) != rows * width else values
 
     def flat(self, text: bytes, rows: int, order: list[int]) -> Table | None:
         """Return the rows of a JSON list of numbers that came in another order of the features.
@@ -117,6 +120,22 @@ class TableReader:
                 return None
             table = table.astype(np.float64)
         return self._acceptable(table, _EXACT.get(datatype, _EXACT_ELSE))
+
+    def columns(self, columns: Sequence[tuple[NDArray[Any] | None, str]]) -> Table | None:
+        """Return the rows of the values of each feature, as long as each other; None if others must judge.
+
+        Args:
+            columns: in the order of the features the values, None for those that are no list of numbers, and what
+                datatype they are said to be.
+        """
+        first = columns[0][0]
+        table = np.empty((0 if first is None else len(first), self._width))
+        for number, (values, datatype) in enumerate(columns):
+            exact = _EXACT.get(datatype, _EXACT_ELSE)
+            if values is None or not _within(values, datatype) or not (-exact < values.min() and values.max() < exact):
+                return None
+            table[:, number] = values
+        return self._acceptable(table)
 
     def _acceptable(self, table: Table | None, exact: int = _EXACT_ELSE) -> Table | None:
         """Return a table whose values are all possible ones and can be no integers that were rounded."""
@@ -199,21 +218,25 @@ class _Packed:
         return table
 
 
-def without_data(head: bytes) -> tuple[bytes, slice] | None:
-    """Return a request in JSON with an empty list as its data, and the place of the list that stood there.
+def without_data(head: bytes) -> tuple[bytes, list[slice]] | None:
+    """Return a request in JSON with an empty list as the data of each tensor, and the places of what stood there.
 
-    None if it is not plain where that is. Both together are valid JSON if each of them is: the place is that of a
+    None if it is not plain where they are. All together are valid JSON if each of them is: a place is that of a
     value, for without a backslash no quote is within a text.
     """
-    if not (found := _DATA.search(head)):
-        return None
-    start = found.end()
-    stops = [stop for stop in (head.find(b'"', start), head.find(b"}", start)) if stop >= 0]
-    end = head.rfind(b"]", start, min(stops)) + 1 if stops else 0
-    if not end:
-        return None
-    rest = head[:start] + _NO_DATA + head[end:]
-    return None if b"\\" in rest or rest.count(b'"data"') > 1 else (rest, slice(start, end))
+    rest, places, end = [], [], 0
+    while found := _DATA.search(head, end):
+        start = found.end()
+        quote = head.find(b'"', start)
+        # Not beyond the quote: what has many lists and no } would be searched many times.
+        brace = head.find(b"}", start, len(head) if quote < 0 else quote)
+        if not (stop := head.rfind(b"]", start, quote if brace < 0 else brace) + 1):
+            return None
+        rest.append(head[end:start])
+        places.append(slice(start, stop))
+        end = stop
+    whole = _NO_DATA.join([*rest, head[end:]])
+    return (whole, places) if places and b"\\" not in whole and whole.count(b'"data"') == len(places) else None
 
 
 def _within(table: NDArray[Any], datatype: str) -> bool:
