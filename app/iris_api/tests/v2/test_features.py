@@ -49,6 +49,7 @@ FEATURES = [
     feature("city", "category", values=["Bern", "Zug"], open=True, nullable=True),
     feature("zip", "category", values=["01234", "04109"]),
     feature("size", "category", values=[1, 2, 3], nullable=True),
+    feature("shop", "category", values=[10, 20], open=True),
     feature("vip", "boolean"),
     feature("pet", "boolean", nullable=True),
     feature("note", "text"),
@@ -57,16 +58,42 @@ FEATURES = [
 ]
 ROWS: list[dict[str, Any]] = [
     {
-        **{"age": 30.5, "visits": 2**53 + 1, "floor": 3, "city": "Bern", "zip": "01234", "size": 2, "vip": True},
+        **{
+            "age": 30.5,
+            "visits": 2**53 + 1,
+            "floor": 3,
+            "city": "Bern",
+            "zip": "01234",
+            "size": 2,
+            "shop": 30,
+            "vip": True,
+        },
         **{"pet": False, "note": "é \u2028\x00", "born": "2001-02-03", "seen": "2026-01-31T09:30:00Z"},
     },
     {
-        **{"age": None, "visits": 0, "floor": None, "city": None, "zip": "04109", "size": None, "vip": False},
+        **{
+            "age": None,
+            "visits": 0,
+            "floor": None,
+            "city": None,
+            "zip": "04109",
+            "size": None,
+            "shop": 10,
+            "vip": False,
+        },
         **{"pet": None, "note": "", "born": None, "seen": "2026-01-31"},
     },
 ]
 DATATYPES = {
-    **{"age": "FP64", "visits": "INT64", "floor": "FP64", "city": "BYTES", "zip": "BYTES", "size": "FP64"},
+    **{
+        "age": "FP64",
+        "visits": "INT64",
+        "floor": "FP64",
+        "city": "BYTES",
+        "zip": "BYTES",
+        "size": "FP64",
+        "shop": "INT64",
+    },
     **{"vip": "BOOL", "pet": "FP64", "note": "BYTES", "born": "BYTES", "seen": "BYTES"},
 }
 TENSORS: list[Tensor] = [(name, datatype, [row[name] for row in ROWS]) for name, datatype in DATATYPES.items()]
@@ -154,15 +181,16 @@ def test_the_metadata_describe_a_tensor_for_each_feature_and_the_example_is_righ
 
 
 @pytest.mark.parametrize("datatype", DTYPES)
-@pytest.mark.parametrize("binary", [(), ("age", "visits", "size")], ids=["JSON", "binary"])
+@pytest.mark.parametrize("binary", [(), ("age", "visits", "size", "shop")], ids=["JSON", "binary"])
 def test_every_datatype_of_numbers_will_do(codec: TensorCodec, datatype: str, binary: tuple[str, ...]) -> None:
-    given = [(name, datatype, [3]) for name in ("age", "visits", "floor", "size")]
-    others = [
-        (name, kind, values[:1]) for name, kind, values in TENSORS if name not in ("age", "visits", "floor", "size")
-    ]
+    names = ["age", "visits", "floor", "size", "shop"]
+    given = [(name, datatype, [3]) for name in names]
+    others = [(name, kind, values[:1]) for name, kind, values in TENSORS if name not in names]
     [row] = codec.read(*request(*given, *others, binary=binary))[0]
-    assert [row[0], row[1], row[2], row[5]] == [3, 3, 3, 3]
-    assert [type(row[0]), type(row[1]), type(row[2]), type(row[5])] == [float, int, int, int]
+    found = dict(zip(DATATYPES, row, strict=True))
+    assert [(name, type(found[name]), found[name]) for name in names] == [
+        *(("age", float, 3), ("visits", int, 3), ("floor", int, 3), ("size", int, 3), ("shop", int, 3)),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -225,10 +253,16 @@ def test_a_tensor_that_is_wrong_is_named(
         ({"shape": [1, 1]}, "note: the shape is [1, 1], but age has [2, 1]"),
     ],
 )
-def test_sizes_and_shapes_must_agree(codec: TensorCodec, changed: dict[str, Any], complaint: str) -> None:
+def test_sizes_and_shapes_of_texts_must_agree(codec: TensorCodec, changed: dict[str, Any], complaint: str) -> None:
     tensors = [*(each for each in TENSORS if each[0] != "note"), ("note", "BYTES", ["é", "ab"])]
     message = refused(codec, *tensors, binary=("note",), changed={"note": changed})
     assert complaint.lower() in message.lower()
+
+
+def test_numbers_must_have_the_bytes_of_their_shape(codec: TensorCodec) -> None:
+    changed = {"visits": {"parameters": {"binary_data_size": 8}}}
+    message = refused(codec, *TENSORS, binary=("visits",), changed=changed)
+    assert message.startswith("visits: [2, 1] of INT64 are 16 bytes after the JSON and no data in it")
 
 
 @pytest.mark.parametrize(
@@ -256,7 +290,7 @@ def test_a_feature_without_a_tensor_is_named(codec: TensorCodec) -> None:
     message = refused(codec, *TENSORS[2:])
     assert message == "age, visits: there is no tensor of this name, and the model needs one for each feature."
     message = refused(codec, TENSORS[0])
-    assert "age: the shape is [2, 1], but a row of this model has 11 values" in message
+    assert "age: the shape is [2, 1], but a row of this model has 12 values" in message
     assert "or one for each of them" in message
 
 
@@ -367,6 +401,25 @@ def test_damaged_columns_are_read_as_the_careful_way_reads_them(
         body = body[:start] + data.draw(st.sampled_from(PIECES)) + body[end:]
     quick, careful = (outcome(codec.read, JSON, body) for codec in codecs)
     assert quick == careful
+
+
+def test_another_list_called_data_is_none_of_a_tensor(codecs: tuple[TensorCodec, TensorCodec]) -> None:
+    other = json.dumps({"x": {"data": [7.5] * LEAST_ROWS}})[:-1].encode()
+    for names in (["petal_width", "petal_length"], ["input"]):
+        tensors: list[Tensor] = [(name, "FP64", [1.5] * LEAST_ROWS) for name in names]
+        shape = {"input": {"shape": [LEAST_ROWS // 2, 2]}}
+        _, body = request(*tensors, changed=shape)
+        rows = codecs[0].read(JSON, other + b", " + body[1:])[0]
+        assert {value for row in rows for value in row} == {1.5}
+
+
+@pytest.mark.parametrize(("datatype", "value"), [("FP32", 2**24 + 1), ("FP16", 2**11 + 1), ("INT64", 2**53 + 1)])
+def test_an_integer_of_a_large_column_that_would_be_rounded_is_refused(
+    codecs: tuple[TensorCodec, TensorCodec], datatype: str, value: int
+) -> None:
+    values = [*range(LEAST_ROWS - 1), value]
+    message = refused(codecs[0], ("petal_width", datatype, values), ("petal_length", "INT8", [1] * LEAST_ROWS))
+    assert f"integer {value} is not held exactly" in message
 
 
 @given(st.sampled_from(sorted(DTYPES)), st.binary(min_size=8, max_size=8), st.integers(0, LEAST_ROWS - 1))

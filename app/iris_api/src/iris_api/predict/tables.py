@@ -236,7 +236,7 @@ def without_data(head: bytes) -> tuple[bytes, list[slice]] | None:
         places.append(slice(start, stop))
         end = stop
     whole = _NO_DATA.join([*rest, head[end:]])
-    return (whole, places) if places and b"\\" not in whole and whole.count(b'"data"') == len(places) else None
+    return (whole, places) if places and b"\\" not in whole else None
 
 
 def _within(table: NDArray[Any], datatype: str) -> bool:
