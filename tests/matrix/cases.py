@@ -281,22 +281,18 @@ CASES = [
         "several targets",
         lambda: ensemble.RandomForestRegressor(5, max_depth=5, random_state=0),
         target="numbers",
-        onnx=False,
     ),
     Case(
         "several labels",
         lambda: MultiOutputClassifier(logistic()),
         target="flags",
-        onnx=False,
     ),
     Case(
         "outlier detection",
         lambda: ensemble.IsolationForest(n_estimators=10, random_state=0),
-        onnx=False,
     ),
     Case(
         "clusters",
         lambda: make_pipeline(preprocessing.MinMaxScaler(), KMeans(3, random_state=0)),
-        onnx=False,
     ),
 ]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from iris_api.bundle.manifest import NUMERIC, Manifest
 from iris_api.engines.model import EngineChoice, Model
-from iris_api.packing import costs
+from iris_api.packing import costs, writing
 from iris_api.packing import pack as packing
 from iris_api.packing.samples import FeatureText
 from iris_api.server.app import build_app
@@ -35,7 +35,7 @@ def quick_costs() -> Iterator[None]:
     """Measure costs in this process and by a few calls: they are no matter here."""
     few = partial(costs.measure_here, seconds=costs.SECONDS / 2, repeat_seconds=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "measure", few)
+        patch.setattr(writing, "measure", few)
         yield
 
 

@@ -80,12 +80,16 @@ sys.meta_path.insert(0, Missing())
 """
 
 
+def without(packages: set[str], folder: Path) -> dict[str, str]:
+    """Return the environment of programs that do not find some packages, as where these are not installed."""
+    (folder / "sitecustomize.py").write_text(WITHOUT.format(missing=packages))
+    return os.environ | {"PYTHONPATH": f"{folder}:{SOURCE}"}
+
+
 @pytest.fixture
 def notebook(tmp_path: Path) -> dict[str, str]:
-    """The environment of programs that find nothing of what serves, as where it is not installed."""
-    packages = {name.replace("-", "_") for name in SERVING}
-    (tmp_path / "sitecustomize.py").write_text(WITHOUT.format(missing=packages))
-    return os.environ | {"PYTHONPATH": f"{tmp_path}:{SOURCE}"}
+    """The environment of programs that find nothing of what serves."""
+    return without({name.replace("-", "_") for name in SERVING}, tmp_path)
 
 
 def run(environment: dict[str, str], *command: object) -> subprocess.CompletedProcess[str]:
@@ -117,3 +121,33 @@ def test_who_has_nothing_that_serves_is_told_what_to_install(notebook: dict[str,
     done = run(notebook | {"IRIS_API_MODEL_DIR": str(MODELS)}, "-m", "iris_api.server.command")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "iris-api: gunicorn, which serves, is not installed: pip install 'iris-api[serve]'.\n"
+
+
+# The first without ONNX, the second with it.
+PACK_TWICE = """
+import sys
+from functools import partial
+from pathlib import Path
+import numpy as np
+from sklearn.dummy import DummyRegressor
+from iris_api.packing import cli, costs, pack, writing
+
+writing.measure = partial(costs.measure_here, seconds=costs.SECONDS / 2, repeat_seconds=0)
+folder, rows = Path(sys.argv[1]), np.array([[1.0], [2.0]])
+artifact = pack.dump(DummyRegressor().fit(rows, rows[:, 0]))
+(folder / "model.joblib").write_bytes(artifact)
+(folder / "sample.csv").write_text("a\\n1\\n2\\n")
+given = [folder / "model.joblib", folder / "sample.csv", "--name=mine", "--version=1", f"--models-dir={folder}"]
+code = cli.main(["pack", *map(str, given), "--no-onnx"])
+try:
+    pack.pack(folder / "2", pack.About("mine", "2", ""), "model.joblib", artifact, pack.Sample(["a"], rows))
+except pack.PackError as error:
+    sys.exit(f"{code}: {error}")
+"""
+
+
+def test_who_has_no_onnx_packs_without_it_and_is_told_so_otherwise(tmp_path: Path) -> None:
+    done = run(without({"onnx", "skl2onnx"}, tmp_path), "-c", PACK_TWICE, tmp_path)
+    assert "ONNX: it was packed without" in done.stdout, done.stderr
+    assert done.stderr.startswith("0: onnx, by which it is converted to ONNX, is not installed: pip install")
+    assert (tmp_path / "mine" / "1").exists() and not (tmp_path / "2").exists()

@@ -55,7 +55,8 @@ from iris_api.engines.model import Model, RefusedError
 from iris_api.engines.sklearn import SklearnEngine
 from iris_api.packing import cli, conversion
 from iris_api.packing.conversion import ConversionError, convert
-from iris_api.packing.pack import About, Sample, describe, dump, pack
+from iris_api.packing.description import describe
+from iris_api.packing.pack import About, Sample, dump, pack
 from iris_api.packing.samples import FeatureText
 from iris_api.predict.batching import Batcher
 from iris_api.predict.durations import Durations
@@ -66,7 +67,7 @@ from iris_api.settings import Settings
 from ..instance import Instance
 from ..paths import BUNDLE, TESTS
 
-pytestmark = pytest.mark.usefixtures("quick_costs")
+pytestmark = pytest.mark.usefixtures("quick_packing")
 
 WINE, CULTIVARS = load_wine(return_X_y=True)
 IRIS, SPECIES = load_iris(return_X_y=True)

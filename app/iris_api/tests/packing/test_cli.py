@@ -32,7 +32,7 @@ from iris_api.packing.samples import SampleError, read_features, read_sample
 from ..paths import BUNDLE
 from ..strategies import fuzz
 
-pytestmark = pytest.mark.usefixtures("quick_costs")
+pytestmark = pytest.mark.usefixtures("quick_packing")
 
 DATA, CLASSES = load_iris(return_X_y=True)
 ROWS = DATA[:, 2:]

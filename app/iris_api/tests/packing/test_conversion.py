@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import joblib
@@ -9,15 +10,28 @@ import numpy as np
 import pandas
 import pytest
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
+from sklearn.covariance import EllipticEnvelope
 from sklearn.datasets import load_iris
-from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.decomposition import PCA
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    IsolationForest,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, SGDOneClassSVM
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier, RegressorChain
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import Normalizer, OneHotEncoder, PolynomialFeatures, StandardScaler
+from sklearn.svm import SVC, LinearSVC, OneClassSVM
 from sklearn.tree import DecisionTreeRegressor
 
 from iris_api.bundle.manifest import Manifest, Value
@@ -25,11 +39,16 @@ from iris_api.engines.model import Model
 from iris_api.packing import conversion
 from iris_api.packing.conversion import ConversionError, convert, points
 from iris_api.packing.conversion.points import UNKNOWN, proof_points
-from iris_api.packing.pack import About, Sample, describe, prepare
+from iris_api.packing.description import describe
+from iris_api.packing.pack import About, Sample
+from iris_api.packing.preparation import prepare
 
 from ..paths import BUNDLE
 
 DATA, CLASSES = load_iris(return_X_y=True)
+AMOUNTS = np.column_stack([DATA[:, 0] * 2, DATA[:, 1] + CLASSES])
+LABELS = np.column_stack([DATA[:, 0] > 6, CLASSES == 2]).astype(int)
+WORDS = np.array(["no", "yes"], dtype=object)[LABELS]
 
 
 class Doubled(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -43,10 +62,16 @@ class Doubled(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return 2 * rows
 
 
-def manifest_for(estimator: Any, data: Any = DATA) -> Manifest:
+@pytest.fixture
+def few_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, count in {"_GRID_POINTS": 500, "_RANDOM_POINTS": 200, "_MIXED_POINTS": 200, "_BORDER_PAIRS": 20}.items():
+        monkeypatch.setattr(points, name, count)
+
+
+def manifest_for(estimator: Any, data: Any = DATA, *, scores: bool = False) -> Manifest:
     """Describe an estimator as packing does."""
     sample = Sample([f"x{number}" for number in range(data.shape[1])], data)
-    content = describe(estimator, About("m", "1", ""), sample)
+    content = describe(estimator, About("m", "1", "", scores=scores), sample)
     return Manifest.model_validate({**content, "artifact": "model.joblib", "sha256": 64 * "0"})
 
 
@@ -73,6 +98,62 @@ def test_what_converts_is_proven(estimator: Any) -> None:
     about = convert(estimator, manifest_for(estimator), DATA).about
     assert about["proof"]["largest_difference"] <= 1e-6
     assert about["proof"]["points"]["beside borders"] > 100 or isinstance(estimator, LogisticRegression)
+
+
+@pytest.mark.usefixtures("few_points")
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        RandomForestRegressor(3, max_depth=4, random_state=0).fit(DATA, AMOUNTS),
+        RandomForestClassifier(3, max_depth=4, random_state=0).fit(DATA, WORDS),
+        LinearRegression().fit(DATA, AMOUNTS),
+        MultiOutputClassifier(LogisticRegression(max_iter=500)).fit(DATA, WORDS),
+        OneVsRestClassifier(LogisticRegression(max_iter=500)).fit(DATA, LABELS),
+        ClassifierChain(LogisticRegression(max_iter=500), order=[1, 0]).fit(DATA, LABELS),
+        RegressorChain(LinearRegression(), order=[1, 0]).fit(DATA, AMOUNTS),
+        MLPClassifier((4,), max_iter=20, random_state=0).fit(DATA, LABELS),
+        IsolationForest(n_estimators=5, max_features=2, contamination=0.1, random_state=0).fit(DATA),
+        OneClassSVM(nu=0.2).fit(DATA),
+        SGDOneClassSVM(random_state=0).fit(DATA),
+        EllipticEnvelope(random_state=0).fit(DATA),
+        make_pipeline(StandardScaler(), KMeans(3, n_init=1, random_state=0)).fit(DATA),
+        make_pipeline(StandardScaler(), PolynomialFeatures(2)).fit(DATA),
+        PCA(1).fit(DATA),
+        LinearSVC(random_state=0).fit(DATA, CLASSES),
+        SVC(decision_function_shape="ovo").fit(DATA, CLASSES),
+        SVC().fit(DATA, CLASSES),
+        SVC().fit(DATA, CLASSES == 2),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_lists_and_scores_are_proven_in_double(estimator: Any) -> None:
+    manifest = manifest_for(estimator, scores=True)
+    about = convert(estimator, manifest, DATA).about
+    assert about["precision"] == "double" and about["proof"]["largest_difference"] < 1e-12
+    assert ("scores" in about) == (manifest.outputs is None and manifest.task != "clustering")
+
+
+@pytest.mark.usefixtures("few_points")
+@pytest.mark.parametrize(
+    ("estimator", "wrong", "reason"),
+    [
+        (LinearRegression().fit(DATA, AMOUNTS), {"intercept_": np.array([0.0, 1e-3])}, "answers differ"),
+        (OneClassSVM(nu=0.2).fit(DATA), {"_intercept_": np.array([1e-3])}, "answers differ|another class"),
+        (IsolationForest(n_estimators=3, random_state=0).fit(DATA), {"offset_": -0.4}, "differ|another class"),
+        (KMeans(3, n_init=1, random_state=0).fit(DATA), {"cluster_centers_": DATA[:3]}, "another class"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_the_proof_says_no_to_lists_scores_and_clusters_too(
+    monkeypatch: pytest.MonkeyPatch, estimator: Any, wrong: dict[str, Any], reason: str
+) -> None:
+    other = copy.deepcopy(estimator)
+    for name, value in wrong.items():
+        setattr(other, name, getattr(other, name) + value if name.endswith("intercept_") else value)
+    attempts = conversion._attempts
+    monkeypatch.setattr(conversion, "_attempts", lambda _, *rest: attempts(other, *rest))
+    with pytest.raises(ConversionError, match=reason):
+        convert(estimator, manifest_for(estimator), DATA)
 
 
 @pytest.mark.parametrize(
@@ -122,10 +203,9 @@ def test_half_of_what_is_compared_has_a_value_at_a_limit_missing_or_unknown() ->
     assert UNKNOWN in cities and UNKNOWN not in set(found["training data"][:, 2])
 
 
-def test_texts_and_none_among_categories_are_proven_in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("few_points")
+def test_texts_and_none_among_categories_are_proven_in_double() -> None:
     """Each encoder is asked for its own answer, also to what it does not know."""
-    monkeypatch.setattr(points, "_MIXED_POINTS", 200)
-    monkeypatch.setattr(points, "_BORDER_PAIRS", 20)
     chance = np.random.default_rng(3)
     notes = ["late parcel", "great", "never AGAIN", "\N{LATIN SMALL LETTER U WITH DIAERESIS}bel, co-op"]
     frame = pandas.DataFrame(

@@ -224,7 +224,7 @@ def pack(folder: Path, *options: str) -> Path:
     return folder / "models" / "shop" / "1.0.0"
 
 
-@pytest.mark.usefixtures("quick_costs")
+@pytest.mark.usefixtures("quick_packing")
 def test_a_bundle_brings_own_code_and_is_tried_by_it(own: Path, tmp_path: Path, here: list[str]) -> None:
     joblib.dump(a_pipeline("own_features"), tmp_path / "model.joblib")
     bundle = pack(tmp_path, "--code", str(own))
@@ -243,7 +243,7 @@ def test_a_bundle_brings_own_code_and_is_tried_by_it(own: Path, tmp_path: Path, 
     assert here == [(bundle / manifest.environment.locks[HERE].file).read_text()]
 
 
-@pytest.mark.usefixtures("quick_costs")
+@pytest.mark.usefixtures("quick_packing")
 def test_what_answers_otherwise_in_a_fresh_environment_is_refused(
     own: Path,
     tmp_path: Path,

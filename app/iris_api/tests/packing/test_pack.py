@@ -31,7 +31,7 @@ SPECIES = np.array(["setosa", "versicolor", "virginica"])
 
 Pack = Callable[..., Path]
 
-pytestmark = pytest.mark.usefixtures("quick_costs")
+pytestmark = pytest.mark.usefixtures("quick_packing")
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ from iris_api.settings import Settings
 
 from ..conftest import MadeOnce
 
-pytestmark = pytest.mark.usefixtures("quick_costs")
+pytestmark = pytest.mark.usefixtures("quick_packing")
 
 ROWS = 120
 # One of them alone is called so.
@@ -93,7 +93,7 @@ def make_mixed(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def bundle(made_once: MadeOnce, quick_costs: None) -> Path:
+def bundle(made_once: MadeOnce, quick_packing: None) -> Path:
     return made_once("mixed-bundle", make_mixed) / "mine" / "1"
 
 

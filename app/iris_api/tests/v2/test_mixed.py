@@ -27,7 +27,7 @@ DTYPES: dict[str, Any] = {"FP64": np.float64, "INT64": np.int64, "BOOL": np.bool
 
 @pytest.fixture(scope="module")
 def client(
-    made_once: MadeOnce, quick_costs: None, tmp_path_factory: pytest.TempPathFactory
+    made_once: MadeOnce, quick_packing: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[triton.InferenceServerClient]:
     """tritonclient, connected with a running instance of the model."""
     bundle: Path = made_once("mixed-bundle", make_mixed) / "mine" / "1"

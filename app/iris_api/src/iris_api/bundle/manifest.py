@@ -252,7 +252,7 @@ class Proof(_Part):
     refused none."""
     tolerance: Annotated[float, Field(gt=0, le=1e-3)]
     largest_difference: Annotated[float, Field(ge=0)]
-    """Of any probability, or of any value relative to its size."""
+    """Of any probability, or of any value or score relative to its size."""
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
@@ -272,12 +272,14 @@ class Onnx(_Part):
     """Name of the output that has what the estimator's `predict` answers (in format 2, its probabilities if any)."""
     probabilities: str | None = None
     """Name of the output that has the probabilities."""
+    scores: str | None = None
+    """Name of the output that has the scores, where answers carry them."""
     proof: Proof
 
     @property
     def outputs(self) -> list[str]:
-        """Names of the outputs that answer: what `predict` answers, then the probabilities if there are any."""
-        return [self.output, *([self.probabilities] if self.probabilities else [])]
+        """Names of the outputs that answer: what `predict` answers, then probabilities or scores if there are any."""
+        return [self.output, *(each for each in (self.probabilities, self.scores) if each)]
 
 
 class Cost(_Part):
@@ -383,6 +385,8 @@ class Manifest(_Part):
             raise ValueError("there must be either an onnx model or the reason why there is none")
         if self.onnx and self.format > 2 and (self.onnx.probabilities is not None) != self.probabilities:
             raise ValueError("an onnx model has an output with probabilities if and only if answers carry them")
+        if self.onnx and (self.onnx.scores is not None) != (self.scores is not None):
+            raise ValueError("an onnx model has an output with scores if and only if answers carry them")
         values = [each.value for each in self.classes or []]
         if len(set(values)) != len(values):
             raise ValueError("two classes have the same value")

@@ -35,15 +35,20 @@ class OnnxEngine:
 
     Args:
         content: a model in the format of ONNX.
-        outputs: names of its outputs: what the estimator's `predict` answers, then the probabilities if there are any.
+        outputs: names of its outputs: what the estimator's `predict` answers, then probabilities or scores if there are
+            any.
         tolerance: how far answers to golden samples may be off.
+        lists: whether an answer is a list of values, also where it has one alone.
+        scores: whether the second output has scores, and no probabilities.
     """
 
     name = "onnx"
     # A call takes some 10 us, less than another turn of the event loop.
     turns = 1
 
-    def __init__(self, content: bytes, outputs: Sequence[str], tolerance: float) -> None:
+    def __init__(
+        self, content: bytes, outputs: Sequence[str], tolerance: float, *, lists: bool = False, scores: bool = False
+    ) -> None:
         options = onnxruntime.SessionOptions()
         # A few rows are no work for threads, and the host has an instance for every processor.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -57,6 +62,8 @@ class OnnxEngine:
         is_one = len(inputs) == 1 and inputs[0].name == INPUT and self._dtype in DTYPES.values()
         self._tensors = self._table if is_one else self._typed
         self._outputs = list(outputs)
+        self._lists = lists
+        self._scores = scores
         self.tolerance = tolerance
 
     @classmethod
@@ -69,7 +76,8 @@ class OnnxEngine:
         content = read_file(directory, onnx.artifact, onnx.sha256)
         tolerance = max(manifest.golden_tolerance, onnx.proof.tolerance)
         try:
-            engine = cls(content, onnx.outputs, tolerance)
+            lists, scores = manifest.outputs is not None, manifest.scores is not None
+            engine = cls(content, onnx.outputs, tolerance, lists=lists, scores=scores)
             engine(manifest.golden_rows)
         except Exception as error:
             # ONNX Runtime has exceptions of its own; none of them is more than a model that cannot be served.
@@ -82,14 +90,16 @@ class OnnxEngine:
 
     def __call__(self, rows: Sequence[Row]) -> Answers:
         """Return the answers to rows of features."""
-        values, probabilities = self.run(rows)
-        return Answers(values.tolist(), None if probabilities is None else probabilities.tolist())
+        values, numbers = self.run(rows)
+        if self._scores and numbers is not None:
+            return Answers(values.tolist(), None, numbers.tolist())
+        return Answers(values.tolist(), None if numbers is None else numbers.tolist())
 
     def run(self, rows: Sequence[Row] | NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        """Return what `predict` answers to rows of features, and the probabilities, rows x classes, or None."""
+        """Return what `predict` answers to rows of features, and probabilities, rows x classes, or scores, or None."""
         values, *probabilities = self._session.run(self._outputs, self._tensors(rows))
         # A regressor's answers come as a column.
-        if values.ndim == 2 and values.shape[1] == 1:
+        if values.ndim == 2 and values.shape[1] == 1 and not self._lists:
             values = values[:, 0]
         return values, probabilities[0] if probabilities else None
 

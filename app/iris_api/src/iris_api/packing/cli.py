@@ -180,7 +180,7 @@ def _add_trusted(parser: argparse.ArgumentParser) -> None:
 
 def _train(given: argparse.Namespace) -> None:
     # scikit-learn takes a second to import: only what needs it waits.
-    from iris_api.packing.pack import PackError
+    from iris_api.packing.given import PackError
     from iris_api.packing.recipes import RECIPES, train
 
     names = list(RECIPES) if given.names == ["all"] else given.names

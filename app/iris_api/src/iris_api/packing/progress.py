@@ -61,6 +61,10 @@ class Progress:
             raise TooLongError(self._seconds, self._done / max(self._expected, self._done, 1))
 
 
+# Which answer rows.
+_METHODS = frozenset({"predict", "predict_proba", "decision_function", "score_samples", "transform"})
+
+
 class Watched:
     """An estimator that answers piece by piece and reports each to a Progress: no row depends on another."""
 
@@ -71,7 +75,7 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         """Return what the estimator has."""
         found = getattr(self._estimator, name)
-        return self._in_pieces(found) if name in ("predict", "predict_proba") else found
+        return self._in_pieces(found) if name in _METHODS else found
 
     def _in_pieces(self, method: Callable[[Table], Any]) -> Callable[[Table], NDArray[Any]]:
         def answer(rows: Table) -> NDArray[Any]:

@@ -17,7 +17,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from iris_api.bundle.manifest import Manifest
-from iris_api.packing.pack import About, Sample, dump, pack, scores
+from iris_api.packing.asking import scores
+from iris_api.packing.given import About, Sample
+from iris_api.packing.pack import dump, pack
 from iris_api.packing.samples import FeatureText
 
 SEED = 1

@@ -118,12 +118,16 @@ def with_trained_categories(frame: Any, estimator: Any) -> Any:
     return frame
 
 
-def asker(predict: Callable[[Any], Any], shares: Callable[[Any], Any] | None) -> Ask:
-    """Return what asks an estimator by the method that answers, and by that of probabilities or scores if any."""
+def asker(predict: Callable[[Any], Any], shares: Callable[[Any], Any] | None, lists: bool = False) -> Ask:
+    """Return what asks an estimator by the method that answers, and by that of probabilities or scores if any.
+
+    `lists`: whether an answer is a list of values also where it has one alone.
+    """
 
     def ask(table: Any) -> Answers:
         found = None if shares is None else np.asarray(shares(table))
-        return Answers(flat(predict(table)), None if found is None else found.reshape(len(found), -1))
+        values = np.asarray(predict(table)) if lists else flat(predict(table))
+        return Answers(values, None if found is None else found.reshape(len(found), -1))
 
     return refusing(ask)
 

@@ -21,16 +21,17 @@ from iris_api.engines.model import REFUSALS, find_refused
 from iris_api.engines.onnx import DTYPES, INPUT, OnnxEngine
 from iris_api.engines.reviewed import flat
 from iris_api.engines.table import Categories, MakeTable, table_maker
-from iris_api.packing.conversion.estimators import answer
+from iris_api.packing.conversion.estimators import Answer, answer
 from iris_api.packing.conversion.graph import Graph, NotConvertedError, Tensor, Type
 from iris_api.packing.conversion.points import Table, beside_borders, border_rows, proof_points
+from iris_api.packing.conversion.steps import transform
 from iris_api.packing.progress import Progress, Watched
 
 ARTIFACT = "model.onnx"
 # How far probabilities, and values relative to their size, may be apart. Classes may not.
 TOLERANCE = 1e-6
 # As the manifest calls them, in their order.
-_OUTPUTS = ("output", "probabilities")
+_OUTPUTS = ("output", "probabilities", "scores")
 # Characters of a row in a message.
 _LONGEST_ROW = 200
 _BORDERS = "beside borders"
@@ -75,13 +76,13 @@ def convert(
     Raise ConversionError if there is none, TooLongError if the time is over that `progress` gives.
     """
     progress = progress or Progress()
-    asked = _Asked(estimator, table_maker(manifest, categories or {}), progress)
+    asked = _Asked(estimator, manifest, table_maker(manifest, categories or {}), progress)
     expected: dict[str, _Answers] = {}
     reasons = []
     for how, attempt in _attempts(estimator, manifest, categories or {}):
         try:
             model = attempt()
-            engine = _open(model)
+            engine = _open(model, manifest)
         except ConversionError as error:
             reasons.append(f"{how}: {error}")
             continue
@@ -108,7 +109,7 @@ def convert(
 
 def _attempts(estimator: Any, manifest: Manifest, categories: Categories) -> Iterator[tuple[str, Callable[[], _Model]]]:
     yield "double", partial(_graph, estimator, manifest, categories)
-    if manifest.table is None:
+    if manifest.table is None and manifest.task in {"classification", "regression"} and not manifest.scores:
         for precision in DTYPES:
             yield f"{precision} by skl2onnx", partial(_to_onnx, estimator, manifest, precision)
 
@@ -123,7 +124,10 @@ def _graph(estimator: Any, manifest: Manifest, categories: Categories) -> _Model
                 _column(graph, feature, column.missing, categories.get(feature.name))
                 for feature, column in zip(manifest.features, manifest.table.columns, strict=True)
             ]
-        found = answer(graph, estimator, tensors)
+        if manifest.task == "transformation":
+            found = Answer(graph.matrix(transform(graph, estimator, tensors)).name)
+        else:
+            found = answer(graph, estimator, tensors)
     except NotConvertedError as error:
         raise ConversionError(f"it does not convert ({error})") from error
     except Exception as error:
@@ -134,6 +138,10 @@ def _graph(estimator: Any, manifest: Manifest, categories: Categories) -> _Model
         if found.shares is None:
             raise ConversionError("it does not convert (its probabilities)")
         outputs["probabilities"] = found.shares
+    if manifest.scores:
+        if found.scores is None or manifest.scores.method != "decision_function":
+            raise ConversionError(f"it does not convert (what {manifest.scores.method} says)")
+        outputs["scores"] = found.scores
     content, names = graph.model(outputs)
     names["output"] = names.pop("prediction")
     return _Model(content, "double", names)
@@ -174,9 +182,12 @@ def _to_onnx(estimator: Any, manifest: Manifest, precision: str) -> _Model:
     return _Model(content, precision, outputs)
 
 
-def _open(model: _Model) -> OnnxEngine:
+def _open(model: _Model, manifest: Manifest) -> OnnxEngine:
+    outputs = [model.outputs[each] for each in _OUTPUTS if each in model.outputs]
     try:
-        return OnnxEngine(model.content, [model.outputs[each] for each in _OUTPUTS if each in model.outputs], TOLERANCE)
+        return OnnxEngine(
+            model.content, outputs, TOLERANCE, lists=manifest.outputs is not None, scores=manifest.scores is not None
+        )
     except Exception as error:
         # ONNX Runtime does not take everything that is written in its format.
         raise ConversionError(f"it does not load ({type(error).__name__}: {_first_line(error)})") from error
@@ -185,23 +196,35 @@ def _open(model: _Model) -> OnnxEngine:
 class _Asked:
     """An estimator that is asked by rows as requests carry them: it gets the table that it gets when it serves."""
 
-    def __init__(self, estimator: Any, make_table: MakeTable, progress: Progress) -> None:
+    def __init__(self, estimator: Any, manifest: Manifest, make_table: MakeTable, progress: Progress) -> None:
+        watched = Watched(estimator, progress)
         self.progress = progress
-        self._estimator = Watched(estimator, progress)
         self._table = make_table
-        self._classes = getattr(estimator, "classes_", None)
+        self._transforms = manifest.task == "transformation"
+        self._predict = watched.transform if self._transforms else watched.predict
+        method = "predict_proba" if manifest.probabilities else manifest.scores.method if manifest.scores else None
+        self._numbers = getattr(watched, method) if method else None
+        self.methods = 1 + (method is not None)
+        self._places: dict[Any, int] = {}
 
     def predict(self, rows: Any) -> NDArray[Any]:
-        """Return what `predict` answers."""
-        return flat(self._estimator.predict(self._table(rows)))
+        """Return what `predict` answers, or `transform` of what only transforms."""
+        found = self._predict(self._table(rows))
+        return np.asarray(found) if self._transforms else flat(found)
 
-    def predict_proba(self, rows: Any) -> NDArray[Any]:
-        """Return what `predict_proba` answers."""
-        return np.asarray(self._estimator.predict_proba(self._table(rows)))
+    def numbers(self, rows: Any) -> NDArray[Any] | None:
+        """Return probabilities, rows x classes, or scores, rows x their number, where answers carry either."""
+        if self._numbers is None:
+            return None
+        found = np.asarray(self._numbers(self._table(rows)))
+        return found.reshape(len(found), -1)
 
-    def numbers(self, values: NDArray[Any]) -> Table:
-        """Return answers as numbers: a class by its place."""
-        return np.asarray(values if self._classes is None else np.searchsorted(self._classes, values), dtype=np.float64)
+    def place(self, values: NDArray[Any]) -> Table:
+        """Return a number for each answer; what are no numbers are counted as they come, and lists of them."""
+        if values.dtype.kind == "f":
+            return values.sum(axis=1) if values.ndim == 2 else values
+        answers = map(tuple, values.tolist()) if values.ndim == 2 else values.tolist()
+        return np.array([self._places.setdefault(each, len(self._places)) for each in answers], dtype=np.float64)
 
 
 class _Answers(NamedTuple):
@@ -210,8 +233,8 @@ class _Answers(NamedTuple):
     rows: Table
     values: NDArray[Any]
     """Of `predict`."""
-    shares: NDArray[Any] | None
-    """Of `predict_proba`, where the manifest promises probabilities."""
+    numbers: NDArray[Any] | None
+    """Probabilities or scores, where the manifest promises either."""
 
 
 def _expected(asked: _Asked, manifest: Manifest, rows: Any) -> dict[str, _Answers]:
@@ -220,26 +243,25 @@ def _expected(asked: _Asked, manifest: Manifest, rows: Any) -> dict[str, _Answer
     Raise ConversionError if it refuses any of them or has no finite answer, for ONNX Runtime would have one.
     """
     points = proof_points(manifest, rows)
-    methods = 2 if manifest.probabilities else 1
-    asked.progress.expect(methods * sum(map(len, points.values())) + border_rows())
+    asked.progress.expect(asked.methods * sum(map(len, points.values())) + border_rows())
     values = {name: _values(asked, manifest, name, rows) for name, rows in points.items()}
     inner = [name for name in points if "accepted" not in name]
     beside = beside_borders(
         manifest.features,
-        lambda some: asked.numbers(asked.predict(some)),
+        lambda some: asked.place(asked.predict(some)),
         np.vstack([points[name] for name in inner]),
-        asked.numbers(np.concatenate([values[name] for name in inner])),
+        asked.place(np.concatenate([values[name] for name in inner])),
     )
     if len(beside):
         points = {**points, _BORDERS: beside}
         values[_BORDERS] = _values(asked, manifest, _BORDERS, beside)
     answers = {}
     for name, rows in points.items():
-        shares = asked.predict_proba(rows) if manifest.probabilities else None
-        numbers = [shares] if manifest.classes else [values[name]]
-        if not all(np.isfinite(each).all() for each in numbers if each is not None):
+        numbers = asked.numbers(rows)
+        some = [each for each in (values[name], numbers) if each is not None and each.dtype.kind == "f"]
+        if not all(np.isfinite(each).all() for each in some):
             raise ConversionError(f"{name}: the estimator's own answers are not finite")
-        answers[name] = _Answers(rows, values[name], shares)
+        answers[name] = _Answers(rows, values[name], numbers)
     return answers
 
 
@@ -266,29 +288,36 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
-def _difference(engine: OnnxEngine, where: str, manifest: Manifest, rows: Table, values: Any, shares: Any) -> float:
+def _difference(engine: OnnxEngine, where: str, manifest: Manifest, rows: Table, values: Any, numbers: Any) -> float:
     """Return the largest difference of any number, or raise ConversionError where classes or numbers disagree.
 
-    Numbers are the probabilities, or a regressor's values relative to their size; classes must be equal.
+    Numbers are the probabilities; or scores, and values that are no classes, relative to their size. Classes and labels
+    must be equal.
     """
     try:
-        found, found_shares = engine.run(rows)
+        found, found_numbers = engine.run(rows)
     except Exception as error:
         # See _open.
         raise ConversionError(f"it does not run ({type(error).__name__}: {_first_line(error)})") from error
-    if manifest.classes:
+    pairs: list[tuple[NDArray[Any], NDArray[Any] | None]] = [] if numbers is None else [(numbers, found_numbers)]
+    if manifest.classes or values.dtype.kind != "f":
         different = sum(left != right for left, right in zip(values.tolist(), found.tolist(), strict=True))
         if different:
             raise ConversionError(f"{where}: {different} of {len(rows)} rows get another class")
-        if shares is None or found_shares is None:
-            return 0.0
-        differences = np.abs(found_shares - shares)
+        if manifest.outputs and (found.dtype.kind == "f" or values.dtype.kind == "b"):
+            raise ConversionError(f"{where}: integers come as floats, or booleans as integers")
     else:
-        differences = np.abs(found - values) / np.maximum(1, np.abs(values))
-    # Not a number is never small enough.
-    if not (differences <= TOLERANCE).all():
-        raise ConversionError(f"{where}: answers differ by up to {differences.max():.1e}")
-    return float(differences.max())
+        pairs.append((values, found))
+    largest = 0.0
+    for expected, answered in pairs:
+        if answered is None or expected.shape != answered.shape:
+            raise ConversionError(f"{where}: there is not an answer for each of the estimator's own")
+        differences = np.abs(answered - expected) / (1 if manifest.probabilities else np.maximum(1, np.abs(expected)))
+        # Not a number is never small enough.
+        if not (differences <= TOLERANCE).all():
+            raise ConversionError(f"{where}: answers differ by up to {differences.max():.1e}")
+        largest = max(largest, float(differences.max()))
+    return largest
 
 
 def _first_line(error: Exception) -> str:

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn import ensemble, linear_model, naive_bayes, neural_network, svm, tree
+from sklearn import (
+    cluster,
+    covariance,
+    ensemble,
+    linear_model,
+    multiclass,
+    multioutput,
+    naive_bayes,
+    neural_network,
+    svm,
+    tree,
+)
 from sklearn.base import is_classifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.ensemble._iforest import _average_path_length
 from sklearn.linear_model._base import LinearModel
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
@@ -29,9 +42,11 @@ class Answer(NamedTuple):
     """Names of the outputs of an estimator."""
 
     values: str
-    """What `predict` answers: one a row, or rows x 1 of a regressor."""
+    """What `predict` answers: one a row, rows x 1 of a regressor, or rows x targets of several."""
     shares: str | None = None
     """What `predict_proba` answers, rows x classes."""
+    scores: str | None = None
+    """What `decision_function` answers, rows x their number."""
 
 
 def answer(graph: Graph, estimator: Any, tensors: Tensors) -> Answer:
@@ -50,6 +65,10 @@ def answer(graph: Graph, estimator: Any, tensors: Tensors) -> Answer:
             return convert(graph, estimator, tensors)
     if isinstance(estimator, LinearModel) and type(estimator).predict is LinearModel.predict:
         return Answer(_linear(graph, estimator, tensors))
+    return _by_skl2onnx(graph, estimator, tensors)
+
+
+def _by_skl2onnx(graph: Graph, estimator: Any, tensors: Tensors) -> Answer:
     rows = graph.matrix(tensors)
     if not is_classifier(estimator):
         return Answer(graph.cast(embed(graph, estimator, rows)[0], "double"))
@@ -81,7 +100,7 @@ def by_scores(graph: Graph, estimator: Any, scores: str, shares: str | None) -> 
     else:
         above = graph.node("Greater", scores, graph.constant(0.0))
         number = graph.node("Squeeze", graph.cast(above, "int64"), graph.constant([1], np.int64))
-    return Answer(labels_of(graph, estimator.classes_, number), shares)
+    return Answer(labels_of(graph, estimator.classes_, number), shares, scores)
 
 
 def _linear(graph: Graph, estimator: Any, tensors: Tensors) -> str:
@@ -114,12 +133,26 @@ def _singles(graph: Graph, tensors: Tensors) -> str:
 
 
 def _shares(graph: Graph, estimator: Any, rows: str, fitted: Sequence[Any]) -> Answer:
-    if estimator.n_outputs_ != 1:
-        raise NotConvertedError(f"{type(estimator).__name__} of {estimator.n_outputs_} targets")
-    some = [trees.of_sklearn(each, each.value[:, 0, :]) for each in _trees(fitted)]
+    counts = np.atleast_1d(estimator.n_classes_).tolist()
+    some = [
+        trees.of_sklearn(each, np.hstack([each.value[:, target, :count] for target, count in enumerate(counts)]))
+        for each in _trees(fitted)
+    ]
     total = trees.sums(graph, rows, some)
     shares = total if len(fitted) == 1 else graph.node("Div", total, graph.constant(float(len(fitted))))
-    return most_probable(graph, estimator, shares)
+    if len(counts) == 1:
+        return most_probable(graph, estimator, shares)
+    ends = np.cumsum([0, *counts])
+    parts = []
+    for classes, (first, end) in zip(estimator.classes_, itertools.pairwise(ends), strict=True):
+        own = graph.node("Gather", shares, graph.constant(np.arange(first, end)), axis=1)
+        parts.append(labels_of(graph, classes, graph.node("ArgMax", own, axis=1, keepdims=0)))
+    return _side_by_side(graph, parts)
+
+
+def _side_by_side(graph: Graph, values: Sequence[str]) -> Answer:
+    """Return what estimators of one target each answer, as rows x targets."""
+    return Answer(graph.node("Concat", *(_column(graph, each) for each in values), axis=1))
 
 
 def _trees(fitted: Sequence[Any]) -> list[Any]:
@@ -136,9 +169,10 @@ def _forest_classifier(graph: Graph, estimator: Any, tensors: Tensors) -> Answer
 
 def _mean(graph: Graph, estimator: Any, tensors: Tensors) -> Answer:
     fitted = getattr(estimator, "estimators_", [estimator])
-    if estimator.n_outputs_ != 1:
-        raise NotConvertedError(f"{type(estimator).__name__} of {estimator.n_outputs_} targets")
-    some = [trees.of_sklearn(each, each.value[:, 0, 0]) for each in _trees(fitted)]
+    width = estimator.n_outputs_
+    some = [
+        trees.of_sklearn(each, each.value[:, :, 0] if width > 1 else each.value[:, 0, 0]) for each in _trees(fitted)
+    ]
     total = trees.sums(graph, _singles(graph, tensors), some)
     return Answer(graph.node("Div", total, graph.constant(float(len(fitted)))))
 
@@ -222,6 +256,8 @@ def _perceptron(graph: Graph, estimator: Any, tensors: Tensors) -> Answer:
     if last == "Softmax":
         return most_probable(graph, estimator, rows)
     above = graph.node("Greater", rows, graph.constant(0.5))
+    if estimator.n_outputs_ > 1:
+        return Answer(graph.cast(above, "int64"))
     number_ = graph.node("Squeeze", graph.cast(above, "int64"), graph.constant([1], np.int64))
     return Answer(labels_of(graph, estimator.classes_, number_), two_shares(graph, rows))
 
@@ -274,11 +310,107 @@ def _support_classifier(graph: Graph, estimator: Any, tensors: Tensors) -> Answe
     number_ = graph.node("ArgMax", graph.node("Add", *counts), axis=1, keepdims=0)
     values = labels_of(graph, estimator.classes_, number_)
     if estimator.probability is not True:
-        return Answer(values)
+        return Answer(values, None, _decisions(graph, estimator, scores, counts, pairs))
     slope, shift = (graph.constant(-each, np.float64) for each in (estimator._probA, estimator._probB))
     share = graph.node("Sigmoid", graph.node("Add", graph.node("Mul", scores, slope), shift))
     # Platt's first class is libsvm's first, and so is a score's.
     return Answer(values, graph.node("Concat", share, graph.node("Sub", graph.constant(1.0), share), axis=1))
+
+
+def _decisions(graph: Graph, estimator: Any, scores: str, counts: Sequence[str], pairs: Sequence[Any]) -> str:
+    """Return what `decision_function` answers: one score, one a pair, or one a class that goes by votes first."""
+    if len(pairs) == 1:
+        return graph.node("Neg", scores)
+    if estimator.decision_function_shape == "ovo":
+        return scores
+    against = np.zeros((len(pairs), len(estimator.classes_)))
+    for number, (one, other) in enumerate(pairs):
+        against[number, one], against[number, other] = 1, -1
+    sums = graph.node("MatMul", scores, graph.constant(against))
+    most = graph.node("Mul", graph.node("Add", graph.node("Abs", sums), graph.constant(1.0)), graph.constant(3.0))
+    return graph.node("Add", graph.node("Add", *counts), graph.node("Div", sums, most))
+
+
+def _each_target(graph: Graph, estimator: Any, tensors: Tensors) -> Answer:
+    return _side_by_side(graph, [answer(graph, each, tensors).values for each in estimator.estimators_])
+
+
+def _chain(graph: Graph, estimator: Any, tensors: Tensors) -> Answer:
+    """Return what estimators answer of which each gets the answers of those before it beside the row."""
+    if getattr(estimator, "chain_method_", "predict") != "predict":
+        raise NotConvertedError(f"a chain by {estimator.chain_method_}")
+    columns = [graph.matrix(tensors)]
+    for each in estimator.estimators_:
+        found = _column(graph, graph.cast(answer(graph, each, columns).values, "double"))
+        columns.append(Tensor(found, "double", 1))
+    own = np.argsort(estimator.order_)
+    return Answer(graph.node("Gather", graph.matrix(columns[1:]).name, graph.constant(own, np.int64), axis=1))
+
+
+def _one_against_all(graph: Graph, estimator: Any, tensors: Tensors) -> Answer:
+    if not estimator.multilabel_:
+        return _by_skl2onnx(graph, estimator, tensors)
+    if any(getattr(each, "classes_", np.array([])).tolist() != [0, 1] for each in estimator.estimators_):
+        raise NotConvertedError("one against all, of a label that is always or never there")
+    return _each_target(graph, estimator, tensors)
+
+
+def _by_border(graph: Graph, scores: str, border: str = "Less") -> Answer:
+    """Return -1 for an outlier, whose score is below 0 (by "LessOrEqual" also 0), and 1 for others; rows x 1 each."""
+    outlier = graph.node(border, scores, graph.constant(0.0))
+    one, other = graph.constant([-1], np.int64), graph.constant([1], np.int64)
+    values = graph.node("Where", graph.node("Squeeze", outlier, graph.constant([1], np.int64)), one, other)
+    return Answer(values, None, scores)
+
+
+def _isolation_forest(graph: Graph, estimator: Any, tensors: Tensors) -> Answer:
+    rows = _singles(graph, tensors)
+    parts = zip(
+        estimator.estimators_,
+        estimator.estimators_features_,
+        estimator._decision_path_lengths,
+        estimator._average_path_length_per_tree,
+        strict=True,
+    )
+    some = []
+    for each, chosen, length, more in parts:
+        tree_ = trees.of_sklearn(each.tree_, np.asarray(length) + np.asarray(more) - 1.0)
+        some.append(replace(tree_, feature=np.asarray(chosen)[np.maximum(tree_.feature, 0)]))
+    depths = trees.sums(graph, rows, some)
+    most = len(some) * float(_average_path_length([estimator._max_samples])[0])
+    if not most:
+        raise NotConvertedError("an isolation forest of one row a tree")
+    shares = graph.node("Pow", graph.constant(2.0), graph.node("Div", depths, graph.constant(-most)))
+    return _by_border(graph, _below(graph, graph.node("Neg", shares), estimator.offset_))
+
+
+def _below(graph: Graph, scores: str, offset: float) -> str:
+    return graph.node("Sub", scores, graph.constant(float(offset)))
+
+
+def _one_class(graph: Graph, estimator: Any, tensors: Tensors) -> Answer:
+    return _by_border(graph, _support_regressor(graph, estimator, tensors).values, "LessOrEqual")
+
+
+def _one_class_by_gradient(graph: Graph, estimator: Any, tensors: Tensors) -> Answer:
+    rows = graph.matrix(tensors).name
+    sums = graph.node("MatMul", rows, graph.constant(np.reshape(estimator.coef_, (-1, 1)), np.float64))
+    return _by_border(graph, graph.node("Sub", sums, graph.constant(np.atleast_1d(estimator.offset_), np.float64)))
+
+
+def _ellipse(graph: Graph, estimator: Any, tensors: Tensors) -> Answer:
+    off = graph.node("Sub", graph.matrix(tensors).name, graph.constant(estimator.location_, np.float64))
+    product = graph.node("MatMul", off, graph.constant(estimator.get_precision(), np.float64))
+    distance = graph.node("ReduceSum", graph.node("Mul", product, off), graph.constant([1], np.int64), keepdims=1)
+    return _by_border(graph, _below(graph, graph.node("Neg", distance), estimator.offset_))
+
+
+def _nearest_center(graph: Graph, estimator: Any, tensors: Tensors) -> Answer:
+    """Return the number of the nearest center, by squares as k-means adds them."""
+    centers = np.asarray(estimator.cluster_centers_, dtype=np.float64)
+    products = graph.node("MatMul", graph.matrix(tensors).name, graph.constant(-2 * centers.T))
+    squares = graph.constant((centers**2).sum(axis=1)[None, :])
+    return Answer(graph.node("ArgMin", graph.node("Add", products, squares), axis=1, keepdims=0))
 
 
 def _voting(graph: Graph, estimator: Any, tensors: Tensors) -> Answer:
@@ -440,4 +572,15 @@ _KNOWN: dict[type, Callable[[Graph, Any, Tensors], Answer]] = {
     neural_network.MLPRegressor: _perceptron,
     svm.SVC: _support_classifier,
     svm.SVR: _support_regressor,
+    multioutput.MultiOutputClassifier: _each_target,
+    multioutput.MultiOutputRegressor: _each_target,
+    multioutput.ClassifierChain: _chain,
+    multioutput.RegressorChain: _chain,
+    multiclass.OneVsRestClassifier: _one_against_all,
+    ensemble.IsolationForest: _isolation_forest,
+    svm.OneClassSVM: _one_class,
+    linear_model.SGDOneClassSVM: _one_class_by_gradient,
+    covariance.EllipticEnvelope: _ellipse,
+    cluster.KMeans: _nearest_center,
+    cluster.MiniBatchKMeans: _nearest_center,
 }
