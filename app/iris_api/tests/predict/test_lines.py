@@ -18,6 +18,7 @@ from iris_api.predict.errors import ApiError
 from iris_api.predict.limits import Limits
 from iris_api.predict.lines import LineParser
 from iris_api.predict.rows import RowParser
+from iris_api.predict.steps import finished
 from iris_api.predict.tables import LEAST_ROWS
 
 from ..paths import BUNDLE
@@ -60,14 +61,14 @@ def parsers() -> tuple[LineParser, LineParser]:
 
 def outcome(parser: LineParser, kind: str, body: bytes) -> object:
     try:
-        return np.array(getattr(parser, kind)(body), dtype=np.float64).tobytes()
+        return np.array(finished(getattr(parser, kind)(body)), dtype=np.float64).tobytes()
     except ApiError as error:
         return error.status, error.code, error.message, error.details
 
 
 def test_large_bodies_of_lines_are_read_as_arrays(parsers: tuple[LineParser, LineParser]) -> None:
     for kind, body in (("csv", CSV), ("csv", CSV.replace("\r", "").strip()), ("ndjson", NDJSON)):
-        table = getattr(parsers[0], kind)(body.encode())
+        table = finished(getattr(parsers[0], kind)(body.encode()))
         assert isinstance(table, np.ndarray)
         assert table.tolist() == [list(row) for row in TABLE]
 
@@ -160,7 +161,7 @@ def test_a_missing_cell_is_a_missing_value_and_a_text_stays_one(parsers: tuple[L
         }
     )
     parser = LineParser(manifest, RowParser(manifest, Limits(body_bytes=1 << 20, rows=9, values=99)))
-    assert parser.csv(b'code,petal_length\n01234,\n"1,5",2\n') == [[None, "01234"], [2.0, "1,5"]]
+    assert finished(parser.csv(b'code,petal_length\n01234,\n"1,5",2\n')) == [[None, "01234"], [2.0, "1,5"]]
 
 
 @pytest.mark.parametrize(

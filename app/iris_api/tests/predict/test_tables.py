@@ -212,11 +212,14 @@ def test_a_binary_tensor_is_read_as_the_careful_way_reads_it(
 def test_large_bodies_are_read_as_arrays(
     parsers: tuple[RowParser, RowParser], codecs: tuple[TensorCodec, TensorCodec], count: int
 ) -> None:
-    rows = parsers[0].parse(objects('{"petal_width": 1, "petal_length": 2}', 0, count))[0]
-    flat = codecs[0].read(JSON, tensor(json.dumps([1.0] * 2 * count), "FP64", count))[0]
-    nested = codecs[0].read(JSON, tensor(json.dumps([[1, 2]] * count), "INT32", count))[0]
+    rows: Any = parsers[0].parse(objects('{"petal_width": 1, "petal_length": 2}', 0, count))[0]
+    tensors: list[Any] = [
+        codecs[0].read(JSON, tensor(json.dumps(data), datatype, count))
+        for data, datatype in (([1.0] * 2 * count, "FP64"), ([[1, 2]] * count, "INT32"))
+    ]
+    (flat, _), (nested, _) = tensors
     assert [type(each) for each in (rows, flat, nested)] == [np.ndarray] * 3
-    assert [each.shape for each in (rows, flat, nested)] == [(count, 2)] * 3  # type: ignore[union-attr]
+    assert [each.shape for each in (rows, flat, nested)] == [(count, 2)] * 3
 
 
 def test_a_body_of_several_pieces_is_read_in_its_order(manifest: Manifest) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,13 @@ from hypothesis import strategies as st
 
 from iris_api.bundle.files import read_manifest
 from iris_api.bundle.manifest import CategoryShare, Column, Feature, GoldenSample, Manifest, Reference, Table
+from iris_api.engines.columns import Mixed
 from iris_api.engines.model import MISSING
 from iris_api.predict.errors import ApiError
 from iris_api.predict.limits import Limits
 from iris_api.predict.reply import Headers
 from iris_api.predict.rows import RowParser
+from iris_api.predict.steps import finished
 from iris_api.predict.tables import LEAST_ROWS
 from iris_api.v2.codec import TensorCodec
 from iris_api.v2.datatypes import DTYPES
@@ -147,6 +148,12 @@ def request(
     return [(b"inference-header-content-length", b"%d" % len(head))], head + content
 
 
+def read(codec: TensorCodec, headers: Headers, body: bytes) -> Any:
+    """The rows of a request: a list, or a table."""
+    found: Any = codec.read(headers, body)
+    return (found if isinstance(found, tuple) else finished(found))[0]
+
+
 def refused(codec: TensorCodec, *tensors: Tensor, **more: Any) -> str:
     with pytest.raises(ApiError) as caught:
         codec.read(*request(*tensors, **more))
@@ -160,9 +167,9 @@ def refused(codec: TensorCodec, *tensors: Tensor, **more: Any) -> str:
 def test_the_rows_are_those_of_predict(
     codec: TensorCodec, parser: RowParser, binary: tuple[str, ...], nested: bool
 ) -> None:
-    expected = parser.parse(json.dumps(ROWS).encode())[0]
+    expected: Any = parser.parse(json.dumps(ROWS).encode())[0]
     for tensors in (TENSORS, TENSORS[::-1]):
-        rows = codec.read(*request(*tensors, binary=binary, nested=nested))[0]
+        rows = read(codec, *request(*tensors, binary=binary, nested=nested))
         assert [[(type(value), value) for value in row] for row in rows] == [
             [(type(value), value) for value in row] for row in expected
         ]
@@ -177,7 +184,7 @@ def test_the_metadata_describe_a_tensor_for_each_feature_and_the_example_is_righ
     ]
     assert described[0].parameters == {"kind": "number", "nullable": "true"}
     body = json.dumps({"inputs": example_inputs(manifest)}).encode()
-    assert codec.read(JSON, body)[0] == [list(ROWS[0].values())]
+    assert read(codec, JSON, body) == [list(ROWS[0].values())]
 
 
 @pytest.mark.parametrize("datatype", DTYPES)
@@ -186,7 +193,7 @@ def test_every_datatype_of_numbers_will_do(codec: TensorCodec, datatype: str, bi
     names = ["age", "visits", "floor", "size", "shop"]
     given = [(name, datatype, [3]) for name in names]
     others = [(name, kind, values[:1]) for name, kind, values in TENSORS if name not in names]
-    [row] = codec.read(*request(*given, *others, binary=binary))[0]
+    [row] = read(codec, *request(*given, *others, binary=binary))
     found = dict(zip(DATATYPES, row, strict=True))
     assert [(name, type(found[name]), found[name]) for name in names] == [
         *(("age", float, 3), ("visits", int, 3), ("floor", int, 3), ("size", int, 3), ("shop", int, 3)),
@@ -309,11 +316,11 @@ def test_one_tensor_of_texts_or_of_what_json_has() -> None:
     table: list[list[Any]] = [["Bern", "é"], ["Zug", None]]
     flat = [value for row in table for value in row]
     one: dict[str, Any] = {"any": {"shape": [2, 2]}}
-    assert codec.read(*request(("any", "BYTES", flat), changed=one))[0] == table
-    assert codec.read(*request(("any", "BYTES", flat), binary=("any",), changed=one))[0] == table
-    assert codec.read(*request(("any", "BYTES", flat[:2]), changed={"any": {"shape": [2]}}))[0] == table[:1]
+    assert read(codec, *request(("any", "BYTES", flat), changed=one)) == table
+    assert read(codec, *request(("any", "BYTES", flat), binary=("any",), changed=one)) == table
+    assert read(codec, *request(("any", "BYTES", flat[:2]), changed={"any": {"shape": [2]}})) == table[:1]
     # As before there were datatypes for texts: JSON says itself what a value is.
-    assert codec.read(*request(("any", "FP64", flat), changed=one))[0] == table
+    assert read(codec, *request(("any", "FP64", flat), changed=one)) == table
     message = refused(codec, ("any", "FP64", [1, 2, 3, 4]), binary=("any",), changed=one)
     assert message == (
         "any: the datatype is FP64, but city is a category, which is sent as BYTES. Send a tensor for each feature."
@@ -341,11 +348,10 @@ def test_a_single_row_may_have_one_dimension_and_one_tensor_any_name(
     codecs: tuple[TensorCodec, TensorCodec], name: str
 ) -> None:
     for binary in ((), (name,)):
-        assert codecs[0].read(*request((name, "FP32", [6.5, 0.75]), binary=binary, nested=False))[0] == [[6.5, 0.75]]
-        rows = codecs[0].read(*request((name, "INT8", [6, 1, 1, 0]), binary=binary, changed={name: {"shape": [2, 2]}}))[
-            0
-        ]
-        assert rows == [[6, 1], [1, 0]]
+        assert read(codecs[0], *request((name, "FP32", [6.5, 0.75]), binary=binary, nested=False)) == [[6.5, 0.75]]
+        shape = {name: {"shape": [2, 2]}}
+        sent = request((name, "INT8", [6, 1, 1, 0]), binary=binary, changed=shape)
+        assert read(codecs[0], *sent) == [[6, 1], [1, 0]]
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -355,7 +361,7 @@ def test_of_a_single_feature_one_dimension_is_a_column(nested: bool) -> None:
     for count in (3, LEAST_ROWS):
         column: Tensor = ("any", "FP64", [number / 2 for number in range(count)])
         for binary in ((), ("any",)):
-            rows = codec.read(*request(column, binary=binary, nested=nested))[0]
+            rows = read(codec, *request(column, binary=binary, nested=nested))
             assert np.array(rows).tolist() == [[value] for value in column[2]]
 
 
@@ -367,18 +373,20 @@ def test_large_columns_of_numbers_are_read_as_arrays(
     length = ("petal_length", "FP64", [number / 8 for number in range(LEAST_ROWS)])
     width = ("petal_width", "UINT8", list(range(LEAST_ROWS)))
     for tensors in ((length, width), (width, length)):
-        table = codecs[0].read(*request(*tensors, binary=binary, nested=nested))[0]
+        table = read(codecs[0], *request(*tensors, binary=binary, nested=nested))
         assert isinstance(table, np.ndarray)
         assert table.tolist() == [[number / 8, number] for number in range(LEAST_ROWS)]
 
 
-def outcome(read: Callable[..., Any], *arguments: Any) -> object:
-    """What a body gives: the bytes of its values, or the words in which it is refused."""
+def outcome(codec: TensorCodec, headers: Headers, body: bytes) -> object:
+    """What a body gives: the types and values of its rows, or the words in which it is refused."""
     try:
-        rows = read(*arguments)[0]
+        rows = read(codec, headers, body)
     except ApiError as error:
         return error.status, error.code, error.message, error.details
-    return np.array(rows, dtype=np.float64).tobytes()
+    if isinstance(rows, np.ndarray):
+        return repr(rows.tolist())
+    return repr(rows.tolist() if isinstance(rows, Mixed) else [list(row) for row in rows])
 
 
 compared = settings(max_examples=max(50, EXAMPLES // 8), deadline=None)
@@ -399,7 +407,7 @@ def test_damaged_columns_are_read_as_the_careful_way_reads_them(
         start = data.draw(st.integers(0, len(body)))
         end = min(start + data.draw(st.integers(0, 4)), len(body))
         body = body[:start] + data.draw(st.sampled_from(PIECES)) + body[end:]
-    quick, careful = (outcome(codec.read, JSON, body) for codec in codecs)
+    quick, careful = (outcome(codec, JSON, body) for codec in codecs)
     assert quick == careful
 
 
@@ -409,7 +417,7 @@ def test_another_list_called_data_is_none_of_a_tensor(codecs: tuple[TensorCodec,
         tensors: list[Tensor] = [(name, "FP64", [1.5] * LEAST_ROWS) for name in names]
         shape = {"input": {"shape": [LEAST_ROWS // 2, 2]}}
         _, body = request(*tensors, changed=shape)
-        rows = codecs[0].read(JSON, other + b", " + body[1:])[0]
+        rows = read(codecs[0], JSON, other + b", " + body[1:])
         assert {value for row in rows for value in row} == {1.5}
 
 
@@ -431,5 +439,73 @@ def test_a_binary_column_is_read_as_the_careful_way_reads_it(
     content[position] = np.frombuffer(value, DTYPES[datatype])[0]
     tensors = [("petal_width", datatype, list(content)), ("petal_length", "FP64", [1.5] * LEAST_ROWS)]
     headers, body = request(*tensors, binary=("petal_width", "petal_length"))
-    quick, careful = (outcome(codec.read, headers, body) for codec in codecs)
+    quick, careful = (outcome(codec, headers, body) for codec in codecs)
     assert quick == careful
+
+
+LARGE_TENSORS: list[Tensor] = [
+    (name, kind, [*values, *values[:1] * (LEAST_ROWS - 2)]) for name, kind, values in TENSORS if name != "visits"
+] + [("visits", "INT64", [*range(LEAST_ROWS)])]
+
+
+@pytest.fixture(scope="module")
+def careful(manifest: Manifest) -> TensorCodec:
+    """The codec of the model of all kinds that never reads a table."""
+    parser = RowParser(manifest, LIMITS)
+    parser.tables = None
+    return TensorCodec(manifest, parser)
+
+
+@pytest.mark.parametrize("binary", [(), ("age", "city", "vip"), tuple(DATATYPES)], ids=["JSON", "both", "binary"])
+def test_a_large_batch_of_all_kinds_is_a_table_of_the_same_rows(
+    codec: TensorCodec, careful: TensorCodec, binary: tuple[str, ...]
+) -> None:
+    headers, body = request(*LARGE_TENSORS, binary=binary)
+    table = read(codec, headers, body)
+    assert isinstance(table, Mixed)
+    assert repr(table.tolist()) == repr([list(row) for row in read(careful, headers, body)])
+
+
+ODD: list[Any] = [
+    None,
+    True,
+    False,
+    0,
+    1,
+    3,
+    30,
+    1.5,
+    2.0,
+    -0.0,
+    121,
+    2**53 + 1,
+    2**64,
+    "",
+    "30",
+    "Bern",
+    "04109",
+    "2001-02-03",
+]
+ODD += [float("nan"), float("inf"), [1], {"a": 1}, MISSING, "é", "9" * 30]
+
+
+@given(
+    *(st.sampled_from(sorted(DATATYPES)), st.sampled_from(ODD), st.integers(0, LEAST_ROWS - 1)),
+    *(st.booleans(), st.none() | st.sampled_from([*DTYPES, "BOOL", "BYTES"])),
+)
+@settings(max_examples=max(100, EXAMPLES // 4), deadline=None)
+def test_an_odd_value_of_a_large_batch_is_judged_as_the_careful_way_does(
+    codec: TensorCodec, careful: TensorCodec, name: str, odd: Any, position: int, binary: bool, datatype: str | None
+) -> None:
+    tensors = []
+    for each, kind, values in LARGE_TENSORS:
+        if each == name:
+            values = [*values[:position], odd, *values[position + 1 :]]
+            kind = datatype or kind
+        tensors.append((each, kind, values))
+    try:
+        headers, body = request(*tensors, binary=(name,) if binary else ())
+    except (ValueError, TypeError, OverflowError, AttributeError):
+        return  # numpy, or the text that it is none of, has no such value of the datatype
+    found = [outcome(each, headers, body) for each in (codec, careful)]
+    assert found[0] == found[1]

@@ -6,13 +6,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, Self, overload
 
-import numpy as np
 from numpy.typing import NDArray
 
 from iris_api.bundle.files import BundleError, read_manifest
 from iris_api.bundle.manifest import MANIFEST, Label, Manifest
 from iris_api.engines.choice import why_too_large
-from iris_api.engines.columns import Columns, Numbering, Table
+from iris_api.engines.columns import TABLES, Columns, Numbering, Table
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +72,7 @@ class Engine(Protocol):
         """Answer all rows in their order; raise what the estimator raises, one of REFUSALS for a value it refuses."""
 
     def run(self, rows: Table) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        """Answer a table, rows x features, as a call does: values, and rows x classes of probabilities or None."""
+        """Answer a table as a call answers rows: values, and rows x classes of probabilities or None."""
 
 
 EngineChoice = Literal["auto", "sklearn", "onnx"]
@@ -136,7 +135,7 @@ class Model:
         None stands for a row to which the model has no finite answer although each of its values was acceptable. If the
         estimator refuses a row, RefusedError names the first one, by its number within these rows.
         """
-        if isinstance(rows, np.ndarray):
+        if isinstance(rows, TABLES):
             return self._predict_table(rows)
         try:
             values, probabilities, scores = self.engine(rows)

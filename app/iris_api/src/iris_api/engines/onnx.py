@@ -3,7 +3,7 @@
 Nothing here imports scikit-learn: that is what makes an instance small and quick to start.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from iris_api.bundle.files import BundleError, read_file
 from iris_api.bundle.manifest import Manifest
+from iris_api.engines.columns import Coded, Mixed, Table
 from iris_api.engines.model import MISSING as MISSING
 from iris_api.engines.model import Answers, Row
 
@@ -95,7 +96,7 @@ class OnnxEngine:
             return Answers(values.tolist(), None, numbers.tolist())
         return Answers(values.tolist(), None if numbers is None else numbers.tolist())
 
-    def run(self, rows: Sequence[Row] | NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    def run(self, rows: Sequence[Row] | Table) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Return what `predict` answers to rows of features, and probabilities, rows x classes, or scores, or None."""
         values, *probabilities = self._session.run(self._outputs, self._tensors(rows))
         # A regressor's answers come as a column.
@@ -103,15 +104,22 @@ class OnnxEngine:
             values = values[:, 0]
         return values, probabilities[0] if probabilities else None
 
-    def _table(self, rows: Sequence[Row] | NDArray[Any]) -> dict[str, NDArray[Any]]:
+    def _table(self, rows: Sequence[Row] | Table) -> dict[str, NDArray[Any]]:
         # numpy makes NaN of None.
-        return {INPUT: np.asarray(rows, dtype=self._dtype)}
+        return {INPUT: np.asarray(rows.floats if isinstance(rows, Mixed) else rows, dtype=self._dtype)}
 
-    def _typed(self, rows: Sequence[Row] | NDArray[Any]) -> dict[str, NDArray[Any]]:
+    def _typed(self, rows: Sequence[Row] | Table) -> dict[str, NDArray[Any]]:
+        if isinstance(rows, Mixed):
+            columns: Iterable[Any] = rows.columns
+        else:
+            columns = rows.T if isinstance(rows, np.ndarray) else zip(*rows, strict=True)
         tensors = {}
-        columns = rows.T if isinstance(rows, np.ndarray) else zip(*rows, strict=True)
         for (name, dtype), values in zip(self._columns, columns, strict=True):
-            if dtype is np.object_:
+            if isinstance(values, Coded):
+                # One more for what is missing: no tensor of integers has that.
+                more = [] if dtype is np.int64 else [MISSING if dtype is np.object_ else None]
+                values = values.taken(np.array([*values.values, *more], dtype))
+            elif dtype is np.object_:
                 values = [MISSING if value is None else value for value in values]
             tensors[name] = np.asarray(values, dtype).reshape(-1, 1)
         return tensors

@@ -67,10 +67,10 @@ class SklearnEngine:
         return Answers(values.tolist(), None if probabilities is None else probabilities.tolist(), scores)
 
     def run(self, rows: Table) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        """Return what `predict` answers to a table, rows x features, and the probabilities, rows x classes, or None."""
-        # A copy: the estimator may write into it.
+        """Return what `predict` answers to a table, and the probabilities, rows x classes, or None."""
+        table = self._table(rows)
         with self._checks():
-            return self._decide(rows.copy())
+            return self._decide(table)
 
     def _checks(self) -> AbstractContextManager[None]:
         # To check again what is known to be finite takes a tenth of a prediction's time.

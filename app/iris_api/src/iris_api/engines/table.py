@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from iris_api.bundle.files import BundleError, read_file
 from iris_api.bundle.manifest import MANIFEST, Column, Kind, Manifest, Table, Value
+from iris_api.engines.columns import Coded, Mixed
+from iris_api.engines.columns import Table as Batch
 from iris_api.engines.model import Row
 
-MakeTable = Callable[[Sequence[Row]], Any]
-"""Makes the table of some rows: rows x features."""
+MakeTable = Callable[[Sequence[Row] | Batch], Any]
+"""Makes the table of some rows: rows x features, and nobody else's, for an estimator may write into it."""
 Categories = Mapping[str, Sequence[Any]]
 """Of each column of dtype category, by its name."""
 
@@ -34,7 +36,7 @@ def maker(names: Sequence[str], kinds: Sequence[Kind], table: Table | None, cate
     """Return what makes tables of features with these names and kinds."""
     if table is None:
         # A missing value, which is None, becomes NaN.
-        return lambda rows: np.array(rows, dtype=np.float64)
+        return lambda rows: rows.floats if isinstance(rows, Mixed) else np.array(rows, dtype=np.float64)
     pd: Any = None
     # Python's own objects need no pandas.
     if table.form == "frame" or any(each.dtype != "object" or each.missing == "NA" for each in table.columns):
@@ -52,7 +54,7 @@ def maker(names: Sequence[str], kinds: Sequence[Kind], table: Table | None, cate
     ]
     if table.form == "objects":
 
-        def array_of_objects(rows: Sequence[Row]) -> NDArray[Any]:
+        def array_of_objects(rows: Sequence[Row] | Batch) -> NDArray[Any]:
             made = np.empty((len(rows), len(columns)), dtype=object)
             for number, (column, values) in enumerate(zip(columns, _transposed(rows), strict=True)):
                 made[:, number] = column(values)
@@ -63,7 +65,7 @@ def maker(names: Sequence[str], kinds: Sequence[Kind], table: Table | None, cate
     # Made once: to make it for every request takes longer than a column does.
     index = pd.Index(names)
 
-    def frame(rows: Sequence[Row]) -> Any:
+    def frame(rows: Sequence[Row] | Batch) -> Any:
         made = [column(values) for column, values in zip(columns, _transposed(rows), strict=True)]
         return pd.DataFrame(dict(enumerate(made))).set_axis(index, axis=1)
 
@@ -82,28 +84,49 @@ def read_categories(directory: Path, manifest: Manifest) -> Categories:
         raise BundleError(f"{directory / table.categories}: cannot be read ({error}). Pack the model again.") from None
 
 
-def _transposed(rows: Sequence[Row]) -> Sequence[Sequence[Any]]:
-    """Return the values of each feature; of an array, with None for what is missing."""
+Given = Sequence[Value] | NDArray[np.float64] | Coded
+"""The values of a feature: as rows have them, None for what is missing, or as a large batch has them."""
+
+
+def _transposed(rows: Sequence[Row] | Batch) -> Sequence[Given]:
+    """Return the values of each feature."""
+    if isinstance(rows, Mixed):
+        return rows.columns
     if isinstance(rows, np.ndarray):
-        return [[None if value != value else value for value in column] for column in rows.T.tolist()]
+        return list(rows.T)
     return list(zip(*rows, strict=True))
 
 
-def _categorical(pd: Any, about: Column, categories: Sequence[Any]) -> Callable[[Sequence[Value]], Any]:
+def _categorical(pd: Any, about: Column, categories: Sequence[Any]) -> Callable[[Given], Any]:
     """Return what makes columns of these categories; what is none of them is missing, as pandas has it."""
     places = {value: place for place, value in enumerate(categories)}
     dtype = pd.CategoricalDtype(categories, ordered=about.ordered)
 
-    def made(values: Sequence[Value]) -> Any:
-        # None is no category.
-        return pd.Categorical.from_codes([places.get(value, -1) for value in values], dtype=dtype)
+    def made(values: Given) -> Any:
+        if isinstance(values, Coded):
+            codes: Any = values.taken(np.array([*(places.get(value, -1) for value in values.values), -1]))
+        else:
+            # None and NaN are no categories.
+            codes = [places.get(value, -1) for value in values]
+        return pd.Categorical.from_codes(codes, dtype=dtype)
 
     return made
 
 
-def _column(pd: Any, kind: Kind, about: Column, values: Sequence[Value]) -> Any:
+def _column(pd: Any, kind: Kind, about: Column, values: Given) -> Any:
     """Return the values of a feature in the dtype of its column."""
+    if isinstance(values, Coded):
+        # Each of the values is read once, and a missing one if there is any.
+        more = [None] if (values.numbers < 0).any() else []
+        taken = _column(pd, kind, about, [*values.values, *more]).take(values.numbers)
+        # A series takes its index along.
+        return taken.reset_index(drop=True) if hasattr(taken, "reset_index") else taken
     dtype = about.dtype
+    if isinstance(values, np.ndarray):
+        if dtype.startswith("float") and dtype[-1].isdigit():
+            return values.astype(dtype)
+        whole = kind == "integer"
+        values = [None if value != value else int(value) if whole else value for value in values.tolist()]
     if dtype.startswith("datetime64"):
         times = pd.DatetimeIndex(pd.to_datetime(list(values), utc=True, format="ISO8601"))
         if "," not in dtype:

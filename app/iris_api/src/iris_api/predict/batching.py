@@ -11,9 +11,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 
-import numpy as np
-
-from iris_api.engines.columns import Columns, Table
+from iris_api.engines.columns import TABLES, Columns, Table
 from iris_api.engines.model import Model, Prediction, RefusedError, Row
 from iris_api.predict.durations import SHORT, Durations
 from iris_api.predict.errors import deadline_exceeded, overloaded
@@ -67,7 +65,7 @@ class Batcher:
         self._model = model
         self._metrics = metrics
         self._durations = durations
-        self._deadline = deadline
+        self.deadline = deadline
         self._max_batch_rows = max_batch_rows
         self._max_waiting_rows = max_waiting_rows
         self._queue: deque[_Waiting] = deque()
@@ -95,7 +93,7 @@ class Batcher:
             return self.long_lane.submit(rows, done)
         waiting = self._waiting_rows
         if waiting and (
-            waiting + count > self._max_waiting_rows or (waiting > _FEW and self._wait(waiting) > self._deadline)
+            waiting + count > self._max_waiting_rows or (waiting > _FEW and self._wait(waiting) > self.deadline)
         ):
             raise overloaded(self._wait(waiting))
         if not self._queue:
@@ -134,12 +132,10 @@ class Batcher:
         batch = [self._queue.popleft()]
         size = len(batch[0].rows)
         # A table is enough for a call of its own.
-        if self._queue and not isinstance(batch[0].rows, np.ndarray):
+        if self._queue and not isinstance(batch[0].rows, TABLES):
             most = min(self._durations.short_rows, self._max_batch_rows)
             while (
-                self._queue
-                and size + len(self._queue[0].rows) <= most
-                and not isinstance(self._queue[0].rows, np.ndarray)
+                self._queue and size + len(self._queue[0].rows) <= most and not isinstance(self._queue[0].rows, TABLES)
             ):
                 batch.append(self._queue.popleft())
                 size += len(batch[-1].rows)
@@ -148,7 +144,7 @@ class Batcher:
             asyncio.get_running_loop().call_soon(self._answer_batch)
         for waiting in batch:
             self._metrics.queue_wait.observe(started - waiting.since)
-        if started - batch[0].since > self._deadline:
+        if started - batch[0].since > self.deadline:
             batch = self._without_expired(batch, started)
         if batch:
             self._answer(batch)
@@ -157,8 +153,8 @@ class Batcher:
         """Answer requests with one call."""
         started = perf_counter()
         rows: Any = batch[0].rows
-        if not isinstance(rows, np.ndarray):
-            rows = [row for waiting in batch for row in waiting.rows]
+        if not isinstance(rows, TABLES):
+            rows = [row for waiting in batch for row in waiting.rows]  # type: ignore[union-attr]  # lists alone share it
         try:
             answers = self._model.predict(rows)
         except Exception as error:
@@ -207,9 +203,9 @@ class Batcher:
     def _without_expired(self, batch: list[_Waiting], now: float) -> list[_Waiting]:
         """Fail the requests that have waited for longer than the deadline, and return the others."""
         for waiting in batch:
-            if now - waiting.since > self._deadline:
-                waiting.done(deadline_exceeded(self._deadline))
-        return [waiting for waiting in batch if now - waiting.since <= self._deadline]
+            if now - waiting.since > self.deadline:
+                waiting.done(deadline_exceeded(self.deadline))
+        return [waiting for waiting in batch if now - waiting.since <= self.deadline]
 
 
 class Awaited(Generic[T]):

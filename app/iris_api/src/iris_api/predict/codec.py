@@ -18,11 +18,14 @@ from iris_api.predict.errors import ApiError, unsupported
 from iris_api.predict.lines import LineParser
 from iris_api.predict.reply import JSON, Answer, Headers, header
 from iris_api.predict.rows import RowParser
+from iris_api.predict.steps import LARGE, Steps, finished
 
 Answered = list[Prediction] | Columns
 Write = Callable[[Any], Answer]
 """Makes the answer to a request of the predictions for its rows, `Answered`, in their order."""
 
+Read = tuple[Rows, Write]
+"""The rows of a request, and what makes an answer of their predictions."""
 
 _NDJSON = (b"application/x-ndjson", b"application/jsonl", b"application/x-jsonlines")
 
@@ -30,8 +33,8 @@ _NDJSON = (b"application/x-ndjson", b"application/jsonl", b"application/x-jsonli
 class Codec(Protocol):
     """Reads the requests of an API and writes its answers."""
 
-    def read(self, headers: Headers, body: bytes) -> tuple[Rows, Write]:
-        """Return the rows of a request, and what makes an answer of their predictions; or raise ApiError."""
+    def read(self, headers: Headers, body: bytes) -> Read | Steps[Read]:
+        """Return what a request is, or raise ApiError; of a large body return the steps that do so."""
 
     def refusal(self, error: ApiError) -> ApiError:
         """Return an error in the terms of the API."""
@@ -48,22 +51,36 @@ class RowCodec:
         self._model = {"model": manifest.name, "model_version": manifest.version}
         self._columns = _ColumnWriter(self.answer, manifest) if parser.tables else None
 
-    def read(self, headers: Headers, body: bytes) -> tuple[Rows, Write]:
+    def read(self, headers: Headers, body: bytes) -> Read | Steps[Read]:
         """Return the rows of a request, and what writes the answer to it; raise ApiError if it has none."""
         content_type = header(headers, b"content-type")
         if content_type != JSON:
             content_type = content_type.partition(b";")[0].strip().lower()
             if content_type in _NDJSON:
-                return self._lines.ndjson(body), self._write_list
+                return self._taken(self._lines.ndjson(body), body)
             if content_type == b"text/csv":
-                return self._lines.csv(body), self._write_list
+                return self._taken(self._lines.csv(body), body)
             if content_type != JSON:
                 raise unsupported(
                     "The body must be JSON, with the header Content-Type: application/json, or rows as lines: text/csv "
                     "or application/x-ndjson."
                 )
+        if len(body) >= LARGE:
+            return self._parsed(body)
         rows, is_list = self._parser.parse(body)
         return rows, self._write_list if is_list else self._write_one
+
+    def _parsed(self, body: bytes) -> Steps[Read]:
+        rows, is_list = yield from self._parser.parsed(body)
+        return rows, self._write_list if is_list else self._write_one
+
+    def _taken(self, lines: Steps[Rows], body: bytes) -> Read | Steps[Read]:
+        """Return rows that came as lines, of a large body in steps."""
+
+        def taken() -> Steps[Read]:
+            return (yield from lines), self._write_list
+
+        return taken() if len(body) >= LARGE else finished(taken())
 
     def refusal(self, error: ApiError) -> ApiError:
         """Return the error as it is."""

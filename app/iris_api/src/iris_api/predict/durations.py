@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from itertools import cycle, islice
 from time import perf_counter
-from typing import Self
-
-import numpy as np
+from typing import Any, Self
 
 from iris_api.bundle.manifest import Cost
 from iris_api.engines.model import Model, Row
-from iris_api.predict.tables import LEAST_ROWS, is_tabular
+from iris_api.predict.tables import LEAST_ROWS, is_tabular, table_of
 
 # Seconds of a short call, for which the event loop may be held up. A forest of 100 trees takes 4 ms, and more beside
 # other instances.
@@ -120,9 +118,9 @@ class Durations:
 def _seconds_of(model: Model, rows: Sequence[Row]) -> float:
     # As a request of so many rows is answered.
     as_table = len(rows) >= LEAST_ROWS and is_tabular(model.manifest)
-    table = np.array(rows, dtype=np.float64) if as_table else None
+    asked: Any = table_of(model.manifest, rows) if as_table else rows
     started = perf_counter()
-    model.predict(rows if table is None else table)
+    model.predict(asked)
     return perf_counter() - started
 
 

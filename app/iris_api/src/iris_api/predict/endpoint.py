@@ -5,16 +5,18 @@ FastAPI's routes, and `http.middleware`, without FastAPI, for a request that has
 """
 
 from collections.abc import Callable
+from time import perf_counter
 
-from iris_api.engines.columns import Columns
+from iris_api.engines.columns import Columns, Mixed
 from iris_api.engines.model import RefusedError
 from iris_api.predict.batching import Batcher, Cancel, Predictions, Rows
-from iris_api.predict.codec import Answered, Codec, Write
-from iris_api.predict.errors import ApiError, Detail, invalid
+from iris_api.predict.codec import Answered, Codec, Read, Write
+from iris_api.predict.errors import ApiError, Detail, deadline_exceeded, invalid
 from iris_api.predict.limits import Limits
 from iris_api.predict.metrics import Metrics
 from iris_api.predict.packed import unpacked
 from iris_api.predict.reply import Answer, Headers, header
+from iris_api.predict.steps import Steps, Turns
 
 
 class Endpoint:
@@ -25,25 +27,52 @@ class Endpoint:
         self._codec = codec
         self._batcher = batcher
         self._metrics = metrics
+        self._turns = Turns()
 
     def submit(self, headers: Headers, body: bytes, done: Callable[[Answer | Exception], None]) -> Cancel | None:
         """Have `done` called once, now or in a later turn of the loop, with the answer or with an error to answer with.
 
         What is returned gives the request up, if it will take a while.
         """
-
-        def finish(predictions: Predictions | Exception) -> None:
-            done(self._answer(rows, write, predictions))
-
         try:
             self.limits.check_body(len(body))
             if encoding := header(headers, b"content-encoding"):
-                body = unpacked(encoding, body, self.limits)
-            rows, write = self._codec.read(headers, body)
-            return self._batcher.submit(rows, finish)
+                return self._read_in_turns(self._unpacked(encoding, headers, body), done)
+            found = self._codec.read(headers, body)
+            if isinstance(found, tuple):
+                return self._predict(*found, done)
+            return self._read_in_turns(found, done)
         except Exception as error:
             done(self._refusal(error))
             return None
+
+    def _predict(self, rows: Rows, write: Write, done: Callable[[Answer | Exception], None]) -> Cancel | None:
+        """Have `done` called with the answer to rows; raise ApiError for what the batcher does not take."""
+        return self._batcher.submit(rows, lambda predictions: done(self._answer(rows, write, predictions)))
+
+    def _unpacked(self, encoding: bytes, headers: Headers, body: bytes) -> Steps[Read]:
+        """Read a body that came compressed; it may be large whatever has come."""
+        found = self._codec.read(headers, (yield from unpacked(encoding, body, self.limits)))
+        return found if isinstance(found, tuple) else (yield from found)
+
+    def _read_in_turns(self, steps: Steps[Read], done: Callable[[Answer | Exception], None]) -> Cancel:
+        """Read a large body while the loop answers others, then have its rows answered."""
+        deadline = perf_counter() + self._batcher.deadline
+        cancel: Cancel | None = None
+
+        def go_on(found: Read | Exception) -> None:
+            nonlocal cancel
+            try:
+                if isinstance(found, Exception):
+                    raise found
+                if perf_counter() > deadline:
+                    raise deadline_exceeded(self._batcher.deadline)
+                cancel = self._predict(*found, done)
+            except Exception as error:
+                done(self._refusal(error))
+
+        give_up = self._turns.submit(steps, go_on)
+        return lambda: give_up() or bool(cancel and cancel())
 
     def _answer(self, rows: Rows, write: Write, predictions: Predictions | Exception) -> Answer | Exception:
         try:
@@ -62,6 +91,7 @@ class Endpoint:
                 raise _not_finite()
             self._metrics.count_table(rows, predictions)  # type: ignore[arg-type]  # columns answer a table
             return predictions
+        assert not isinstance(rows, Mixed)
         counted = []
         for row, prediction in zip(rows, predictions, strict=True):
             if prediction is None:

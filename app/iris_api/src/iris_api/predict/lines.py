@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from iris_api.bundle.manifest import Feature, Manifest
-from iris_api.engines.columns import Table
+from iris_api.bundle.manifest import NUMERIC, Feature, Manifest
+from iris_api.engines.columns import Coded, Table
 from iris_api.engines.model import Row
 from iris_api.predict.errors import ApiError, Detail, invalid
 from iris_api.predict.rows import RowParser, decode
+from iris_api.predict.steps import Steps
+from iris_api.predict.tables import LEAST_ROWS
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _DECIMAL = re.compile(r"[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?")
@@ -26,13 +28,13 @@ class LineParser:
         self._features = {feature.name: feature for feature in manifest.features}
         self._parser = parser
 
-    def ndjson(self, body: bytes) -> list[Row] | Table:
+    def ndjson(self, body: bytes) -> Steps[list[Row] | Table]:
         """Return the rows of a body with an object on each line; raise ApiError, which says what is wrong and where."""
         lines = body.strip(b" \t\r\n")
         tables = self._parser.tables
         # Between two objects there is one end of a line, and none is elsewhere.
         if tables and lines.count(b"\n") == lines.count(b"}\n{"):
-            table = tables.objects(b"[%b]" % lines.replace(b"}\n{", b"},{"))
+            table = yield from tables.objects(b"[%b]" % lines.replace(b"}\n{", b"},{"))
             if table is not None:
                 self._parser.check_rows(len(table))
                 return table
@@ -42,9 +44,10 @@ class LineParser:
                 content.append(decode(line))
             except ApiError as error:
                 raise invalid(error.code, f"Line {number}: {error.message}", *(error.details or [])) from None
-        return self._parser.validate(content)
+            yield
+        return (yield from self._parser.validated(content))
 
-    def csv(self, body: bytes) -> list[Row] | Table:
+    def csv(self, body: bytes) -> Steps[list[Row] | Table]:
         """Return the rows of a body in CSV (RFC 4180); raise ApiError, which says what is wrong and where.
 
         The first line names the columns, in any order. An empty cell is a missing value.
@@ -58,22 +61,49 @@ class LineParser:
         try:
             names = next(reader, [])
             self._require_names(names)
-            table = self._plain_numbers(body, names)
+            table = yield from self._plain_numbers(body, names)
             if table is not None:
                 self._parser.check_rows(len(table))
                 return table
             columns = [self._features[name] for name in names]
-            # Of a blank line there is nothing to say.
-            rows = [cells for cells in reader if cells]
+            rows = []
+            for cells in reader:
+                # Of a blank line there is nothing to say.
+                if cells:
+                    rows.append(cells)
+                yield
         except csv.Error as error:
             raise _no_csv(f"{error} at line {reader.line_num}") from None
         self._parser.check_rows(len(rows))
+        if (table := (yield from self._cells(rows, names))) is not None:
+            return table
+        content = []
         for number, cells in enumerate(rows):
             if len(cells) != len(names):
                 raise _no_csv(f"row {number} has {len(cells)} cells, but the first line names {len(names)} columns")
-        return self._parser.validate(
-            [{each.name: _value(each, cell) for each, cell in zip(columns, cells, strict=True)} for cells in rows]
-        )
+            content.append({each.name: _value(each, cell) for each, cell in zip(columns, cells, strict=True)})
+            yield
+        return (yield from self._parser.validated(content))
+
+    def _cells(self, rows: list[list[str]], names: list[str]) -> Steps[Table | None]:
+        """Return rows of cells as a table if all is well with them."""
+        tables = self._parser.tables
+        if not tables or len(rows) < LEAST_ROWS or any(len(cells) != len(names) for cells in rows):
+            return None
+        by_name = dict(zip(names, zip(*rows, strict=True), strict=True))
+        columns: list[Any] = []
+        for feature in self._features.values():
+            texts = by_name[feature.name]
+            if feature.kind in NUMERIC and (numbers := (yield from tables.cells(texts))) is not None:
+                columns.append(numbers)
+                continue
+            cells = Coded.of(texts)
+            values = [_value(feature, cell) for cell in cells.values]
+            if feature.kind in NUMERIC and any(type(value) is str for value in values):
+                return None
+            columns.append(list(map(values.__getitem__, cells.numbers.tolist())))
+            yield
+        return (yield from tables.columns(columns))
 
     def _require_names(self, names: list[str]) -> None:
         missing = [name for name in self._features if name not in names]
@@ -87,7 +117,7 @@ class LineParser:
             )
             raise _no_csv(f"its first line, with the names of the columns, {' and '.join(wrong) or 'repeats a name'}")
 
-    def _plain_numbers(self, body: bytes, names: list[str]) -> Table | None:
+    def _plain_numbers(self, body: bytes, names: list[str]) -> Steps[Table | None]:
         """Return a body as a table if each line has as many numbers, as JSON writes them, as there are columns."""
         tables = self._parser.tables
         first, _, lines = body.partition(b"\n")
@@ -105,7 +135,7 @@ class LineParser:
         if len(commas) != rows * between or not (np.searchsorted(commas, ends) == np.arange(1, rows) * between).all():
             return None
         order = [names.index(name) for name in self._features]
-        return tables.flat(b"[%b]" % lines.replace(b"\n", b","), rows, order)
+        return (yield from tables.flat(b"[%b]" % lines.replace(b"\n", b","), rows, order))
 
 
 def _value(feature: Feature, cell: str) -> Any:

@@ -15,9 +15,7 @@ from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
-from iris_api.engines.columns import Columns, Table
+from iris_api.engines.columns import TABLES, Columns, Table, joined
 from iris_api.engines.model import Model, Prediction, RefusedError, Row
 from iris_api.predict.durations import Durations
 from iris_api.predict.errors import deadline_exceeded, overloaded
@@ -74,7 +72,7 @@ class _Job:
 
     @property
     def is_table(self) -> bool:
-        return isinstance(self.rows, np.ndarray)
+        return isinstance(self.rows, TABLES)
 
     def may_join(self, other: "_Job") -> bool:
         """Return whether both may share a piece: one that failed shares none, and a table does with tables."""
@@ -259,8 +257,8 @@ class LongLane:
             self._inbox = SimpleQueue()
             # A daemon: a call that goes on must not keep the process from its end.
             threading.Thread(target=self._work, args=(self._inbox,), name="long-lane", daemon=True).start()
-        slices = [job.rows[job.handed - count : job.handed] for job, count in parts]
-        rows: Rows = np.concatenate(slices) if parts[0][0].is_table else [row for some in slices for row in some]
+        slices: list[Any] = [job.rows[job.handed - count : job.handed] for job, count in parts]
+        rows: Rows = joined(slices) if parts[0][0].is_table else [row for some in slices for row in some]
         now = perf_counter()
         for job, count in parts:
             if job.handed == count:

@@ -23,7 +23,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from iris_api.bundle.manifest import MOST_CATEGORIES, NUMERIC, Feature, Manifest, Reference, printable
-from iris_api.engines.columns import Columns, Table
+from iris_api.engines.columns import Coded, Columns, Mixed, Table
 from iris_api.engines.model import Prediction, Row
 from iris_api.settings import Settings
 
@@ -122,6 +122,8 @@ class Spread:
         self._places = {value: place[label] for value, label in self._labels.items()}
         self._other = place.get(OTHER, 0)
         self._numeric = feature.kind in NUMERIC
+        self._span = feature.limits[1:3] if self._numeric else (0.0, 0.0)
+        self._nullable = feature.nullable
 
     def count(self, value: Any) -> None:
         """Count a value, which may be missing."""
@@ -131,6 +133,24 @@ class Spread:
             self.counts[bisect_left(self.edges, value)] += 1
         else:
             self.counts[self._places.get(value, self._other)] += 1
+
+    def count_all(self, values: NDArray[np.float64]) -> int:
+        """Count many numbers, NaN as a missing one; return how many of them no training row had."""
+        if self._nullable:
+            known = values[values == values]
+            self.counts[self._missing] += len(values) - len(known)
+            values = known
+        _count_bins(self.counts, self.edges, values)
+        least, greatest = self._span
+        return len(values) - int(np.count_nonzero((values >= least) & (values <= greatest)))
+
+    def count_coded(self, column: Coded) -> None:
+        """Count many values that are no numbers."""
+        missing, *counts = np.bincount(column.numbers + 1, minlength=len(column.values) + 1).tolist()
+        for value, count in zip(column.values, counts, strict=True):
+            self.counts[self._places.get(value, self._other)] += count
+        if missing:
+            self.counts[self._missing] += missing
 
 
 class Metrics(Collector):
@@ -184,11 +204,6 @@ class Metrics(Collector):
             for number, (feature, spread) in enumerate(zip(features, self._spreads, strict=True))
             if feature.is_plain
         ]
-        self._numeric = [
-            (number, *feature.limits[1:3], spread.edges, spread.counts)
-            for number, (feature, spread) in enumerate(zip(features, self._spreads, strict=True))
-            if feature.kind in NUMERIC
-        ]
         self._others = [
             (number, spread.count, feature.limits[1:3] if feature.kind in NUMERIC else None)
             for number, (feature, spread) in enumerate(zip(features, self._spreads, strict=True))
@@ -228,11 +243,12 @@ class Metrics(Collector):
 
     def count_table(self, table: Table, answers: Columns) -> None:
         """Count the values and predictions of many rows, as `count_row` does for one."""
-        columns = np.ascontiguousarray(table.T)
-        for number, least, greatest, edges, bins in self._numeric:
-            values = columns[number]
-            _count_bins(bins, edges, values)
-            self._out_of_range[number] += len(values) - int(np.count_nonzero((values >= least) & (values <= greatest)))
+        columns = table.columns if isinstance(table, Mixed) else np.ascontiguousarray(table.T)
+        for number, (values, spread) in enumerate(zip(columns, self._spreads, strict=True)):
+            if isinstance(values, Coded):
+                spread.count_coded(values)
+            else:
+                self._out_of_range[number] += spread.count_all(values)
         if answers.numbers is None:
             if self._target_bins:
                 _count_bins(self._target_bins, self._target_edges, answers.values)

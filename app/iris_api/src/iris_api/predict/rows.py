@@ -2,7 +2,8 @@
 
 import json
 import re
-from datetime import date, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -21,22 +22,27 @@ from iris_api.bundle.files import BundleError
 from iris_api.bundle.manifest import MANIFEST, NUMERIC, Feature, Manifest
 from iris_api.engines.columns import Table
 from iris_api.engines.model import Row
+from iris_api.predict.dates import is_date, is_datetime
 from iris_api.predict.errors import ApiError, Detail, invalid
 from iris_api.predict.limits import Limits
+from iris_api.predict.steps import LARGE, Steps, finished
 from iris_api.predict.tables import LEAST_ROWS, TableReader, is_tabular
 
 # Up to here a float of 64 bits holds every integer, above only some.
 _EXACT = 2**53
 _MOST_DETAILS = 10
+# Values that are validated, and texts of JSON that are decoded, at a time.
+_STEP_VALUES = 1000
 _LONGEST_NAME = 64
 ROW = "Row"
 _REFERENCE = "#/components/schemas/{model}"
 # Bytes of a value with its name at least: "a":1 and a comma.
 _SHORTEST_VALUE = 6
+# All of it is ASCII, so that places in a body and in its text are the same.
+_OPENING = re.compile(rb"[ \t\n\r]*+\[[ \t\n\r]*+(?!\])")
+_COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
 # Of a message that lists the categories.
 _LONGEST_REASON = 500
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
-_DATETIME = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d([.]\d{1,9})?)?([Zz]|[+-]\d\d:\d\d)?)?")
 
 
 class RowParser:
@@ -63,6 +69,7 @@ class RowParser:
         self._many: TypeAdapter[list[BaseModel]] = TypeAdapter(many)
         self.tables = TableReader(manifest) if is_tabular(manifest) else None
         """Reads large batches, if all features are numbers; what it does not take is for this parser."""
+        self._rows_of_step = max(1, _STEP_VALUES // len(manifest.features))
         self._least_table = LEAST_ROWS * len(manifest.features) * _SHORTEST_VALUE
 
     def parse(self, body: bytes) -> tuple[list[Row] | Table, bool]:
@@ -71,15 +78,11 @@ class RowParser:
         A large list is a table, if all is well with it.
         """
         # What nearly always comes, a row and nothing wrong with it, is taken by the validator's own reading of JSON.
-        # That does not see a repeated name, but these quotes do: each name has at least two, and none is missing.
+        # That does not see a repeated name, but these quotes do: each name has at least two, and none is missing. So
+        # has each text, if the model has features that are texts.
         # A name with a quote in it has more, if that is written as \": it is read the other way.
-        # Whatever it does not take is judged, and refused in words, below.
-        if self.tables and len(body) >= self._least_table:
-            if (table := self.tables.objects(body)) is not None:
-                self.check_rows(len(table))
-                return table, True
-        # So has each text, if the model has features that are texts.
-        elif (quotes := body.count(b'"')) == self._quotes or self._has_texts:
+        # Whatever it does not take is judged, and refused in words, by `parsed`.
+        if body[:1] != b"[" and ((quotes := body.count(b'"')) == self._quotes or self._has_texts):
             try:
                 row = _values(self._one.validator.validate_json(body))
                 if (not self._has_texts or quotes == self._quotes + 2 * sum(type(each) is str for each in row)) and (
@@ -88,26 +91,52 @@ class RowParser:
                     return [row], False
             except ValidationError:
                 pass
-        content = decode(body)
+        return finished(self.parsed(body))
+
+    def parsed(self, body: bytes) -> Steps[tuple[list[Row] | Table, bool]]:
+        """Do as `parse` does, in steps: a step of a body in JSON that is no list is as long as the body."""
+        if self.tables and len(body) >= self._least_table:
+            table = yield from self.tables.objects(body)
+            if table is not None:
+                self.check_rows(len(table))
+                return table, True
+        content = yield from decoded(body)
         if isinstance(content, list):
-            return self.validate(content), True
+            return (yield from self.validated(content)), True
         try:
             row = _values(self._one.validate_python(content))
         except ValidationError as error:
-            raise _invalid_input(error) from None
+            raise _invalid_input(_problems(error)) from None
         if self._may_be_inexact:
             self._require_exact([("", content)])
         return [row], False
 
     def validate(self, content: list[Any]) -> list[Row]:
         """Return the rows of a list of objects; raise ApiError for the values that are wrong."""
+        return finished(self.validated(content))
+
+    def validated(self, content: list[Any]) -> Steps[list[Row]]:
+        """Do as `validate` does, in steps."""
         self._limits.check_rows(len(content), self._width)
-        try:
-            rows = [_values(row) for row in self._many.validate_python(content)]
-        except ValidationError as error:
-            raise _invalid_input(error) from None
+        rows: list[Row] = []
+        problems: list[ErrorDetails] = []
+        # An empty list is judged, too.
+        for first in range(0, max(1, len(content)), self._rows_of_step):
+            try:
+                found = self._many.validate_python(content[first : first + self._rows_of_step])
+                rows += [_values(row) for row in found]
+            except ValidationError as error:
+                problems += _problems(error, first)
+            if len(problems) >= _MOST_DETAILS:
+                break
+            yield
+        if problems:
+            raise _invalid_input(problems)
         if self._may_be_inexact:
-            self._require_exact([(f"{number}.", row) for number, row in enumerate(content)])
+            for first in range(0, len(content), self._rows_of_step):
+                some = content[first : first + self._rows_of_step]
+                self._require_exact([(f"{number}.", row) for number, row in enumerate(some, first)])
+                yield
         return rows
 
     def check_rows(self, rows: int) -> None:
@@ -148,12 +177,51 @@ class RowParser:
 
 def decode(body: bytes) -> Any:
     """Return what a body holds as JSON; raise ApiError for what JSON does not have or leaves open."""
-    try:
+    with _refusing():
         content = _decoder.decode(body.decode())
         if b"\\u" in body:
-            # Half of a surrogate pair is no character: nothing that has to repeat it, an answer or a log, could.
-            json.dumps(content, ensure_ascii=False).encode()
+            _require_characters(content)
         return content
+
+
+def decoded(body: bytes) -> Steps[Any]:
+    """Do as `decode` does, element by element if the body is a large list."""
+    opening = _OPENING.match(body) if len(body) >= LARGE else None
+    if not opening:
+        return decode(body)
+    content = []
+    with _refusing():
+        text = body.decode()
+        place = opening.end()
+        while True:
+            element, end = _decoder.raw_decode(text, place)
+            content.append(element)
+            comma = _COMMA.match(text, end)
+            if not comma or text.startswith("]", comma.end()):
+                break
+            place = comma.end()
+            yield
+        try:
+            # What is behind the last element is judged behind one that is right.
+            _decoder.decode(f"[0{text[end:]}")
+        except json.JSONDecodeError as error:
+            raise json.JSONDecodeError(error.msg, text, end - len("[0") + error.pos) from None
+        for element in content if b"\\u" in body else ():
+            _require_characters(element)
+            yield
+    return content
+
+
+def _require_characters(content: Any) -> None:
+    """Raise UnicodeEncodeError for half of a surrogate pair: nothing that has to repeat it, as a log, could."""
+    json.dumps(content, ensure_ascii=False).encode()
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Raise ApiError for what the decoder, and what is asked of its texts, raise."""
+    try:
+        yield
     except UnicodeDecodeError:
         raise _invalid_json("is not UTF-8") from None
     except UnicodeEncodeError:
@@ -254,20 +322,14 @@ def _whole(value: Any) -> Any:
 
 
 def _date(text: str) -> str:
-    try:
-        if _DATE.fullmatch(text) and date.fromisoformat(text):
-            return text
-    except ValueError:
-        pass
+    if is_date(text):
+        return text
     raise PydanticCustomError("date_format", "Input should be a date, such as 2026-01-31")
 
 
 def _datetime(text: str) -> str:
-    try:
-        if _DATETIME.fullmatch(text) and datetime.fromisoformat(text.upper()):
-            return text
-    except ValueError:
-        pass
+    if is_datetime(text):
+        return text
     raise PydanticCustomError("datetime_format", "Input should be a date and time, such as 2026-01-31T09:30:00Z")
 
 
@@ -285,8 +347,17 @@ def _values(row: Any) -> Row:
     return list(row.__dict__.values())
 
 
-def _invalid_input(error: ValidationError) -> ApiError:
+def _problems(error: ValidationError, first: int = 0) -> list[ErrorDetails]:
+    """Return what is wrong with a row, or with some rows of a list, of which the first one has this number."""
     problems = error.errors(include_url=False, include_context=False, include_input=False)
+    for problem in problems if first else ():
+        number, *place = problem["loc"]
+        assert isinstance(number, int)
+        problem["loc"] = (number + first, *place)
+    return problems
+
+
+def _invalid_input(problems: list[ErrorDetails]) -> ApiError:
     details = [
         Detail(
             field=".".join(map(str, _bounded(problem))) or "body",

@@ -11,11 +11,11 @@ from pydantic_core import to_json
 from iris_api.bundle.manifest import Manifest
 from iris_api.engines.columns import Columns
 from iris_api.engines.model import Prediction
-from iris_api.predict.batching import Rows
-from iris_api.predict.codec import Answered, Write
+from iris_api.predict.codec import Answered, Read
 from iris_api.predict.errors import ApiError, not_json
 from iris_api.predict.reply import Answer, Headers, header
 from iris_api.predict.rows import RowParser
+from iris_api.predict.steps import LARGE, Steps, finished
 from iris_api.v2.datatypes import DTYPES, LIMITS, OF_TYPE
 from iris_api.v2.inputs import InputReader, refusal, validated
 from iris_api.v2.schemas import InferRequest, RequestedOutput, TensorMetadata
@@ -55,17 +55,22 @@ class TensorCodec:
             outputs.append(TensorMetadata(name=self._manifest.target.name, datatype="BYTES", shape=[-1]))
         return outputs
 
-    def read(self, headers: Headers, body: bytes) -> tuple[Rows, Write]:
+    def read(self, headers: Headers, body: bytes) -> Read | Steps[Read]:
         """Return the rows of a request, and what writes the answer to it; raise ApiError if it has none."""
+        steps = self._read(headers, body)
+        return steps if len(body) >= LARGE else finished(steps)
+
+    def _read(self, headers: Headers, body: bytes) -> Steps[Read]:
         json_length = _json_length(headers)
         head, binary = (body, b"") if json_length is None else (body[:json_length], body[json_length:])
-        if not binary and len(head) >= self._inputs.least_table and (found := self._inputs.table(head)):
+        if not binary and len(head) >= self._inputs.least_table and (found := (yield from self._inputs.table(head))):
             request, table = found
             self._require_outputs(request)
             return table, partial(self._write, request)
         request = validated(head)
         self._require_outputs(request)
-        return self._inputs.rows(request.inputs, binary), partial(self._write, request)
+        rows = yield from self._inputs.rows(request.inputs, binary)
+        return rows, partial(self._write, request)
 
     def _require_outputs(self, request: InferRequest) -> None:
         for output in request.outputs or []:

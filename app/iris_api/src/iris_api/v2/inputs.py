@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from iris_api.bundle.manifest import NUMERIC, Feature, Manifest
-from iris_api.engines.columns import Table
+from iris_api.engines.columns import Floats, Table
 from iris_api.engines.model import MISSING, Row
 from iris_api.predict.batching import Rows
 from iris_api.predict.errors import ApiError
 from iris_api.predict.rows import RowParser, decode, inexact
+from iris_api.predict.steps import Steps
 from iris_api.predict.tables import LEAST_ROWS, without_data
-from iris_api.v2.datatypes import DTYPES, FLOATS, accepted, not_of
+from iris_api.v2.datatypes import DTYPES, FLOATS, accepted, not_of, type_of
 from iris_api.v2.schemas import INPUT, InferRequest, InputTensor, TensorMetadata
 
 # Bytes of a value.
@@ -28,6 +29,7 @@ _SIZES = {"BOOL": 1} | {name: np.dtype(code).itemsize for name, code in DTYPES.i
 # Bytes that say how long a text is.
 _LENGTH = 4
 _LONGEST_NAME = 64
+_Column = list[Any] | NDArray[Any]
 _MOST_NAMES = 20
 _TRUTHS = {0: False, 1: True}
 
@@ -77,15 +79,18 @@ class InputReader:
         self._names = manifest.feature_names
         self._known = {feature.name: feature for feature in manifest.features}
         self._accepted = {feature.name: accepted(feature) for feature in manifest.features}
+        self._types: list[set[type]] = [
+            {type(None), *((float, int) if each.kind in NUMERIC else (type_of(each),))} for each in manifest.features
+        ]
         self._nullable = any(feature.nullable for feature in manifest.features)
         self._are_numbers = is_described_as_one(manifest)
         self.least_table = LEAST_ROWS * 2 * len(self._names)
         """Bytes below which no request has a table."""
 
-    def table(self, head: bytes) -> tuple[InferRequest, Table] | None:
+    def table(self, head: bytes) -> Steps[tuple[InferRequest, Table] | None]:
         """Return a request in JSON without its data, and these as a table; None if both are to be judged otherwise."""
         tables = self._parser.tables
-        if not tables or not (parts := without_data(head)):
+        if not tables or not tables.takes_floats or not (parts := without_data(head)):
             return None
         rest, places = parts
         try:
@@ -96,44 +101,66 @@ class InputReader:
         # As many lists as there are tensors, and none has another one: each is that of its tensor.
         if len(tensors) != len(places) or any(each.data != [] or _claimed(each) is not None for each in tensors):
             return None
+        if any(each.datatype not in DTYPES for each in tensors):
+            return None
+        table: Table | None
         if len(tensors) == 1:
             rows, width = self._shape(tensors[0])
-            if rows < LEAST_ROWS or width != len(self._names) or tensors[0].datatype not in DTYPES:
+            if rows < LEAST_ROWS or width != len(self._names):
                 return None
-            table = tables.numbers(head, places[0], rows, tensors[0].datatype)
+            table = yield from tables.numbers(head, places[0], rows, tensors[0].datatype)
         else:
             rows = tensors[0].shape[0]
             if rows < LEAST_ROWS or self._why_not_columns(tensors):
                 return None
-            found = {
-                tensor.name: (tables.list_of_numbers(head, place, rows, 1, tensor.datatype), tensor.datatype)
-                for tensor, place in zip(tensors, places, strict=True)
-            }
-            table = tables.columns([found[name] for name in self._names])
+            found: dict[str, Floats] = {}
+            for tensor, place in zip(tensors, places, strict=True):
+                column = yield from tables.column(head, place, rows, tensor.datatype)
+                if column is None:
+                    return None
+                found[tensor.name] = column
+            table = yield from tables.columns([found[name] for name in self._names])
         if table is None:
             return None
         self._parser.check_rows(rows)
         return request, table
 
-    def rows(self, tensors: Sequence[InputTensor], binary: bytes) -> Rows:
+    def rows(self, tensors: Sequence[InputTensor], binary: bytes) -> Steps[Rows]:
         """Return the rows of a request's tensors, and of the bytes after its JSON; raise ApiError for what is wrong."""
         parts = _parts(tensors, binary)
         if len(tensors) == 1:
-            return self._of_one(tensors[0], parts[0])
+            return (yield from self._of_one(tensors[0], parts[0]))
         if reason := self._why_not_columns(tensors):
             raise refusal(reason)
         count = tensors[0].shape[0]
         self._parser.check_rows(count)
         found = {tensor.name: (tensor, part) for tensor, part in zip(tensors, parts, strict=True)}
-        columns = [found[name] for name in self._names]
-        tables = self._parser.tables if count >= LEAST_ROWS else None
-        if tables and all(part is not None for part in parts):
-            arrays = [(_array(tensor, part or b""), tensor.datatype) for tensor, part in columns]
-            if (table := tables.columns(arrays)) is not None:
-                return table
-        return self._judged(zip(*(self._column(tensor, part, count) for tensor, part in columns), strict=True))
+        columns: list[_Column] = []
+        for feature in self._features:
+            tensor, part = found[feature.name]
+            # Of numbers a large tensor stays an array.
+            if feature.kind in NUMERIC and part is not None and count >= LEAST_ROWS:
+                columns.append(_array(tensor, part))
+            else:
+                values = yield from _values(tensor, part, count, 1)
+                columns.append(self._of_kind(feature, tensor.datatype, values, part is not None))
+            yield
+        return (yield from self._of_columns(columns, count))
 
-    def _of_one(self, tensor: InputTensor, part: bytes | None) -> Rows:
+    def _of_columns(self, columns: Sequence[_Column], count: int) -> Steps[Rows]:
+        """Return the rows of the values of each feature, in the order of the features."""
+        tables = self._parser.tables
+        if tables and count >= LEAST_ROWS and all(map(_are_of_types, self._types, columns)):
+            table = yield from tables.columns([_floats(each) for each in columns])
+            if table is not None:
+                return table
+        lists = [
+            self._without_nan(feature, each.tolist()) if isinstance(each, np.ndarray) else each
+            for feature, each in zip(self._features, columns, strict=True)
+        ]
+        return (yield from self._judged(zip(*lists, strict=True)))
+
+    def _of_one(self, tensor: InputTensor, part: bytes | None) -> Steps[Rows]:
         """Return the rows of one tensor, whatever its name: rows x features, or a single row, or a single column."""
         count, width = self._shape(tensor)
         if width != len(self._names):
@@ -142,7 +169,7 @@ class InputReader:
                 f"values: {_listed(self._names)}. Send one tensor of that many columns, or one for each of them."
             )
         if not self._are_numbers:
-            return self._of_kinds(tensor, part, count)
+            return (yield from self._of_kinds(tensor, part, count))
         if tensor.datatype not in DTYPES:
             raise refusal(f"{_shown(tensor.name)}: {self._wrong_datatype(self._features[0], tensor.datatype)}")
         if part is not None:
@@ -157,10 +184,15 @@ class InputReader:
                 values = [None if value != value else value for value in values]
         else:
             values = _from_json(tensor, count, width)
-        self._require_datatype(tensor, values)
-        return self._judged(values[first : first + width] for first in range(0, count * width, width))
+        rows = []
+        for first in range(0, count * width, width):
+            row = values[first : first + width]
+            self._require_datatype(tensor, first, row)
+            rows.append(dict(zip(self._names, row, strict=True)))
+            yield
+        return (yield from self._parser.validated(rows))
 
-    def _of_kinds(self, tensor: InputTensor, part: bytes | None, count: int) -> list[Row]:
+    def _of_kinds(self, tensor: InputTensor, part: bytes | None, count: int) -> Steps[Rows]:
         """Return the rows of one tensor for features that are not all numbers."""
         # JSON may have texts among numbers, and each is judged: of any other tensor the datatype says what all are.
         if part is not None or tensor.datatype not in DTYPES:
@@ -170,13 +202,12 @@ class InputReader:
                     raise refusal(f"{_shown(tensor.name)}: {wrong} Send a tensor for each feature.")
         self._parser.check_rows(count)
         width = len(self._names)
-        values = _values(tensor, part, count, width)
-        binary = part is not None
-        found = [
-            self._of_kind(feature, tensor.datatype, values[number::width], binary)
-            for number, feature in enumerate(self._features)
-        ]
-        return self._judged(zip(*found, strict=True))
+        values = yield from _values(tensor, part, count, width)
+        columns = []
+        for number, feature in enumerate(self._features):
+            columns.append(self._of_kind(feature, tensor.datatype, values[number::width], part is not None))
+            yield
+        return (yield from self._of_columns(columns, count))
 
     def _shape(self, tensor: InputTensor) -> tuple[int, int]:
         """Return how many rows and columns a lone tensor has; with one number as its shape it is a row or a column."""
@@ -221,10 +252,6 @@ class InputReader:
         words = self._accepted[feature.name].words
         return f"the datatype is {datatype}, but {feature.name} is {article} {feature.kind}, which is sent as {words}."
 
-    def _column(self, tensor: InputTensor, part: bytes | None, count: int) -> list[Any]:
-        values = _values(tensor, part, count, 1)
-        return self._of_kind(self._known[tensor.name], tensor.datatype, values, part is not None)
-
     def _of_kind(self, feature: Feature, datatype: str, values: list[Any], binary: bool) -> list[Any]:
         """Return the values of a feature as they stand in a row; what they can't be is left to the validator."""
         if datatype == "BOOL":
@@ -232,31 +259,38 @@ class InputReader:
         if datatype == "BYTES":
             return [None if value == MISSING else value for value in values]
         if binary:
-            if datatype in FLOATS and feature.nullable:
-                # Binary has no null: there, NaN is a missing value.
-                values = [None if value != value else value for value in values]
+            values = self._without_nan(feature, values)
         else:
             for number, value in enumerate(values):
                 if reason := not_of(datatype, value):
                     raise refusal(f"{feature.name}: row {number}: {reason}")
         kind = self._accepted[feature.name].type
         if kind is bool:
-            return [value if value is None else _TRUTHS.get(value, value) for value in values]
+            # A value of JSON may be a list or an object, which is no key.
+            return [_TRUTHS.get(value, value) if type(value) in (int, float) else value for value in values]
         if kind is int and datatype in FLOATS:
             return [int(value) if type(value) is float and value.is_integer() else value for value in values]
         return values
 
-    def _judged(self, rows: Iterable[Sequence[Any]]) -> list[Row]:
-        return self._parser.validate([dict(zip(self._names, row, strict=True)) for row in rows])
+    def _without_nan(self, feature: Feature, values: list[Any]) -> list[Any]:
+        """Return the values of a binary tensor, which has no null: there, NaN is a missing value."""
+        return [None if value != value else value for value in values] if feature.nullable else values
 
-    def _require_datatype(self, tensor: InputTensor, values: list[Any]) -> None:
+    def _judged(self, rows: Iterable[Sequence[Any]]) -> Steps[list[Row]]:
+        content = []
+        for row in rows:
+            content.append(dict(zip(self._names, row, strict=True)))
+            yield
+        return (yield from self._parser.validated(content))
+
+    def _require_datatype(self, tensor: InputTensor, first: int, values: list[Any]) -> None:
         """Raise ApiError for a value that its datatype, or the model's floats of 64 bits, do not hold as it is.
 
         What is no number, or no possible one, is left to the validator. A decimal is read as the nearest float of 64
         bits whatever the datatype: nothing is rounded to fewer bits.
         """
         datatype = tensor.datatype
-        for number, value in enumerate(values):
+        for number, value in enumerate(values, first):
             if type(value) is float and datatype == "FP64":
                 continue
             if reason := not_of(datatype, value) or inexact(value):
@@ -312,12 +346,22 @@ def _array(tensor: InputTensor, part: bytes) -> NDArray[Any]:
     return np.frombuffer(part, DTYPES[tensor.datatype])
 
 
-def _values(tensor: InputTensor, part: bytes | None, count: int, width: int) -> list[Any]:
+def _floats(values: _Column) -> Any:
+    """Return numbers as floats of 64 bits; others as they are."""
+    return values.astype(np.float64) if isinstance(values, np.ndarray) else values
+
+
+def _are_of_types(types: set[type], values: _Column) -> bool:
+    """Return whether all values of a feature are of its types: True counts as 1 elsewhere, and a text as a number."""
+    return isinstance(values, np.ndarray) or set(map(type, values)) <= types
+
+
+def _values(tensor: InputTensor, part: bytes | None, count: int, width: int) -> Steps[list[Any]]:
     """Return the values of a tensor of any datatype, row after row."""
     if part is None:
         return _from_json(tensor, count, width)
     if tensor.datatype == "BYTES":
-        return _texts(tensor, part, count * width)
+        return (yield from _texts(tensor, part, count * width))
     if tensor.datatype == "BOOL":
         # What is neither 0 nor 1 is no truth, and refused as what it is.
         return [_TRUTHS.get(value, value) for value in part]
@@ -325,7 +369,7 @@ def _values(tensor: InputTensor, part: bytes | None, count: int, width: int) -> 
     return values
 
 
-def _texts(tensor: InputTensor, part: bytes, count: int) -> list[str]:
+def _texts(tensor: InputTensor, part: bytes, count: int) -> Steps[list[str]]:
     """Return the texts of a binary tensor: each comes after its length, as a little-endian number of four bytes."""
     texts: list[str] = []
     start = 0
@@ -343,6 +387,7 @@ def _texts(tensor: InputTensor, part: bytes, count: int) -> list[str]:
         except UnicodeDecodeError:
             raise refusal(f"{_shown(tensor.name)}: row {len(texts)}: this is no text in UTF-8.") from None
         start = end
+        yield
     if len(texts) != count or start != len(part):
         some = "more" if start != len(part) else f"{len(texts)}"
         raise refusal(
