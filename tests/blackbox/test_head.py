@@ -13,6 +13,7 @@ OWN = {
     "an unknown path": ("https", "/nothing", 404),
     "no password": ("https", "/predict", 401),
     "no password, the protocol": ("https", "/v2/models/iris", 401),
+    "no password, MLflow's dialect": ("https", "/invocations", 401),
     "no password, the documentation": ("https", "/docs", 401),
     "an internal place": ("https", "/_error", 404),
     "to Grafana's folder": ("https", "/grafana", 301),

@@ -238,8 +238,8 @@ def test_predict_is_matched_exactly_and_nothing_else_reaches_the_api(render: Ren
         "= /_error",
         "= /predict",
         "= /health",
-        "~ ^/v2/health/(live|ready)$",
-        "~ ^/v2(/.*)?$",
+        "~ ^/(ping|v2/health/(live|ready))$",
+        "~ ^/(v[12](/.*)?|invocations|version)$",
         r"~ ^/(docs(/.*)?|openapi\.json)$",
         "^~ /grafana/",
         "/",
@@ -254,7 +254,12 @@ def test_a_password_is_asked_for_wherever_the_api_does_work(render: Render) -> N
     found = locations(parse(render()))
     asking = {name for name, block in found.items() if own(block, "auth_basic")}
     previous = "@previous_password"
-    assert asking == {"= /predict", "~ ^/v2(/.*)?$", r"~ ^/(docs(/.*)?|openapi\.json)$", previous}
+    assert asking == {
+        "= /predict",
+        "~ ^/(v[12](/.*)?|invocations|version)$",
+        r"~ ^/(docs(/.*)?|openapi\.json)$",
+        previous,
+    }
     for name in asking:
         assert own(found[name], "auth_basic_user_file") == [
             ["fortress-previous.htpasswd" if name == previous else "fortress.htpasswd"]
@@ -395,7 +400,7 @@ def test_the_limit_is_10_a_second_and_a_burst_of_5_for_each_address(render: Rend
     assert ["$fortress_client", "zone=predict:10m", "rate=10r/s"] in find(parsed, "limit_req_zone")
     assert find(parsed, "limit_req_status") == [["503"]]
     found = locations(parsed)
-    for name in ("= /predict", "~ ^/v2(/.*)?$"):
+    for name in ("= /predict", "~ ^/(v[12](/.*)?|invocations|version)$"):
         assert own(found[name], "limit_req") == [["zone=predict", "burst=5", "nodelay"]]
     for name, block in found.items():
         # Whoever nginx sends to these was counted where the request came in.

@@ -111,13 +111,19 @@ def test_the_paths_are_all_of_them(app: FastAPI) -> None:
     assert {"/health", "/health/ready", "/metrics", "/docs", "/docs/start.js", "/openapi.json", "/v2"} < {*found}
     assert {"/v2/models/iris", "/v2/models/iris/versions/1.0.0/ready", "/docs/swagger-ui-bundle.js"} < {*found}
     model = "/v2/models/iris"
-    posted = ["/predict", "/v2/repository/index", f"{model}/infer", f"{model}/versions/1.0.0/infer"]
-    assert paths(app, "POST") == posted
+    assert paths(app, "POST") == [
+        "/predict",
+        "/v2/repository/index",
+        f"{model}/infer",
+        f"{model}/versions/1.0.0/infer",
+        "/invocations",
+        "/v1/models/iris:predict",
+    ]
 
 
 def test_head_has_the_status_and_headers_of_get_and_no_body(app: FastAPI, client: TestClient) -> None:
     given = {"X-Request-ID": "same"}
-    for path in [*paths(app), "/predict", "/v2/models/iris/infer", "/nothing", "/docs/nothing"]:
+    for path in [*paths(app), *paths(app, "POST"), "/nothing", "/docs/nothing"]:
         get, head = client.get(path, headers=given), client.head(path, headers=given)
         assert head.status_code == get.status_code, path
         assert head.content == b"", path
@@ -177,13 +183,17 @@ def test_an_unexpected_error_in_any_route_has_the_one_shape(
         ("PUT", "/openapi.json", 405),
         ("DELETE", "/v2", 405),
         ("PATCH", "/v2/models/iris/infer", 405),
+        ("PUT", "/v1/models/iris:predict", 405),
+        ("GET", "/invocations", 405),
     ],
 )
 def test_a_refusal_of_any_route_has_the_one_shape(client: TestClient, method: str, path: str, status: int) -> None:
     response = client.request(method, path)
     assert is_error(response, status), response.text
     if status == 405:
-        assert response.headers["Allow"] == ("POST" if path.endswith("infer") else "GET, HEAD")
+        assert response.headers["Allow"] == (
+            "POST" if path.endswith(("infer", "predict", "invocations")) else "GET, HEAD"
+        )
 
 
 def test_an_error_after_the_answer_began_is_logged_and_cuts_it_off(

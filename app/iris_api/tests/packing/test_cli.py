@@ -253,9 +253,10 @@ def test_files_that_cannot_be_read(place: Place) -> None:
     folder = place.folder / "folder.joblib"
     folder.mkdir()
     model, sample = place.model, place.sample
-    for path in (folder, place.folder / "nowhere.joblib"):
-        place.model = path
-        place.refuses(f"{place.model}: cannot be read", "Give the file of your model")
+    place.model = folder
+    place.refuses(f"{folder / 'MLmodel'}: cannot be read", "of any other model give the file")
+    place.model = place.folder / "nowhere.joblib"
+    place.refuses(f"{place.model}: cannot be read", "Give the file of your model")
     place.model = model
     for path in (folder, place.folder / "nowhere.csv", Path("/proc/self/mem")):
         place.sample = path

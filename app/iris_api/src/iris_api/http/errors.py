@@ -1,4 +1,4 @@
-"""The one shape of every error that this API answers with."""
+"""The one shape of every error that this API answers with, but for the dialects that have another."""
 
 from http import HTTPStatus
 
@@ -38,6 +38,8 @@ def error_response(
 
 def api_error_response(request_id: str, error: ApiError) -> JSONResponse:
     """Return the answer to a request that gets no prediction."""
+    if error.body is not None:
+        return JSONResponse({**error.body, "request_id": request_id}, error.status, error.headers)
     return error_response(
         request_id, error.status, error.code, error.message, details=error.details, headers=error.headers
     )

@@ -53,6 +53,7 @@ class RequestContext:
         self.headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         self.bytes_in_flight = bytes_in_flight
         self.body_bytes = max(endpoint.limits.body_bytes for endpoint in endpoints.values())
+        self._endpoints = endpoints
         self._handlers = {path: partial(self._answer, endpoint) for path, endpoint in endpoints.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,11 +97,10 @@ class RequestContext:
 
     def refuse_beyond(self, scope: Scope, reply: Reply) -> None:
         """Answer a request whose body would be more than may be held: 503."""
-        error = too_many_bytes()
+        error = self._endpoints[scope["path"]].rejected(too_many_bytes())
         request_id = _request_id(scope["headers"])
         response = api_error_response(request_id.decode(), error)
         reply(response.status_code, (*response.raw_headers, *self._common_headers(request_id)), bytes(response.body))
-        self.metrics.count_rejection(error.code)
         self.metrics.count_request(scope["path"], response.status_code, 0)
 
     def refuse_malformed(self, reply: Reply) -> None:

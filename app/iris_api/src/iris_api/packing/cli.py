@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,6 +19,7 @@ from iris_api.bundle.manifest import Name, json_schema
 from iris_api.bundle.signature import sign
 from iris_api.packing.card import model_card
 from iris_api.packing.code import CodeError, make_importable, read_code
+from iris_api.packing.mlflow import read_saved_model
 from iris_api.packing.samples import SampleError, read_features, read_parquet, read_sample
 from iris_api.settings import Settings
 
@@ -93,13 +95,19 @@ def _parser() -> argparse.ArgumentParser:
         description="Turn model.joblib or model.skops and a sample of its training data into the bundle "
         "MODELS_DIR/NAME/VERSION. A joblib file runs code when it is opened: pack only what you trust.",
     )
-    pack.add_argument("artifact", type=Path, metavar="MODEL", help="a file that ends in .joblib or .skops")
+    pack.add_argument(
+        "artifact",
+        type=Path,
+        metavar="MODEL",
+        help="a file that ends in .joblib or .skops, or the folder of a model that MLflow has saved",
+    )
     pack.add_argument(
         "sample",
         type=Path,
+        nargs="?",
         metavar="SAMPLE",
         help="rows the model was trained on, as CSV, whose header names the features in the model's order, or as "
-        ".parquet, which keeps their dtypes",
+        ".parquet, which keeps their dtypes; without it, the input example of MLflow's folder",
     )
     pack.add_argument("--name", required=True, help="name of the model: small letters, digits, - _ .")
     pack.add_argument("--version", required=True, help="its version, say 1.0.0")
@@ -203,16 +211,25 @@ def _pack(given: argparse.Namespace) -> None:
     if not given.proof_seconds > 0:
         raise UsageError(f"--proof-seconds is {given.proof_seconds:g}: give more than 0, or leave ONNX out: --no-onnx.")
     directory = _directory(given)
-    if given.sample.suffix in {".parquet", ".pq"}:
+    saved = read_saved_model(given.artifact, needs_sample=given.sample is None) if given.artifact.is_dir() else None
+    frame: Any
+    targets: Sequence[Any] | None
+    if given.sample is None:
+        if saved is None:
+            raise UsageError("SAMPLE is missing: give rows that the model was trained on, as a CSV or .parquet.")
+        names, frame, targets, cells = saved.names, saved.sample, None, None
+    elif given.sample.suffix in {".parquet", ".pq"}:
         frame, targets = read_parquet(given.sample, given.target)
         names, cells = [str(name) for name in frame.columns], None
     else:
         cells = read_sample(given.sample, given.target)
         names, targets = cells.names, cells.targets
     features = read_features(given.features, names) if given.features else {}
-    kinds, columns = cells.typed(features) if cells is not None else ([], [])
+    if saved:
+        features = saved.nullable(features)
+    kinds, columns = cells.typed(saved.typed(features) if saved else features) if cells is not None else ([], [])
     try:
-        artifact = given.artifact.read_bytes()
+        artifact = saved.artifact if saved else given.artifact.read_bytes()
     except OSError as error:
         raise UsageError(f"{given.artifact}: cannot be read ({error.strerror}). Give the file of your model.") from None
     if not artifact:
@@ -235,7 +252,7 @@ def _pack(given: argparse.Namespace) -> None:
     else:
         sample = Sample(names, frame_of(names, kinds, columns), targets, cells.where)
 
-    code = [read_code(path) for path in given.code]
+    code = [read_code(path) for path in [*(saved.code if saved else []), *given.code]]
     make_importable(code)
     environment = None if given.environment == "never" else Environment(code, given.environment == "always")
     about = About(
@@ -247,16 +264,16 @@ def _pack(given: argparse.Namespace) -> None:
         class_names=_class_names(given.classes),
         outputs=[name.strip() for name in given.outputs.split(",")] if given.outputs else None,
         scores=given.scores,
-        training={"data": given.sample.name, "samples": len(sample.rows)},
+        training={"data": given.sample.name if given.sample else "input example", "samples": len(sample.rows)},
     )
     try:
         manifest = pack(
             directory,
             about,
-            f"model{given.artifact.suffix}",
+            f"model{saved.suffix if saved else given.artifact.suffix}",
             artifact,
             sample,
-            source=given.artifact,
+            source=saved.path if saved else given.artifact,
             skops_trusted=given.skops_trusted,
             onnx=not given.no_onnx,
             proof_seconds=given.proof_seconds,
@@ -275,6 +292,8 @@ def _pack(given: argparse.Namespace) -> None:
         print(f"Environment: {len(brought.packages)} packages, for Python {' and '.join(brought.locks)}, tried afresh")
         for python, why in brought.not_for.items():
             print(f"Not for Python {python}: {why}")
+    for note in saved.notes if saved else []:
+        print(f"Note: {note}")
     print(f"Deploy it: fortress_model_name: {given.name}, fortress_model_version: {given.version}")
 
 
@@ -288,7 +307,7 @@ def _directory(given: argparse.Namespace) -> Path:
                 f"{option} is {value!r:.100}: it becomes a folder's name, so give at most 64 small letters, digits and "
                 ". _ -, of which the first is a letter or digit."
             ) from None
-    if given.artifact.suffix not in {".joblib", ".skops"}:
+    if given.artifact.suffix not in {".joblib", ".skops"} and not given.artifact.is_dir():
         raise UsageError(
             f"{given.artifact}: the model must be a file that ends in .joblib or .skops. Of a pickle make one: "
             "joblib.dump(pickle.load(open('model.pkl', 'rb')), 'model.joblib')."

@@ -101,9 +101,11 @@ class Endpoint:
         return counted
 
     def _refusal(self, error: Exception) -> Exception:
-        """Count an error that is the request's, and put it in the terms of the API; return any other as it is."""
-        if not isinstance(error, ApiError):
-            return error
+        """Return an error that is the request's in the terms of the API, and any other as it is."""
+        return self.rejected(error) if isinstance(error, ApiError) else error
+
+    def rejected(self, error: ApiError) -> ApiError:
+        """Count an error that is the request's, and return it in the terms of the API."""
         self._metrics.count_rejection(error.code)
         return self._codec.refusal(error)
 

@@ -4,7 +4,9 @@ A body or a row too many is not here: see `limits`.
 """
 
 import math
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -26,6 +28,7 @@ class ApiError(Exception):
         message: str,
         details: list[Detail] | None = None,
         headers: dict[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -36,6 +39,8 @@ class ApiError(Exception):
         self.details = details
         self.headers = headers
         """To send beside those that every answer has."""
+        self.body = body
+        """What the answer holds, beside the request's id, in an API whose errors have another shape than ours."""
 
 
 def invalid(code: str, message: str, *details: Detail) -> ApiError:

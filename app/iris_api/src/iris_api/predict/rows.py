@@ -175,10 +175,13 @@ class RowParser:
         return self._one.json_schema()
 
 
-def decode(body: bytes) -> Any:
-    """Return what a body holds as JSON; raise ApiError for what JSON does not have or leaves open."""
+def decode(body: bytes, *, nan: bool = False) -> Any:
+    """Return what a body holds as JSON; raise ApiError for what JSON does not have or leaves open.
+
+    With `nan` the word NaN, which Python's json writes for a missing number, is read as null.
+    """
     with _refusing():
-        content = _decoder.decode(body.decode())
+        content = (_decoder_with_nan if nan else _decoder).decode(body.decode())
         if b"\\u" in body:
             _require_characters(content)
         return content
@@ -402,4 +405,10 @@ def _refuse_constant(_constant: str) -> float:
     raise _invalid_json("NaN and Infinity are not JSON")
 
 
+def _refuse_infinity(constant: str) -> None:
+    if constant != "NaN":
+        raise _invalid_json("Infinity is not JSON")
+
+
 _decoder = json.JSONDecoder(object_pairs_hook=_refuse_repeated_names, parse_constant=_refuse_constant)
+_decoder_with_nan = json.JSONDecoder(object_pairs_hook=_refuse_repeated_names, parse_constant=_refuse_infinity)

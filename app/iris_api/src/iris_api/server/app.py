@@ -16,6 +16,9 @@ from starlette.types import Receive, Scope, Send
 from iris_api import __version__
 from iris_api.bundle.files import BundleError
 from iris_api.bundle.manifest import MANIFEST
+from iris_api.dialects import routes as dialects
+from iris_api.dialects.kserve import InstancesCodec
+from iris_api.dialects.mlflow import InvocationsCodec
 from iris_api.engines.model import Model
 from iris_api.http import docs, errors, routes
 from iris_api.http.middleware import RequestContext
@@ -93,7 +96,10 @@ def build_app(settings: Settings, model: Model) -> Application:
         ),
     )
     rows, tensors = RowCodec(manifest, parser), TensorCodec(manifest, parser)
-    predict, infer = (Endpoint(codec, batcher, metrics, limits) for codec in (rows, tensors))
+    predict, infer, invocations, instances = (
+        Endpoint(codec, batcher, metrics, limits)
+        for codec in (rows, tensors, InvocationsCodec(manifest, parser), InstancesCodec(manifest, parser))
+    )
     served = f"{manifest.name} {manifest.version} by {model.engine.name} on {settings.bind}"
 
     @asynccontextmanager
@@ -125,12 +131,18 @@ def build_app(settings: Settings, model: Model) -> Application:
         super(Application, app).__call__,
         metrics=metrics,
         headers={"X-Served-By": settings.name, "X-Model-Version": manifest.version},
-        endpoints={"/predict": predict, **dict.fromkeys(v2.infer_paths(manifest), infer)},
+        endpoints={
+            "/predict": predict,
+            **dict.fromkeys(v2.infer_paths(manifest), infer),
+            dialects.INVOCATIONS: invocations,
+            dialects.predict_path(manifest): instances,
+        },
         bytes_in_flight=settings.max_bytes_in_flight,
     )
     errors.install(app)
     app.include_router(routes.build_router(settings, model, parser, predict, metrics))
     app.include_router(v2.build_router(model, tensors.outputs, infer))
+    app.include_router(dialects.build_router(manifest, invocations, instances))
     docs.install(app)
     return app
 
