@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from iris_api.bundle.files import BundleError, read_file
 from iris_api.bundle.manifest import Manifest
 from iris_api.engines.columns import Coded, Mixed, Table
+from iris_api.engines.model import MISSING as MISSING
 from iris_api.engines.model import Answers, Row
 
 INPUT = "input"
-# Stands for a missing value in a tensor of texts. Its first code point is none of a character, so nobody means it.
-MISSING = "\ufdd0missing"
 DTYPES: dict[str, type[np.floating[Any]]] = {"double": np.float64, "float": np.float32}
 _OF_TENSOR: dict[str, Any] = {
     "tensor(double)": np.float64,
