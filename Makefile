@@ -193,7 +193,7 @@ lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files
 ##@ Test it
 
 .PHONY: test
-test: test-fast test-kernels test-matrix test-vm  ## Everything, fast checks first
+test: test-fast test-kernels test-matrix test-clients test-vm  ## Everything, fast checks first
 
 .PHONY: test-fast
 test-fast: tests-venv  ## What needs no VM
@@ -236,6 +236,13 @@ test-kernels: tests-venv
 test-matrix: tests-venv
 	@echo "==> Testing sixty estimators and tables, by each engine that serves them"
 	OMP_NUM_THREADS=1 $(PYTEST) tests/matrix
+
+# Their packages are apart from all others, and installed when they are needed for the first time.
+.PHONY: test-clients
+test-clients: tests-venv
+	@$(PYTHON) tools/control-node clients
+	@echo "==> Testing an instance by MLflow's and KServe's own clients"
+	$(BIN)/pytest tests/clients
 
 .PHONY: coverage
 coverage: tests-venv  ## Which lines those tests reach: build/coverage/index.html
