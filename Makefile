@@ -193,7 +193,7 @@ lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files
 ##@ Test it
 
 .PHONY: test
-test: test-fast test-kernels test-matrix test-export test-tutorial test-vm  ## Everything, fast checks first
+test: test-fast test-kernels test-matrix test-clients test-vm  ## Everything, fast checks first
 
 .PHONY: test-fast
 test-fast: tests-venv  ## What needs no VM
@@ -237,15 +237,12 @@ test-matrix: tests-venv
 	@echo "==> Testing sixty estimators and tables, by each engine that serves them"
 	OMP_NUM_THREADS=1 $(PYTEST) tests/matrix
 
-.PHONY: test-export
-test-export: tests-venv
-	@echo "==> Testing exported bundles by MLServer"
-	$(BIN)/pytest tests/export
-
-.PHONY: test-tutorial
-test-tutorial: tests-venv
-	@echo "==> Testing the tutorial's commands on this machine"
-	$(BIN)/pytest tests/tutorial/test_laptop.py
+# The packages of others are apart from all else, and installed when they are needed for the first time.
+.PHONY: test-clients
+test-clients: tests-venv
+	@$(PYTHON) tools/control-node clients
+	@echo "==> Testing an instance by MLflow's and KServe's clients, exported bundles by MLServer, and the tutorial's commands"
+	$(PYTEST) --dist=loadfile tests/clients tests/export tests/tutorial/test_laptop.py
 
 .PHONY: coverage
 coverage: tests-venv  ## Which lines those tests reach: build/coverage/index.html
