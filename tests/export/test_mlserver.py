@@ -1,6 +1,6 @@
 """A bundle that `iris-model export` wrote is served by MLServer itself, and answers its golden samples there.
 
-`make test-export` runs it: MLServer is installed in an environment of its own, that of the benchmarks.
+`make test-clients` runs it: MLServer is installed in an environment of its own, that of the benchmarks.
 """
 
 from __future__ import annotations
