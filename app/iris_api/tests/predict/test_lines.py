@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from iris_api.bundle.files import read_manifest
 from iris_api.bundle.manifest import Manifest
+from iris_api.engines.columns import Mixed
 from iris_api.predict.errors import ApiError
 from iris_api.predict.limits import Limits
 from iris_api.predict.lines import LineParser
@@ -59,6 +60,23 @@ def parsers() -> tuple[LineParser, LineParser]:
     return LineParser(manifest, RowParser(manifest, limits)), LineParser(manifest, careful)
 
 
+def with_code(about: Manifest) -> Manifest:
+    """Return a model's manifest with a length that may be missing, and a text in place of the width."""
+    length, width = about.features
+    code = width.model_copy(
+        update={"name": "code", "kind": "text", "reference": None, "minimum": None, "maximum": None}
+    )
+    changed: Manifest = about.model_copy(
+        update={
+            "features": [length.model_copy(update={"nullable": True}), code],
+            "golden_samples": [
+                each.model_copy(update={"input": {"petal_length": 1.0, "code": "a"}}) for each in about.golden_samples
+            ],
+        }
+    )
+    return changed
+
+
 def outcome(parser: LineParser, kind: str, body: bytes) -> object:
     try:
         return np.array(finished(getattr(parser, kind)(body)), dtype=np.float64).tobytes()
@@ -84,6 +102,21 @@ def test_damaged_lines_are_read_as_the_careful_way_reads_them(
         body = body[:start] + data.draw(st.sampled_from(BYTES)) + body[start + data.draw(st.integers(0, 3)) :]
     quick, careful = (outcome(parser, kind, body) for parser in parsers)
     assert quick == careful
+
+
+def test_two_objects_in_a_line_are_refused_in_a_large_body_too(parsers: tuple[LineParser, LineParser]) -> None:
+    body = NDJSON.replace("}\n{", "},{", 1).encode()
+    quick, careful = (outcome(parser, "ndjson", body) for parser in parsers)
+    assert quick == careful
+
+
+def test_an_end_of_a_line_within_a_text_is_refused_in_a_large_body_too() -> None:
+    manifest = with_code(read_manifest(BUNDLE))
+    parser = LineParser(manifest, RowParser(manifest, Limits(body_bytes=1 << 20, rows=2 * ROWS, values=8 * ROWS)))
+    body = "\n".join(['{"petal_length": 1.0, "code": "a"}'] * ROWS)
+    assert isinstance(finished(parser.ndjson(body.encode())), Mixed)
+    with pytest.raises(ApiError):
+        finished(parser.ndjson(body.replace('"a"', '"a}\n{b"', 1).encode()))
 
 
 @given(
@@ -147,19 +180,7 @@ def test_what_is_wrong_with_a_line_is_said(client: TestClient, kind: str, body: 
 
 
 def test_a_missing_cell_is_a_missing_value_and_a_text_stays_one(parsers: tuple[LineParser, LineParser]) -> None:
-    about = read_manifest(BUNDLE)
-    length, width = about.features
-    code = width.model_copy(
-        update={"name": "code", "kind": "text", "reference": None, "minimum": None, "maximum": None}
-    )
-    manifest: Manifest = about.model_copy(
-        update={
-            "features": [length.model_copy(update={"nullable": True}), code],
-            "golden_samples": [
-                each.model_copy(update={"input": {"petal_length": 1.0, "code": "a"}}) for each in about.golden_samples
-            ],
-        }
-    )
+    manifest = with_code(read_manifest(BUNDLE))
     parser = LineParser(manifest, RowParser(manifest, Limits(body_bytes=1 << 20, rows=9, values=99)))
     assert finished(parser.csv(b'code,petal_length\n01234,\n"1,5",2\n')) == [[None, "01234"], [2.0, "1,5"]]
 

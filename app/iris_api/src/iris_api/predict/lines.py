@@ -32,10 +32,11 @@ class LineParser:
         """Return the rows of a body with an object on each line; raise ApiError, which says what is wrong and where."""
         lines = body.strip(b" \t\r\n")
         tables = self._parser.tables
-        # Between two objects there is one end of a line, and none is elsewhere.
-        if tables and lines.count(b"\n") == lines.count(b"}\n{"):
-            table = yield from tables.objects(b"[%b]" % lines.replace(b"}\n{", b"},{"))
-            if table is not None:
+        # Between two objects there is one end of a line, and none is elsewhere: what stays of it is no JSON in a text.
+        if tables and (ends := lines.count(b"\n")) == lines.count(b"}\n{"):
+            table = yield from tables.objects(b"[%b]" % lines.replace(b"}\n{", b"},\n{"))
+            # Two objects in a line are none.
+            if table is not None and len(table) == ends + 1:
                 self._parser.check_rows(len(table))
                 return table
         content = []
