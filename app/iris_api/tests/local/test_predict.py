@@ -158,6 +158,13 @@ def test_answers_come_as_asked_for(run: Run, tmp_path: Path) -> None:
     assert said.err == "iris-model: diabetes has neither probabilities nor scores: leave --scores out.\n"
 
 
+def test_an_end_of_a_line_that_is_none_in_json_may_stand_in_a_text(mixed: Path, run: Run, tmp_path: Path) -> None:
+    row = {name: None if pd.isna(value) else value for name, value in customers(9).astype(object).iloc[8].items()}
+    lines = [json.dumps(row | {"city": city}, ensure_ascii=False) for city in ("a\u2028b", "Bern")]
+    said = run(mixed, write(tmp_path, "\r\n".join(lines), "rows.ndjson"))
+    assert (said.code, len(said.splitlines())) == (0, 3), said.err
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [

@@ -145,7 +145,8 @@ def _of_json(text: str, where: str) -> Objects:
         except ApiError as error:
             raise FileError(f"{place} {_reason(error)}") from None
 
-    lines = text.strip().splitlines()
+    # Not at what else is an end of a line to Python: a text may have it.
+    lines = text.strip().split("\n")
     try:
         # A single object may stand on several lines.
         by_line = len(lines) > 1 and isinstance(json.loads(lines[0]), dict)
