@@ -279,6 +279,10 @@ def test_a_time_that_is_none(place: Place, value: str) -> None:
     place.refuses("--proof-seconds is", "give more than 0", options=[f"--proof-seconds={value}"])
 
 
+def test_code_that_would_be_left_out(place: Place) -> None:
+    place.refuses("--environment never leaves out", "--code", options=["--environment=never", f"--code={__file__}"])
+
+
 @pytest.mark.parametrize("value", ["a,b", "a,b,c,d", "a,b,b", "a,,c", ","])
 def test_classes_that_are_none(place: Place, value: str) -> None:
     place.refuses(

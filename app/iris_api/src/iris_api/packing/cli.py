@@ -285,6 +285,8 @@ def _pack(given: argparse.Namespace) -> None:
     # Not a number is not above 0, either.
     if not given.proof_seconds > 0:
         raise UsageError(f"--proof-seconds is {given.proof_seconds:g}: give more than 0, or leave ONNX out: --no-onnx.")
+    if given.code and given.environment == "never":
+        raise UsageError("--environment never leaves out what --code gives, without which the model cannot be loaded.")
     directory = _directory(given)
     saved = read_saved_model(given.artifact, needs_sample=given.sample is None) if given.artifact.is_dir() else None
     frame: Any
