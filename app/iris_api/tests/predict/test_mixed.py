@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from iris_api.bundle.files import read_manifest
 from iris_api.bundle.manifest import CategoryShare, Column, Feature, GoldenSample, Manifest, Table
 from iris_api.engines.columns import Coded, Columns, Mixed, joined
-from iris_api.engines.model import Prediction
+from iris_api.engines.model import Answers, Model, Prediction, Row
 from iris_api.engines.table import maker
+from iris_api.predict.durations import Durations
 from iris_api.predict.errors import ApiError
 from iris_api.predict.limits import Limits
 from iris_api.predict.lines import LineParser
@@ -315,3 +316,27 @@ def test_gaps_of_an_array_are_counted_as_those_of_its_rows() -> None:
         for metrics in (together, alone)
     ]
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("golden", [[2**63 - 1], [7, 2**63 - 1]], ids=["alone", "beside others"])
+def test_an_instance_starts_whatever_integers_its_golden_samples_have(golden: list[int]) -> None:
+    manifest = changed(FEATURES, ROW)
+    (sample,) = manifest.golden_samples
+    samples = [sample.model_copy(update={"input": ROW | {"visits": visits}}) for visits in golden]
+    manifest = manifest.model_copy(update={"golden_samples": samples})
+    sizes = []
+
+    class Engine:
+        name, tolerance, turns = "sklearn", 0.0, 1
+
+        def __call__(self, rows: Sequence[Row]) -> Answers:
+            sizes.append(len(rows))
+            assert {row[1] for row in rows} <= {*golden}
+            return Answers([0] * len(rows), [[1.0, 0.0, 0.0]] * len(rows))
+
+        def run(self, rows: Any) -> tuple[Any, Any]:
+            answers = self(rows.tolist())
+            return np.array(answers.values), np.array(answers.probabilities)
+
+    Durations.measured(Model(manifest, Engine()), 4 * LEAST_ROWS)
+    assert max(sizes) == 4 * LEAST_ROWS

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from iris_api.bundle.manifest import Cost
 from iris_api.engines.model import Model, Row
-from iris_api.predict.tables import LEAST_ROWS, is_tabular, table_of
+from iris_api.predict.tables import LEAST_ROWS, is_tabular, may_be_of_table, table_of
 
 # Seconds of a short call, for which the event loop may be held up. A forest of 100 trees takes 4 ms, and more beside
 # other instances.
@@ -118,7 +118,8 @@ class Durations:
 def _seconds_of(model: Model, rows: Sequence[Row]) -> float:
     # As a request of so many rows is answered.
     as_table = len(rows) >= LEAST_ROWS and is_tabular(model.manifest)
-    asked: Any = table_of(model.manifest, rows) if as_table else rows
+    held = [row for row in rows if may_be_of_table(row)] if as_table else []
+    asked: Any = table_of(model.manifest, list(islice(cycle(held), len(rows)))) if held else rows
     started = perf_counter()
     model.predict(asked)
     return perf_counter() - started

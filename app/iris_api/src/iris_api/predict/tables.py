@@ -44,8 +44,14 @@ def takes_floats(manifest: Manifest) -> bool:
     return manifest.table is None and all(feature.kind in NUMERIC for feature in manifest.features)
 
 
+def may_be_of_table(row: Sequence[Value]) -> bool:
+    """Return whether a table holds each value of a row as it is; a request with others is answered by its rows."""
+    exact = _EXACTS["FP64"]
+    return all(type(value) is not int or -exact < value < exact for value in row)
+
+
 def table_of(manifest: Manifest, rows: Sequence[Sequence[Value]]) -> Table:
-    """Return some rows as a table."""
+    """Return some rows, of values that a table holds, as one."""
     if takes_floats(manifest):
         return np.array(rows, dtype=np.float64)
     return Mixed.of([feature.kind for feature in manifest.features], rows)
