@@ -427,6 +427,7 @@ def test_dates_and_a_parquet_file(tmp_path: Path, capsys: pytest.CaptureFixture[
             assert client.post("/predict", json=body).json()["details"][0]["field"] == name
 
 
+            ("2024-05-01t00:00:00z", 1),
 class Newer(ByCode):
     """Answers whether a time is after a day."""
 

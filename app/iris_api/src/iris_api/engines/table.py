@@ -128,7 +128,9 @@ def _column(pd: Any, kind: Kind, about: Column, values: Given) -> Any:
         whole = kind == "integer"
         values = [None if value != value else int(value) if whole else value for value in values.tolist()]
     if dtype.startswith("datetime64"):
-        times = pd.DatetimeIndex(pd.to_datetime(list(values), utc=True, format="ISO8601"))
+        # ISO 8601 has small letters too, and pandas has not.
+        texts = [None if value is None else str(value).upper() for value in values]
+        times = pd.DatetimeIndex(pd.to_datetime(texts, utc=True, format="ISO8601"))
         if "," not in dtype:
             times = times.tz_localize(None)
         return times.astype(dtype)
