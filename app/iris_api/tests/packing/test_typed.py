@@ -32,7 +32,8 @@ from iris_api.bundle.manifest import Manifest
 from iris_api.engines.model import Model
 from iris_api.packing import cli
 from iris_api.packing.pack import About, PackError, dump, pack
-from iris_api.packing.samples import FeatureText
+from iris_api.packing.samples import FeatureText, SampleError
+from iris_api.packing.tables import with_trained_categories
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
@@ -369,6 +370,20 @@ def test_codes_are_no_sample_of_a_model_that_was_trained_with_categories(tmp_pat
     assert [answer and answer.value for answer in answers] == np.asarray(estimator.predict(frame)).tolist()
 
 
+def test_a_column_of_categories_beside_one_that_is_none_any_more() -> None:
+    from lightgbm import LGBMClassifier
+
+    frame = table()[["age", "zip", "city"]].assign(zip=lambda given: pd.Categorical(given.zip))
+    frame["city"] = pd.Categorical(frame.city, categories=["Zug", "Bern", "Aarau"])
+    estimator = LGBMClassifier(n_estimators=3, verbose=-1, n_jobs=1).fit(frame, left(table()))
+    for name in ("zip", "city"):
+        with pytest.raises(SampleError, match=r"2 columns of dtype category .* and the sample has 1: codes"):
+            with_trained_categories(frame.assign(**{name: frame[name].cat.codes.astype(float)}), estimator)
+        # Of texts, the dtype alone is lost.
+        found = with_trained_categories(frame.assign(**{name: frame[name].astype(object)}), estimator)
+        pd.testing.assert_frame_equal(found, frame)
+
+
 @pytest.mark.parametrize(
     ("column", "text", "complaint"),
     [
@@ -412,6 +427,7 @@ def test_dates_and_a_parquet_file(tmp_path: Path, capsys: pytest.CaptureFixture[
         for since, expected in (
             ("2024-05-01T00:00:00Z", 1),
             ("2024-03-30T23:00:00-02:00", 1),
+            ("2024-05-01t00:00:00z", 1),
             ("2024-03-01", 0),
             (None, 0),
         ):
@@ -427,7 +443,6 @@ def test_dates_and_a_parquet_file(tmp_path: Path, capsys: pytest.CaptureFixture[
             assert client.post("/predict", json=body).json()["details"][0]["field"] == name
 
 
-            ("2024-05-01t00:00:00z", 1),
 class Newer(ByCode):
     """Answers whether a time is after a day."""
 

@@ -102,18 +102,22 @@ def with_trained_categories(frame: Any, estimator: Any) -> Any:
     else:
         import pandas as pd
 
-        texts = [name for name in frame.columns if frame[name].dtype.kind == "O"]
         names = [name for name in frame.columns if str(frame[name].dtype) == "category"]
+        # The dtype category is of this kind, too.
+        texts = [name for name in frame.columns if frame[name].dtype.kind == "O" and name not in names]
         if len(names) < len(trained) == len(names) + len(texts):
-            for name, known in zip(texts, trained.values(), strict=False):
-                frame = frame.assign(**{name: pd.Categorical(frame[name], categories=known)})
+            in_order = [name for name in frame.columns if name in names or name in texts]
+            for name, known in zip(in_order, trained.values(), strict=True):
+                if name in texts:
+                    frame = frame.assign(**{name: pd.Categorical(frame[name], categories=known)})
             names = [*names, *texts]
     if len(names) < len(trained):
         some = ", ".join(str(value) for each in trained.values() for value in each[:3])
         raise SampleError(
             f"The model was trained with {len(trained)} columns of dtype category ({some}, ...), and the sample has "
             f"{len(names)}: codes of categories are no sample of it. Give the table it was trained with, as a "
-            "DataFrame to pack() or as Parquet: frame.to_parquet('sample.parquet')."
+            "DataFrame to pack() or, if the categories are texts, as Parquet, which forgets those that are integers: "
+            "frame.to_parquet('sample.parquet')."
         )
     return frame
 
