@@ -450,6 +450,23 @@ class Newer(ByCode):
         return (X["since"] > pd.Timestamp("2024-03-31")).to_numpy().astype(int)
 
 
+def test_dates_that_are_texts_need_to_be_called_dates(tmp_path: Path) -> None:
+    days = pd.Series(pd.Timestamp("2024-02-01") + pd.to_timedelta(np.arange(ROWS), "D"))
+    frame = pd.DataFrame({"since": days.dt.strftime("%Y-%m-%d")})
+    estimator = ReadingDates().fit(frame, [0, 1] * (ROWS // 2))
+    with pytest.raises(PackError, match=r"for the texts of since, and the model refuses that .*--features.*examples"):
+        packed(tmp_path, estimator, frame)
+    manifest = packed(tmp_path, estimator, frame, since=FeatureText(kind="date"))
+    assert [feature.kind for feature in manifest.features] == ["date"]
+
+
+class ReadingDates(ByCode):
+    """Answers whether a text is a day after another."""
+
+    def predict(self, X: Any) -> Any:
+        return (pd.to_datetime(X["since"], format="%Y-%m-%d") > pd.Timestamp("2024-03-31")).to_numpy().astype(int)
+
+
 def test_a_csv_keeps_codes_as_texts_and_takes_what_is_said_of_columns(tmp_path: Path) -> None:
     frame = table()[["zip", "vip"]].assign(rooms=["1", "A"] * (ROWS // 2), level=[1, 2] * (ROWS // 2))
     encode = ColumnTransformer([("c", OneHotEncoder(), ["zip", "rooms", "level"])], remainder="passthrough")

@@ -1,5 +1,6 @@
 """Prepares a sample: the user's own table, what its columns are, and what the estimator answers to it."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +20,7 @@ from iris_api.packing.golden_rows import choose_points, stand_in
 from iris_api.packing.samples import FeatureText
 from iris_api.packing.tables import (
     COMPARED,
+    INVENTED_TEXT,
     Answers,
     Ask,
     Points,
@@ -142,7 +144,17 @@ def _prepare_frame(estimator: Any, texts: Mapping[str, FeatureText], sample: Sam
             instead = stand_in(column, value[number], row, texts[column.name])
             if instead is not value[number]:
                 chosen.set(number, column, row, instead)
-    chosen, _ = answered(chosen, ask, own)
+    try:
+        chosen, _ = answered(chosen, ask, own)
+    except REFUSALS as error:
+        invented = [column.name for column in columns if column.kind == "text" and not texts[column.name].examples]
+        if not invented:
+            raise
+        raise PackError(
+            f"In golden samples {INVENTED_TEXT!r} stands for the texts of {', '.join(invented)}, and the model refuses "
+            f"that ({first_line(error)}). With --features, say that it is a date, a datetime or a category, or give "
+            f"texts that may be told: {json.dumps({name: {'examples': ['...']} for name in invented})}"
+        ) from error
     golden = (own(chosen.frame), chosen.rows)
     return Prepared(own(frame), rows, features, points.rows, expected, golden, table, categories)
 

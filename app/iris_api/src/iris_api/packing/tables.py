@@ -408,18 +408,25 @@ def unknown(about: TypedColumn) -> Category:
 def answered(points: Points, ask: Ask, own: Callable[[Any], Any]) -> tuple[Points, Answers]:
     """Return the points that the estimator answers by its user's own table, and its answers.
 
-    Some it may refuse although each value of them is possible; what serves refuses them too.
+    Some it may refuse although each value of them is possible; what serves refuses them too. If it refuses all of them,
+    what it raises for one is raised.
     """
+    refusal: Exception | None = None
 
     def kept(numbers: list[int]) -> list[int]:
+        nonlocal refusal
         try:
             ask(own(points.frame.iloc[numbers]))
-        except REFUSALS:
+        except REFUSALS as error:
+            refusal = error
             half = len(numbers) // 2
             return [*kept(numbers[:half]), *kept(numbers[half:])] if half else []
         return numbers
 
-    points = points.take(kept(list(range(len(points.rows)))))
+    numbers = kept(list(range(len(points.rows))))
+    if refusal and not numbers:
+        raise refusal
+    points = points.take(numbers)
     return points, ask(own(points.frame))
 
 
