@@ -259,3 +259,12 @@ def test_what_is_no_value_of_a_feature_is_refused_by_its_name(
         infer(served, "mixed", {"inputs": inputs})
     assert refused.value.code == 400
     assert part in json.loads(refused.value.read())["error"]
+
+
+@pytest.mark.parametrize("shape", [[4, 1], [1, 4], [3, 2], [4]])
+def test_a_table_of_another_shape_is_no_other_number_of_rows(served: str, shape: list[int]) -> None:
+    tensor = {"name": "input", "datatype": "FP64", "shape": shape, "data": [1.4, 0.2, 6.5, 0.8]}
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        infer(served, "iris", {"inputs": [tensor]})
+    assert refused.value.code == 400
+    assert "one of rows x 2" in json.loads(refused.value.read())["error"]

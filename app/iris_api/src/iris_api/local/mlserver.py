@@ -66,7 +66,8 @@ class BundleModel(MLModel):  # type: ignore[misc]  # MLServer is no package of t
         names = [feature.name for feature in features]
         if len(columns) == 1 and [*columns] != names[:1]:
             (values,) = columns.values()
-            if len(payload.inputs[0].shape) != 2 or len(values) % len(names):
+            shape = payload.inputs[0].shape
+            if len(shape) != 2 or shape[1] != len(names) or len(values) != shape[0] * shape[1]:
                 raise InferenceError(f"Send a tensor for each of {', '.join(names)}, or one of rows x {len(names)}.")
             columns = {name: values[place :: len(names)] for place, name in enumerate(names)}
         if missing := [name for name in names if name not in columns]:
