@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import shutil
@@ -15,16 +16,19 @@ from typing import Any
 
 import cloudpickle
 import joblib
+import pandas as pd
 import pytest
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 import iris_api
 from iris_api.bundle.environments import environment_id, needs_environment
 from iris_api.bundle.manifest import PYTHONS, Manifest
 from iris_api.packing import cli, environment
+from iris_api.packing import pack as packing
 from iris_api.packing.code import CodeError, make_importable, read_code
 from iris_api.packing.environment import Environment, EnvironmentFailedError, compile_lock
 from iris_api.packing.imported import Globals, ImportedError, closure, distributions_of, watched
@@ -89,6 +93,40 @@ def test_what_a_model_imports_is_found_with_what_that_requires(own: Path, tmp_pa
     assert "xgboost-cpu" not in packages
     # Which name a module is imported by says nothing of the package that brings it.
     assert distributions_of(["sklearn", "yaml"]) == {"scikit-learn", "pyyaml"}
+
+
+def packages_of(folder: Path, estimator: Any, sample: Any, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Return the packages that a bundle would bring."""
+    brought: set[str] = set()
+
+    def record(_: Environment, named: Globals, packages: dict[str, str]) -> None:
+        brought.update(packages)
+        raise EnvironmentFailedError("not here")
+
+    monkeypatch.setattr(Environment, "record", record)
+    given = packing.About("mine", "1", "A model."), "model.joblib", packing.dump(estimator), sample
+    with contextlib.suppress(packing.PackError):
+        packing.pack(folder / "1", *given, onnx=False, environment=Environment())
+    assert bool(brought) != (folder / "1").exists()
+    return brought
+
+
+@pytest.mark.usefixtures("quick_packing")
+def test_pandas_comes_only_with_a_bundle_that_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pd.DataFrame({"city": ["Bern", "Zug", "Bern", "Aarau"] * 9, "plan": ["free", "paid", "paid"] * 12})
+    first = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression())
+    by_name = make_pipeline(make_column_transformer((OneHotEncoder(), ["city", "plan"])), LogisticRegression())
+    target = table.city == "Bern"
+    assert packages_of(tmp_path / "objects", first.fit(table, target), table, monkeypatch) == set()
+    assert "pandas" in packages_of(tmp_path / "frame", by_name.fit(table, target), table, monkeypatch)
+
+
+@pytest.mark.usefixtures("quick_packing")
+def test_pandas_comes_with_steps_that_answer_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, classes = load_iris(return_X_y=True)
+    estimator = make_pipeline(make_pipeline(StandardScaler()).set_output(transform="pandas"), LogisticRegression())
+    sample = packing.Sample(["a", "b", "c", "d"], rows, None)
+    assert "pandas" in packages_of(tmp_path, estimator.fit(rows, classes), sample, monkeypatch)
 
 
 def test_code_of_ones_own_must_be_given(own: Path, tmp_path: Path) -> None:

@@ -32,14 +32,20 @@ def table_maker(manifest: Manifest, categories: Categories) -> MakeTable:
     return maker(names, kinds, manifest.table, categories)
 
 
+def needs_pandas(table: Table | None) -> bool:
+    """Return whether tables of this form are made by pandas: arrays of Python's own objects are not."""
+    if table is None:
+        return False
+    return table.form == "frame" or any(each.dtype != "object" or each.missing == "NA" for each in table.columns)
+
+
 def maker(names: Sequence[str], kinds: Sequence[Kind], table: Table | None, categories: Categories) -> MakeTable:
     """Return what makes tables of features with these names and kinds."""
     if table is None:
         # A missing value, which is None, becomes NaN.
         return lambda rows: rows.floats if isinstance(rows, Mixed) else np.array(rows, dtype=np.float64)
     pd: Any = None
-    # Python's own objects need no pandas.
-    if table.form == "frame" or any(each.dtype != "object" or each.missing == "NA" for each in table.columns):
+    if needs_pandas(table):
         try:
             import pandas
         except ImportError:

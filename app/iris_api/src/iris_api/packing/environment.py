@@ -26,6 +26,7 @@ from packaging.utils import canonicalize_name
 
 import iris_api
 from iris_api.bundle.manifest import PYTHONS, Manifest
+from iris_api.engines.table import needs_pandas
 from iris_api.packing.code import Code
 from iris_api.packing.imported import Globals, ImportedError, closure, distributions_of
 
@@ -69,10 +70,10 @@ class Environment:
     failed: str = ""
     """Why there is none although it was looked for; ONNX Runtime serves the model without."""
 
-    def packages(self, named: Globals, *, frames: bool = False) -> dict[str, str]:
+    def packages(self, named: Globals, *, pandas: bool = False) -> dict[str, str]:
         """Return the version of each package that a model imports, and of what these require, as installed here.
 
-        `frames` says whether the model is asked by a DataFrame.
+        `pandas` says whether the tables by which the model is asked are made by it.
 
         Raises EnvironmentFailedError where a module can't be brought to a host.
         """
@@ -80,7 +81,7 @@ class Environment:
         modules = (
             named.modules
             | self.further
-            | ({"pandas"} if frames else set())
+            | ({"pandas"} if pandas else set())
             | {module for code in self.code for module in code.imports}
         )
         try:
@@ -188,7 +189,7 @@ def complete(
     Raises EnvironmentFailedError where there can be none, and where the bundle is not answered by it as here.
     """
     for _ in range(_MOST_REPLAYS):
-        packages = environment.packages(named, frames=manifest.table is not None)
+        packages = environment.packages(named, pandas=needs_pandas(manifest.table))
         if not environment.is_needed(packages):
             return manifest
         recorded = environment.record(named, packages)

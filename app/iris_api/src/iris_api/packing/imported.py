@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -89,6 +90,13 @@ def distributions_of(modules: Iterable[str]) -> set[str]:
             )
         names |= {str(canonicalize_name(name)) for name in found}
     return names
+
+
+def outputs_of(estimator: Any) -> set[str]:
+    """Return the modules of the tables that steps of an estimator are set to answer by: no artifact names them."""
+    steps = [estimator, *(estimator.get_params().values() if hasattr(estimator, "get_params") else [])]
+    configured = [getattr(step, "_sklearn_output_config", {}).get("transform") for step in steps]
+    return {"pandas", "polars"} & {*configured}
 
 
 def _place_of(module: str) -> str:

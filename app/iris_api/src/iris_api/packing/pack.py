@@ -16,7 +16,7 @@ from iris_api.packing.asking import check_task
 from iris_api.packing.description import describe
 from iris_api.packing.environment import Environment
 from iris_api.packing.given import About, PackError, Sample
-from iris_api.packing.imported import watched
+from iris_api.packing.imported import outputs_of, watched
 from iris_api.packing.preparation import Prepared, fit_features, prepare
 from iris_api.packing.progress import Progress, TooLongError
 from iris_api.packing.samples import SampleError, split_target
@@ -107,6 +107,8 @@ def pack(
             content["onnx"] = converted.about
             del content["no_onnx_reason"]
             files[converted.about["artifact"]] = converted.content
+    if environment:
+        environment.further |= outputs_of(estimator)
     return write(directory, files, content, skops_trusted, prepared, (environment, named) if environment else None)
 
 
