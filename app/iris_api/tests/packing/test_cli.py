@@ -18,6 +18,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -277,6 +278,14 @@ def test_names_that_are_none(place: Place, option: str, value: str) -> None:
 @pytest.mark.parametrize("value", ["0", "-5", "nan", "-inf"])
 def test_a_time_that_is_none(place: Place, value: str) -> None:
     place.refuses("--proof-seconds is", "give more than 0", options=[f"--proof-seconds={value}"])
+
+
+def test_features_are_counted_without_the_other_columns_of_a_sample(place: Place) -> None:
+    estimator = LogisticRegression(max_iter=1000).fit(pd.DataFrame(ROWS, columns=HEAD.split(",")), CLASSES)
+    lines = "\n".join(f"{line},{each}" for line, each in zip(LINES.splitlines(), CLASSES, strict=True))
+    code, out, err = place.pack("--environment=never", estimator=estimator, sample=f"{HEAD},species\n{lines}\n")
+    assert code == 0, err
+    assert "mine/1: classification, 2 features." in out
 
 
 def test_code_that_would_be_left_out(place: Place) -> None:

@@ -360,7 +360,7 @@ def _pack(given: argparse.Namespace) -> None:
         raise UsageError(str(error)) from error
     except OSError as error:
         raise _unwritable(directory, error) from None
-    print(f"{directory}: {manifest.task}, {len(names)} features. {_summary(manifest.metrics)}".rstrip())
+    print(f"{directory}: {manifest.task}, {len(manifest.features)} features. {_summary(manifest.metrics)}".rstrip())
     print(f"ONNX: {'proven equal' if manifest.onnx else manifest.no_onnx_reason}")
     if environment and environment.failed:
         print(f"Environment: none, so that ONNX Runtime alone serves it. {environment.failed}")
