@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from iris_api.bundle.files import BundleError, read_file, read_manifest
+from iris_api.bundle.files import BundleError, read_manifest
 from iris_api.bundle.manifest import Manifest
 from iris_api.engines.model import Model
+from iris_api.packing.replay import import_code
 
 # To read and to judge rows; what an application needs beside: see `serve`.
 FOR_ROWS = {"msgspec": "msgspec", "orjson": "orjson", "simdjson": "pysimdjson"}
@@ -47,10 +48,7 @@ def user_environment(directory: Path) -> Iterator[None]:
     that the bundle was packed in.
     """
     manifest = read_manifest(directory)
-    for name, sha256 in (manifest.environment.code if manifest.environment else {}).items():
-        # Code of one's own is pure Python: it is imported from the wheel as it is.
-        read_file(directory, name, sha256)
-        sys.path.insert(0, str(directory.absolute() / name))
+    import_code(directory, manifest)
     try:
         yield
     except BundleError as error:

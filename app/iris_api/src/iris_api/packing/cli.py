@@ -414,16 +414,18 @@ def _unwritable(directory: Path, error: OSError) -> UsageError:
 
 def _check(given: argparse.Namespace) -> None:
     from iris_api.engines.onnx import why_unproven
-    from iris_api.packing.replay import check
+    from iris_api.packing.replay import check, own_code
 
     for bundle in given.bundles:
-        manifest = check(bundle, "sklearn", given.skops_trusted).manifest
+        manifest = read_manifest(bundle)
         engines = "scikit-learn"
-        if (unproven := why_unproven(manifest)) is None:
-            check(bundle, "onnx")
-            engines += " and ONNX Runtime"
-        elif manifest.onnx:
-            engines += f" alone; not by ONNX Runtime: {unproven}"
+        with own_code(bundle, manifest):
+            check(bundle, "sklearn", given.skops_trusted)
+            if (unproven := why_unproven(manifest)) is None:
+                check(bundle, "onnx")
+                engines += " and ONNX Runtime"
+            elif manifest.onnx:
+                engines += f" alone; not by ONNX Runtime: {unproven}"
         samples = f"{len(manifest.golden_samples)} golden samples"
         print(f"{bundle}: good, {manifest.name} {manifest.version}, {samples} answered by {engines}")
 

@@ -5,14 +5,41 @@ It needs no more than an instance that serves by the model's own library.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from iris_api.bundle.files import BundleError
+from iris_api.bundle.files import BundleError, read_file
 from iris_api.bundle.golden import is_golden
-from iris_api.bundle.manifest import MANIFEST
+from iris_api.bundle.manifest import MANIFEST, Manifest
 from iris_api.engines.model import EngineChoice, Model
+
+
+def import_code(directory: Path, manifest: Manifest) -> list[str]:
+    """Let this process import the code that a bundle brings, and return its places; raise BundleError if it is another.
+
+    Code of one's own is pure Python: it is imported from the wheel as it is.
+    """
+    places = []
+    for name, sha256 in (manifest.environment.code if manifest.environment else {}).items():
+        read_file(directory, name, sha256)
+        places.append(str(directory.absolute() / name))
+    sys.path[:0] = places
+    return places
+
+
+@contextmanager
+def own_code(directory: Path, manifest: Manifest) -> Iterator[None]:
+    """Have a bundle loaded, within the block, with the code that it brings, and another one behind it with its own."""
+    places = import_code(directory, manifest)
+    try:
+        yield
+    finally:
+        sys.path[:] = [each for each in sys.path if each not in places]
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", None)).startswith(tuple(f"{each}/" for each in places)):
+                del sys.modules[name]
 
 
 def check(directory: Path, engine: EngineChoice = "auto", skops_trusted: Sequence[str] = ()) -> Model:
