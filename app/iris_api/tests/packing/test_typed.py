@@ -348,6 +348,20 @@ class Forgetful(ByCode):
         return (np.asarray(found) == ("Bern" if Forgetful.loads > 1 and len(X) > ROWS else "Zug")).astype(int)
 
 
+@pytest.mark.parametrize("sample", [table()[["age", "vip"]], table()[["age"]].assign(vip=1.5)], ids=["frame", "array"])
+def test_a_model_whose_answer_depends_on_other_rows_is_none(tmp_path: Path, sample: pd.DataFrame) -> None:
+    with pytest.raises(PackError, match=r"depending on the rows beside it: \[nan|depending on the rows .*\[None"):
+        packed(tmp_path, FilledByOthers().fit(sample, [0, 1] * (ROWS // 2)), sample)
+
+
+class FilledByOthers(ByCode):
+    """Takes for a missing age the mean of the rows that are asked with it."""
+
+    def predict(self, X: Any) -> Any:
+        age = pd.Series(np.asarray(X)[:, 0].astype(float))
+        return (age.fillna(age.mean()) > 50).to_numpy().astype(int)
+
+
 def test_codes_are_no_sample_of_a_model_that_was_trained_with_categories(tmp_path: Path) -> None:
     from lightgbm import LGBMClassifier
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from iris_api.bundle.manifest import MANIFEST, EngineName, Manifest
-from iris_api.engines.model import Model
+from iris_api.engines.model import REFUSALS, Model
+from iris_api.packing.asking import first_line
 from iris_api.packing.card import CARD, model_card
 from iris_api.packing.costs import MeasurementError, measure
 from iris_api.packing.environment import Environment, EnvironmentFailedError, complete
@@ -20,6 +22,10 @@ from iris_api.packing.imported import Globals
 from iris_api.packing.preparation import Prepared
 from iris_api.packing.replay import check
 from iris_api.packing.tables import TOLERANCE, Answers
+
+# Rows that are asked beside another one and beside themselves, and as many that lack a value; and for how long.
+_BESIDE_OTHERS = 32
+_BESIDE_OTHERS_SECONDS = 3.0
 
 
 def validate(content: Mapping[str, Any]) -> Manifest:
@@ -96,15 +102,52 @@ def _compare(model: Model, prepared: Prepared) -> None:
     """Raise PackError if a model does not answer as its estimator did; of numbers by ONNX, its proof says so."""
     if model.engine.name == "onnx" and model.manifest.is_numeric:
         return
-    answers = model.engine(prepared.compared)
-    numbers = answers.probabilities if answers.scores is None else answers.scores
-    shares = None if numbers is None else np.array(numbers)
-    found = Answers(np.array(answers.values, dtype=prepared.expected.values.dtype), shares)
+    found = _answers(model, prepared, prepared.compared)
     if difference := prepared.expected.difference(found, max(TOLERANCE, model.engine.tolerance)):
         raise PackError(
             f"By {model.engine.name} the bundle answers otherwise than the model did before it was packed: "
             f"{difference}."
         )
+    if model.engine.name == "sklearn":
+        _require_independent(model, prepared)
+
+
+def _answers(model: Model, prepared: Prepared, rows: Any) -> Answers:
+    answers = model.engine(rows)
+    numbers = answers.probabilities if answers.scores is None else answers.scores
+    shares = None if numbers is None else np.array(numbers)
+    return Answers(np.array(answers.values, dtype=prepared.expected.values.dtype), shares)
+
+
+def _require_independent(model: Model, prepared: Prepared) -> None:
+    """Raise PackError if the answer to a row depends on those that are asked with it: requests share calls.
+
+    As many rows are asked either time, so that nothing is rounded otherwise.
+    """
+    rows = prepared.compared
+    count = len(rows)
+    missing = [number for number in range(count) if any(value is None or value != value for value in rows[number])]
+    chosen = [np.linspace(0, len(some) - 1, min(_BESIDE_OTHERS, len(some)), dtype=int) for some in (rows, missing)]
+    until = time.monotonic() + _BESIDE_OTHERS_SECONDS
+    for number in dict.fromkeys([*(missing[each] for each in chosen[1]), *chosen[0].tolist()]):
+        row, other = rows[number], rows[(number + count // 2) % count]
+        beside = _answers(model, prepared, [row, other])
+        try:
+            differs, refusal = _first(beside).difference(_first(_answers(model, prepared, [row, row]))), ""
+        except REFUSALS as error:
+            differs, refusal = "", f", or refuses it ({first_line(error)})"
+        if differs is not None:
+            raise PackError(
+                f"The model answers a row otherwise{refusal}, depending on the rows beside it: {[*row]!s:.200}. A step "
+                "of it computes something from all the rows that it gets, a mean say: have it learn that in fit. On a "
+                "host, rows of several requests share a call."
+            )
+        if time.monotonic() > until:
+            break
+
+
+def _first(answers: Answers) -> Answers:
+    return Answers(answers.values[:1], None if answers.shares is None else answers.shares[:1])
 
 
 @contextlib.contextmanager
