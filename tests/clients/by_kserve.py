@@ -13,6 +13,11 @@ import numpy as np
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from tables import customers, measures
 
+COLUMNS = {"age": "FP64", "visits": "INT64", "city": "BYTES", "vip": "BOOL", "since": "BYTES"}
+DTYPES = {"FP64": np.float64, "INT64": np.int64, "BYTES": object, "BOOL": np.bool_}
+# What stands for a missing text in a tensor.
+MISSING = "\ufdd0missing"
+
 
 async def main(mixed_port: int, numeric_port: int) -> None:
     """Ask for batches, gaps, and what is wrong."""
@@ -44,6 +49,23 @@ async def main(mixed_port: int, numeric_port: int) -> None:
         (found,) = (output for output in answer.outputs if output.name == "prediction")
         return [float(value) for value in found.as_numpy()]
 
+    def tensors(rows: Any, *, binary: bool, **changed: Any) -> InferRequest:
+        """Return rows as a tensor for each feature; a text stands for a missing text where there is no null."""
+        inputs = []
+        for name, datatype in (COLUMNS | changed).items():
+            column = rows[name]
+            if datatype == "BYTES":
+                column = column.map(lambda text: MISSING if text is None else str(text))
+            given = InferInput(name, [len(column)], datatype)
+            given.set_data_from_numpy(column.to_numpy(DTYPES[datatype]), binary_data=binary)
+            inputs.append(given)
+        return InferRequest("mixed", inputs)
+
+    async def left(rows: Any, *, binary: bool) -> list[str]:
+        answer = await two.infer(mixed, tensors(rows, binary=binary), model_name="mixed")
+        (found,) = (output for output in answer.outputs if output.name == "prediction")
+        return [each.decode() if isinstance(each, bytes) else each for each in found.as_numpy().tolist()]
+
     table = numbers.to_numpy()
     beyond = table.copy()
     beyond[2, 1] = np.nan
@@ -62,6 +84,12 @@ async def main(mixed_port: int, numeric_port: int) -> None:
                 "numeric arrays": await answers(numeric, "numeric", table.tolist()),
                 "numeric tensor": await predicted(table, binary=False),
                 "numeric binary tensor": await predicted(table, binary=True),
+                "mixed tensors": await left(frame[frame.age.notna()], binary=False),
+                "mixed binary tensors": await left(frame, binary=True),
+                "null where no tensor may": await complaint(
+                    two, mixed, tensors(frame.head(3).assign(city=["Bern", None, "Zug"]), binary=True), "mixed"
+                ),
+                "wrong datatype": await complaint(two, mixed, tensors(frame.head(3), binary=True, vip="FP64"), "mixed"),
                 "null where none may be": await complaint(one, mixed, {"instances": [gap | {"city": None}]}, "mixed"),
                 "wrong type": await complaint(one, mixed, {"instances": [gap, gap | {"city": 5}]}, "mixed"),
                 "wrong width": await complaint(one, numeric, {"instances": [[1.0, 2.0]]}, "numeric"),
