@@ -251,7 +251,8 @@ def beside(rounds: int, seconds: int) -> int:
             wait_until_ready(process, server.port, "/v2/health/ready")
         https, plain = setup.ports[-2:]
         upstreams = [f"127.0.0.1:{server.port}" for server in servers]
-        settings = {"nginx_client_max_body_size": 16 << 20}
+        # What 100,000 values follow to; several of them may then be on their way at a time.
+        settings = {"nginx_client_max_body_size": 4 << 20}
         nginx = front.start(folder / "nginx", (https, plain), upstreams, "/predict", naive=False, settings=settings)
         ending.callback(nginx.end)
         _wait_for_port(nginx, https)
@@ -315,6 +316,8 @@ def _singles_beside(port: int, loads: tuple[tuple[str, int], ...], seconds: int)
     with ThreadPoolExecutor(THREADS) as pool:
         took = list(pool.map(ask_one, range(seconds * RATE)))
     batches = (sum(count.value for count in counts) - before) / seconds
+    if not all(client.is_alive() for client in clients):
+        raise StackError("a client that sends batches was not answered as it should be")
     for client in clients:
         client.terminate()
         client.join()

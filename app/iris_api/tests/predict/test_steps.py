@@ -33,7 +33,7 @@ from ..strategies import EXAMPLES
 
 JSON = b"application/json"
 ROWS = 10_000
-LIMITS = Limits(body_bytes=1 << 21, rows=ROWS, values=2 * ROWS)
+LIMITS = Limits(body_bytes=1 << 21, rows=5 * ROWS, values=10 * ROWS)
 GOOD = [{"petal_length": number / ROWS, "petal_width": 0.5} for number in range(ROWS)]
 
 
@@ -64,26 +64,43 @@ ELEMENTS = st.sampled_from(
             "1 2",
             '{"a": 1, "a": 2}',
         ),
-        *("9" * 5000, '"ä"', '{"a"', "]", "null", "[" * 3000),
+        *(
+            "9" * 5000,
+            "9" * 5000 + ".5",
+            "1e5",
+            "-0.25",
+            '{"b": [1, 2], "c": "x"}',
+            '"ä"',
+            '{"a"',
+            "]",
+            "null",
+            "[" * 3000,
+        ),
     ]
 )
 
 
 @given(
     st.sampled_from(["[", " [", "[\n", "\ufeff[", "{", "", "[,"]),
-    st.lists(ELEMENTS, max_size=4),
+    st.lists(ELEMENTS, max_size=12),
     st.sampled_from([",", ", ", "\n,\n", ";", ",,"]),
     st.sampled_from(["]", "\n]\n", ",]", "", "]]", "] x", " ,\n ] ", "\x0b]", "}"]),
+    st.sampled_from(
+        ["%s", '{"a": %s}', '{"a": [{"b": 1, "c": %s}], "d": 2}', '{"a": %s, "a": 1}', '{"a": 1, %s}', "[%s, 1]"]
+    ),
+    st.integers(1, 40),
+    st.booleans(),
 )
 @settings(max_examples=max(300, EXAMPLES), deadline=None)
-def test_a_large_list_is_read_or_refused_as_a_small_one(
-    opening: str, elements: list[str], between: str, closing: str
+def test_a_large_body_is_read_or_refused_as_a_small_one(
+    opening: str, elements: list[str], between: str, closing: str, around: str, piece: int, nan: bool
 ) -> None:
-    body = f"{opening}{between.join(elements)}{closing}".encode()
+    body = (around % f"{opening}{between.join(elements)}{closing}").encode()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "LARGE", 0)
-        in_steps = said(lambda: finished(decoded(body)))
-    assert in_steps == said(lambda: decode(body))
+        patch.setattr(rows, "_PIECE", piece)
+        in_steps = said(lambda: finished(decoded(body, nan=nan)))
+    assert in_steps == said(lambda: decode(body, nan=nan))
 
 
 def test_the_bad_rows_of_a_large_list_are_named_by_their_numbers() -> None:
@@ -106,8 +123,8 @@ def reading(kind: str) -> Steps[Any]:
         return [(b"content-type", content_type.encode())]
 
     wrong = bad(ROWS - 1, petal_width="much")
-    values: list[Any] = [value for row in wrong for value in row.values()]
-    tensor = {"name": "input", "shape": [ROWS, 2], "datatype": "FP64", "data": values}
+    values = [value for row in GOOD for value in row.values()] * 5
+    tensor = {"name": "input", "shape": [5 * ROWS, 2], "datatype": "FP64", "data": [*values[:-1], "much"]}
     kinds: dict[str, Callable[[], Any]] = {
         "objects": lambda: rows.read(headers("application/json"), json.dumps(GOOD).encode()),
         "wrong objects": lambda: rows.read(headers("application/json"), json.dumps(wrong).encode()),
