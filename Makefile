@@ -193,7 +193,7 @@ lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files
 ##@ Test it
 
 .PHONY: test
-test: test-fast test-kernels test-matrix test-vm  ## Everything, fast checks first
+test: test-fast test-kernels test-matrix test-clients test-vm  ## Everything, fast checks first
 
 .PHONY: test-fast
 test-fast: tests-venv  ## What needs no VM
@@ -236,6 +236,13 @@ test-kernels: tests-venv
 test-matrix: tests-venv
 	@echo "==> Testing sixty estimators and tables, by each engine that serves them"
 	OMP_NUM_THREADS=1 $(PYTEST) tests/matrix
+
+# The packages of others are apart from all else, and installed when they are needed for the first time.
+.PHONY: test-clients
+test-clients: tests-venv
+	@$(PYTHON) tools/control-node clients
+	@echo "==> Testing an instance by MLflow's and KServe's clients, exported bundles by MLServer, and the tutorial's commands"
+	$(PYTEST) --dist=loadfile tests/clients tests/export tests/tutorial/test_laptop.py
 
 .PHONY: coverage
 coverage: tests-venv  ## Which lines those tests reach: build/coverage/index.html
@@ -291,6 +298,7 @@ FAULTS_RECORD := build/faults.json
 bench: tests-venv  ## Against the limit, the naive way and its peers: docs/benchmarks.md (about half an hour)
 	@$(BIN)/python -m benchmarks --docs
 	@$(BIN)/python -m benchmarks.profile --docs
+	@$(BIN)/python -m benchmarks.mixed --docs
 	@$(BIN)/python -m benchmarks.batches
 	@$(BIN)/python -m benchmarks.batches --beside 30
 

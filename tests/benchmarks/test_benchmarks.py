@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import compare, environments, front, inputs, load, measure, profile, report
+from benchmarks import compare, environments, front, inputs, load, measure, profile, report, rpc
 from benchmarks.inputs import Case, make_cases, named
 from benchmarks.measure import Loaded, StackError, Turn, is_right
 from benchmarks.processes import Process
@@ -303,6 +303,12 @@ def test_every_peer_has_a_lock_of_its_own() -> None:
     locks = {path.stem.removeprefix("bench-") for path in (ROOT / "requirements").glob("bench-*.txt")}
     assert locks == {stack.environment for stack in STACKS.values() if stack.peer}
     assert all(environments.version(name)[0].isdigit() for name in locks)
+
+
+def test_what_a_request_takes_is_a_median_of_the_rounds_for_the_server_and_the_client() -> None:
+    took = {(way.name, 1): [(1e-3, 1e-4), (3e-3, 3e-4), (2e-3, 2e-4)] for way in rpc.WAYS}
+    *_, last = rpc.table(took, [1])
+    assert last == f"| 1 | {rpc.WAYS[-1].name} | 2,000 | 200 | 2,200 |"
 
 
 # --- The gateway, and the end

@@ -39,11 +39,19 @@ def test_health_needs_no_password(gateway: Gateway) -> None:
 
 
 def test_everything_else_does(gateway: Gateway) -> None:
-    for path in ("/v2", "/v2/models/iris", "/v2/models/iris/versions/1.0.0/ready"):
+    for path in (
+        "/v2",
+        "/v2/models",
+        "/v2/models/iris",
+        "/v2/models/iris/config",
+        "/v2/models/iris/versions/1.0.0/ready",
+    ):
         gateway.wait()
         assert is_error(gateway.client.get(path), 401, "unauthorized")
     gateway.wait()
     assert is_error(gateway.client.post("/v2/models/iris/infer", json={}), 401, "unauthorized")
+    gateway.wait()
+    assert is_error(gateway.client.post("/v2/repository/index"), 401, "unauthorized")
 
 
 def test_the_server_and_its_model_are_ready(client: triton.InferenceServerClient) -> None:
@@ -52,6 +60,15 @@ def test_the_server_and_its_model_are_ready(client: triton.InferenceServerClient
     assert client.is_model_ready("iris")
     (given,) = client.get_model_metadata("iris")["inputs"]
     assert (given["name"], given["datatype"], given["shape"]) == ("input", "FP64", [-1, 2])
+
+
+def test_the_model_is_in_the_repository_and_has_a_configuration(
+    gateway: Gateway, client: triton.InferenceServerClient
+) -> None:
+    [found] = client.get_model_repository_index()
+    assert (found["name"], found["state"]) == ("iris", "READY")
+    assert client.get_model_config("iris")["input"] == [{"name": "input", "data_type": "TYPE_FP64", "dims": [2]}]
+    assert gateway.client.get("/v2/models", auth=gateway.auth).json() == {"models": ["iris"]}
 
 
 @pytest.mark.parametrize("binary", [False, True], ids=["JSON", "binary tensors"])
@@ -63,6 +80,14 @@ def test_rows_are_answered_as_predict_answers_them(
     single = gateway.predict(IRIS).json()
     assert result.as_numpy("prediction")[0] == single["prediction"]
     np.testing.assert_allclose(result.as_numpy("prediction_proba")[0], single["prediction_proba"], rtol=1e-12)
+
+
+def test_a_tensor_for_each_feature_is_answered_as_one_of_all(client: triton.InferenceServerClient) -> None:
+    given = []
+    for number, name in ((1, "petal_width"), (0, "petal_length")):
+        given.append(triton.InferInput(name, [len(ROWS)], "FP64"))
+        given[-1].set_data_from_numpy(ROWS[:, number].copy())
+    assert client.infer("iris", given).as_numpy("prediction").tolist() == [2, 0, 1]
 
 
 def test_an_error_is_a_sentence_the_client_shows(client: triton.InferenceServerClient) -> None:

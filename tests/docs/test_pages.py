@@ -26,7 +26,7 @@ PAGES = [name for name in TRACKED if name.endswith(".md")]
 # A changelog names what is no more, and a card what somebody else's bundle has.
 OF_TODAY = [name for name in PAGES if name != "CHANGELOG.md" and not name.startswith("models/")]
 # Of readers' own.
-EXAMPLES = ("inventory/prod", "models/churn", "models/tumour")
+EXAMPLES = ("inventory/prod", "models/churn")
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 IN_CODE = re.compile(r"(?<![\w./~$}-])((?:[\w.@*-]+/)+[\w.@*-]*)")

@@ -266,6 +266,32 @@ def test_a_password_is_asked_for_wherever_the_api_does_work(render: Render) -> N
         ]
 
 
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [
+        ("/v2", "GET, HEAD"),
+        ("/v2/models", "GET, HEAD"),
+        ("/v2/models/iris", "GET, HEAD"),
+        ("/v2/models/iris/config", "GET, HEAD"),
+        ("/v2/models/iris/versions/1.0.0/config", "GET, HEAD"),
+        ("/v2/models/iris/infer", "POST"),
+        ("/v2/models/iris/versions/1.0.0/infer", "POST"),
+        ("/v2/repository/index", "POST"),
+    ],
+)
+def test_each_path_of_the_protocol_reaches_the_api_with_a_password(render: Render, path: str, method: str) -> None:
+    parsed = parse(render())
+    found = locations(parsed)
+    patterns = [name for name in found if name.startswith("~ ")]
+    block = found[next(name for name in patterns if re.search(name.removeprefix("~ "), path))]
+    assert own(block, "auth_basic_user_file") == [["fortress.htpasswd"]]
+    assert own(block, "proxy_pass") == [["http://iris_api"]]
+    # TRACE is answered by nginx itself, whose header Allow is that of the instances.
+    allowed = maps(parsed, "$fortress_allow")
+    rule = next(rule for rule in allowed if rule.startswith("~") and re.search(rule[1:], f"405::{path}"))
+    assert allowed[rule] == method
+
+
 def test_who_fails_at_the_current_password_is_asked_for_the_previous_one_and_for_nothing_else(render: Render) -> None:
     parsed = parse(render())
     found = locations(parsed)

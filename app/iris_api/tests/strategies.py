@@ -72,8 +72,8 @@ def tensor_of(table: list[list[float]]) -> st.SearchStrategy[dict[str, Any]]:
 
 tensors = tables.flatmap(tensor_of) | st.fixed_dictionaries(
     {
-        "name": near(st.just("input")),
-        "shape": near(st.tuples(st.integers(0, 3), st.integers(1, 3)) | st.just((2, 2))),
+        "name": near(st.sampled_from(["input", "petal_length", "petal_width"])),
+        "shape": near(st.tuples(st.integers(0, 3), st.integers(1, 3)) | st.just((2, 2)) | st.tuples(st.integers(1, 3))),
         "datatype": near(st.sampled_from(["FP64", "FP32", "INT64", "UINT8", "BOOL", "BYTES"])),
     },
     optional={
@@ -81,8 +81,27 @@ tensors = tables.flatmap(tensor_of) | st.fixed_dictionaries(
         "parameters": near(st.fixed_dictionaries({}, optional={"binary_data_size": st.integers(-1, 50)})),
     },
 )
+
+
+def columns_of(table: list[list[float]]) -> st.SearchStrategy[list[Any]]:
+    """A tensor for each feature whose parts agree, nearly always."""
+    return st.tuples(
+        *(
+            st.fixed_dictionaries(
+                {
+                    "name": near(st.just(name)),
+                    "shape": near(st.sampled_from([[len(table)], [len(table), 1]])),
+                    "datatype": near(st.sampled_from(["FP64", "FP32", "FP16"])),
+                    "data": near(st.just([row[number] for row in table])),
+                }
+            )
+            for number, name in enumerate(["petal_length", "petal_width"])
+        )
+    ).map(list)
+
+
 requests = st.fixed_dictionaries(
-    {"inputs": near(st.lists(tensors, min_size=1, max_size=1))},
+    {"inputs": near(st.lists(tensors, min_size=1, max_size=2) | tables.flatmap(columns_of))},
     optional={
         "id": near(st.text()),
         "parameters": near(st.just({"binary_data_output": True})),

@@ -124,6 +124,15 @@ def test_who_has_nothing_that_serves_is_told_what_to_install(notebook: dict[str,
     assert done.stderr == "iris-api: gunicorn, which serves, is not installed: pip install 'iris-api[serve]'.\n"
 
 
+def test_who_wants_to_try_a_bundle_is_told_what_to_install(notebook: dict[str, str]) -> None:
+    done = run(notebook, "-m", "iris_api.packing.cli", "serve", BUNDLE)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "iris-model: serve needs fastapi, fastapi-swagger, prometheus-client, uvicorn, not installed here: "
+        "pip install 'iris-api[serve]'\n"
+    )
+
+
 # The first without ONNX, the second with it.
 PACK_TWICE = """
 import sys

@@ -113,6 +113,7 @@ def test_the_paths_are_all_of_them(app: FastAPI) -> None:
     model = "/v2/models/iris"
     assert paths(app, "POST") == [
         "/predict",
+        "/v2/repository/index",
         f"{model}/infer",
         f"{model}/versions/1.0.0/infer",
         "/invocations",

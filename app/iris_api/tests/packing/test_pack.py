@@ -23,7 +23,7 @@ from iris_api.packing import cli
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
-from ..paths import BUNDLE
+from ..paths import BUNDLE, MODELS
 
 DATA, CLASSES = load_iris(return_X_y=True)
 NAMES = ["Sepal Length (cm)", "sepal/width", "petal_length", "petal_width"]
@@ -203,7 +203,28 @@ def test_show_prints_the_card_or_the_manifest(capsys: pytest.CaptureFixture[str]
     assert json.loads(capsys.readouterr().out)["name"] == "iris"
 
 
-@pytest.mark.parametrize("command", ["train", "pack", "check", "show", "schema"])
+def test_who_asks_for_nothing_is_told_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert "iris-model pack model.joblib" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [
+        (MODELS / "iris", f"Name the version, too: {BUNDLE}."),
+        (BUNDLE / "model.joblib", "A bundle is a folder: iris-model pack makes one of a model."),
+        (MODELS / "nowhere", "A bundle is a folder such as models/iris/1.0.0"),
+    ],
+)
+@pytest.mark.parametrize("command", ["show", "check"])
+def test_who_names_no_bundle_is_told_what_to_name(
+    command: str, path: Path, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command, str(path)]) == 1
+    assert part in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["pack", "show", "predict", "serve", "export", "check", "sign", "train", "schema"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         cli.main([command, "--help"])

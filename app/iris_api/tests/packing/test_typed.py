@@ -87,14 +87,14 @@ def packed(folder: Path, estimator: Any, sample: pd.DataFrame, **features: Featu
     return pack(folder / "mine" / "1", about, "model.joblib", dump(estimator), sample)
 
 
+def make_mixed(folder: Path) -> None:
+    frame = table()
+    packed(folder, mixed().fit(frame, left(frame)), frame.assign(left=left(frame)))
+
+
 @pytest.fixture(scope="module")
 def bundle(made_once: MadeOnce, quick_packing: None) -> Path:
-    frame = table()
-
-    def make(folder: Path) -> None:
-        packed(folder, mixed().fit(frame, left(frame)), frame.assign(left=left(frame)))
-
-    return made_once("mixed-bundle", make) / "mine" / "1"
+    return made_once("mixed-bundle", make_mixed) / "mine" / "1"
 
 
 @pytest.fixture

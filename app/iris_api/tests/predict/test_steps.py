@@ -196,8 +196,9 @@ def test_a_row_is_answered_while_a_large_body_is_read(model: Model) -> None:
             await asyncio.sleep(0)
 
     asyncio.run(run())
-    assert order[-1] == ("wrong", 422)
-    assert sorted(order[:-1]) == [("right", 200), ("row", 200)]
+    # Which of the large ones is read first depends on how long the processor is left to each.
+    assert order.index(("row", 200)) < order.index(("wrong", 422))
+    assert sorted(order) == [("right", 200), ("row", 200), ("wrong", 422)]
     assert context.metrics._requests["/predict", 499] == 1
 
 

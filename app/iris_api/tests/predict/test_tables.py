@@ -19,7 +19,8 @@ from iris_api.predict.limits import Limits
 from iris_api.predict.reply import Headers
 from iris_api.predict.rows import RowParser
 from iris_api.predict.tables import LEAST_ROWS
-from iris_api.v2.codec import DTYPES, TensorCodec
+from iris_api.v2.codec import TensorCodec
+from iris_api.v2.datatypes import DTYPES
 
 from ..paths import BUNDLE
 from ..strategies import EXAMPLES

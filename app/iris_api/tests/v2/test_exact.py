@@ -15,7 +15,8 @@ from starlette.testclient import TestClient
 from iris_api.engines.model import Answers, Model
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
-from iris_api.v2.codec import DTYPES, TensorCodec
+from iris_api.v2.codec import TensorCodec
+from iris_api.v2.datatypes import DTYPES
 
 from ..strategies import fuzz
 from ..tabular import Tabular
@@ -157,7 +158,7 @@ def test_what_to_do_is_said(wide: Wide) -> None:
     response, _ = wide.post(INFER, json.dumps(tensor("FP32", [2**24 + 1, 1])).encode())
     assert "petal_length: The integer 16777217 is not held exactly by FP32. Send it as FP64" in response.json()["error"]
     response, _ = wide.post(INFER, json.dumps(tensor("BOOL", [True, False])).encode())
-    assert response.status_code == 400 and "inputs.0.datatype" in response.json()["error"]
+    assert response.status_code == 400 and "the datatype is BOOL" in response.json()["error"]
 
 
 def test_labels_beyond_int64_are_promised_and_sent_as_uint64(model: Model) -> None:

@@ -50,10 +50,35 @@ def test_the_model_says_what_it_takes(client: TestClient, path: str) -> None:
     assert client.post(f"{path}/infer", json=tensor()).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/v2/models/iris/config", "/v2/models/iris/versions/1.0.0/config"])
+def test_the_model_has_a_configuration_as_triton_has_one(client: TestClient, path: str) -> None:
+    assert client.get(path).json() == {
+        "name": "iris",
+        "platform": "onnxruntime_onnx",
+        "version_policy": {"latest": {"num_versions": 1}},
+        "max_batch_size": 1000,
+        "input": [{"name": "input", "data_type": "TYPE_FP64", "dims": [2]}],
+        "output": [
+            {"name": "prediction", "data_type": "TYPE_INT64", "dims": [1], "reshape": {"shape": []}},
+            {"name": "prediction_proba", "data_type": "TYPE_FP64", "dims": [3]},
+            {"name": "species", "data_type": "TYPE_STRING", "dims": [1], "reshape": {"shape": []}},
+        ],
+    }
+
+
+def test_models_and_the_index_of_the_repository_name_the_model(client: TestClient) -> None:
+    assert client.get("/v2/models").json() == {"models": ["iris"]}
+    found = [{"name": "iris", "version": "1.0.0", "state": "READY", "reason": ""}]
+    for body in ("", "{}", '{"ready": true}'):
+        assert client.post("/v2/repository/index", content=body).json() == found
+    assert client.get("/v2/repository/index").headers["Allow"] == "POST"
+
+
 def test_readiness_is_that_of_the_instance(app: Any) -> None:
     outside = TestClient(app)
     for path in ("/v2/health/ready", "/v2/models/iris/ready"):
         assert outside.get(path).status_code == 503
+    assert outside.post("/v2/repository/index").status_code == 503
     assert outside.get("/v2/health/live").status_code == 200
 
 
@@ -81,7 +106,8 @@ def test_an_answer_has_the_outputs_that_were_asked_for_and_no_id_of_its_own(clie
     [
         (tensor(shape=[2, 2]), "has 4 values, but 6 came"),
         (tensor(shape=[2, 3]), "a row of this model has 2 values"),
-        (tensor(shape=[6]), "inputs.0.shape"),
+        (tensor(shape=[6]), "the shape is [6], but a row of this model has 2 values: petal_length, petal_width"),
+        (tensor(shape=[3, 1, 2]), "inputs.0.shape"),
         (tensor(shape=[-3, -2]), "inputs.0.shape.0"),
         (tensor(shape=[3, 2.0]), "inputs.0.shape.1"),
         (tensor(shape=[10**9, 2]), "but 6 came"),
@@ -92,17 +118,19 @@ def test_an_answer_has_the_outputs_that_were_asked_for_and_no_id_of_its_own(clie
         (tensor(datatype="FP32", data=[1.5, 2, 3, 4, 5, 2**24 + 1]), "16777217 is not held exactly by FP32"),
         (tensor(datatype="INT8", data=[1, 2, 3, 4, 5, -129]), "-129 is no INT8, an integer from -128 to 127"),
         (tensor(data=None), "there is no data"),
-        (tensor(datatype="BYTES"), "inputs.0.datatype"),
-        (tensor(datatype="BOOL"), "inputs.0.datatype"),
+        (tensor(datatype="BYTES"), "input: the datatype is BYTES, but petal_length is a number, which is sent as FP64"),
+        (tensor(datatype="BOOL"), "input: the datatype is BOOL, but petal_length is a number"),
+        (tensor(datatype="FP8"), "inputs.0.datatype"),
+        (tensor(datatype="FP16", data=[1.5, 2, 3, 4, 5, 2**11 + 1]), "2049 is not held exactly by FP16"),
         (tensor(datatype="INT64"), "0.petal_length: 6.5 is no INT64"),
         (tensor(datatype="UINT8", data=[1, 2, 3, 4, 5, 256]), "2.petal_width: 256 is no UINT8"),
         (tensor(data=[1, 2, 3, 4, 5, "6"]), "2.petal_width: Input should be a valid number"),
         (tensor(data=[1, 2, 3, 4, 5, True]), "2.petal_width: Input should be a valid number"),
         (tensor(data=[1, 2, 3, 4, 5, 101]), "2.petal_width: Input should be less than or equal to 100"),
-        (tensor(name="x"), "inputs.0.name"),
+        (tensor(name=5), "inputs.0.name"),
         (tensor(parameters={"binary_data_size": 48}), "48 bytes after the JSON"),
         ({"inputs": []}, "inputs: List should have at least 1 item"),
-        ({"inputs": 2 * tensor()["inputs"]}, "inputs: List should have at most 1 item"),
+        ({"inputs": 2 * tensor()["inputs"]}, "input: the model has no such feature. Send one tensor for each of"),
         ({}, "inputs: Field required"),
         ([], "The body: Input should be"),
         (tensor() | {"id": 5}, "id: Input should be a valid string"),
@@ -235,6 +263,9 @@ def test_tritonclient_finds_server_and_model(reference_client: triton.InferenceS
     assert not reference_client.is_model_ready("iris", "2")
     assert reference_client.get_server_metadata()["name"] == "iris-api"
     assert reference_client.get_model_metadata("iris")["inputs"][0]["shape"] == [-1, 2]
+    assert reference_client.get_model_config("iris", "1.0.0")["input"][0]["dims"] == [2]
+    index = reference_client.get_model_repository_index()
+    assert [(each["name"], each["version"], each["state"]) for each in index] == [("iris", "1.0.0", "READY")]
 
 
 @pytest.mark.parametrize("datatype", ["FP64", "FP32"])
@@ -261,6 +292,22 @@ def test_tritonclient_may_leave_the_outputs_to_the_server(reference_client: trit
     given = triton.InferInput("input", [3, 2], "FP64")
     given.set_data_from_numpy(np.array(ROWS))
     assert reference_client.infer("iris", [given]).as_numpy("prediction").tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize("binary", [False, True], ids=["json", "binary"])
+@pytest.mark.parametrize("count", [3, 40])
+def test_tritonclient_may_send_a_tensor_for_each_feature(
+    reference_client: triton.InferenceServerClient, binary: bool, count: int
+) -> None:
+    rows = np.random.default_rng(2).uniform(0, 6, (count, 2)).astype("f4")
+    given = []
+    for number, name in ((1, "petal_width"), (0, "petal_length")):
+        given.append(triton.InferInput(name, [count], "FP32"))
+        given[-1].set_data_from_numpy(rows[:, number], binary_data=binary)
+    expected = joblib.load(BUNDLE / "model.joblib").predict(rows.astype("f8"))
+    assert reference_client.infer("iris", given).as_numpy("prediction").tolist() == expected.tolist()
+    with pytest.raises(InferenceServerException, match=r"petal_width: the shape is \[\d+\], but a row of this"):
+        reference_client.infer("iris", given[:1])
 
 
 def test_tritonclient_shows_the_reason_of_a_refusal(reference_client: triton.InferenceServerClient) -> None:

@@ -23,12 +23,17 @@ def read_manifest(directory: Path) -> Manifest:
     path = directory / MANIFEST
     return parse_manifest(
         path,
-        _read(
-            path,
-            LARGEST_MANIFEST,
-            "A bundle is a folder such as models/iris/1.0.0; an instance is told it by IRIS_API_MODEL_DIR.",
-        ),
+        _read(path, LARGEST_MANIFEST, _instead_of(directory)),
     )
+
+
+def _instead_of(directory: Path) -> str:
+    """Return what to give in place of what may be no bundle."""
+    if directory.is_file():
+        return "A bundle is a folder: iris-model pack makes one of a model."
+    if versions := sorted(str(path.parent) for path in directory.glob(f"*/{MANIFEST}")):
+        return f"Name the version, too: {' or '.join(versions)}."
+    return "A bundle is a folder such as models/iris/1.0.0; an instance is told it by IRIS_API_MODEL_DIR."
 
 
 def parse_manifest(path: Path, content: bytes) -> Manifest:

@@ -116,8 +116,11 @@ class Shapes:
         """Return the rows of a large body of such an object, its columns in the model's order; None for any other."""
         if not self._parser.tables or len(body) < self._least_table or not (parts := without_data(body)):
             return None
+        rest, places = parts
+        if len(places) != 1:
+            return None
         try:
-            content = decode(parts[0])
+            content = decode(rest)
         except ApiError:
             return None
         if not isinstance(content, dict) or content.keys() != {member} or not isinstance(content[member], dict):
@@ -125,7 +128,7 @@ class Shapes:
         about = content[member]
         if about.keys() - {"index"} != {"columns", "data"} or about["data"] != [] or about["columns"] != self._names:
             return None
-        table = yield from self._arrays(body, parts[1])
+        table = yield from self._arrays(body, places[0])
         if table is not None:
             self._parser.check_rows(len(table))
         return table

@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 Row = Sequence[Any]
 """Values of the features, in the order of the manifest: float for a number, int, bool, str (which a date or a time is
 too, in ISO 8601), and None for a missing value."""
+MISSING = "\ufdd0missing"
+"""Stands for a missing value in a tensor of texts, which has no other way to say so. Its first code point is none of a
+character, so nobody means it."""
 # What an estimator, or a step of its own in front of it, raises for a value that it does not accept. Anything else is
 # an error of this program or of its machine.
 REFUSALS = (ValueError, ArithmeticError, LookupError, AssertionError)

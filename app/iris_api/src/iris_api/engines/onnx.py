@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from iris_api.bundle.files import BundleError, read_file
 from iris_api.bundle.manifest import Manifest
 from iris_api.engines.columns import Coded, Mixed, Table
+from iris_api.engines.model import MISSING as MISSING
 from iris_api.engines.model import Answers, Row
 
 INPUT = "input"
-# Stands for a missing value in a tensor of texts. Its first code point is none of a character, so nobody means it.
-MISSING = "\ufdd0missing"
 DTYPES: dict[str, type[np.floating[Any]]] = {"double": np.float64, "float": np.float32}
 _OF_TENSOR: dict[str, Any] = {
     "tensor(double)": np.float64,
@@ -63,10 +62,8 @@ class OnnxEngine:
         self._dtype = _OF_TENSOR[inputs[0].type]
         self._columns = [(each.name, _OF_TENSOR[each.type]) for each in inputs]
         types = dict.fromkeys(dtype for _, dtype in self._columns)
-        self._by_type = [
-            (dtype, [(place, name) for place, (name, own) in enumerate(self._columns) if own is dtype])
-            for dtype in types
-        ]
+        places = {dtype: [place for place, each in enumerate(self._columns) if each[1] is dtype] for dtype in types}
+        self._by_type = [(dtype, own, [self._columns[place][0] for place in own]) for dtype, own in places.items()]
         # A single column of numbers is the same either way.
         is_one = len(inputs) == 1 and inputs[0].name == INPUT and self._dtype in DTYPES.values()
         self._tensors = self._table if is_one else self._typed
@@ -119,16 +116,14 @@ class OnnxEngine:
     def _typed(self, rows: Sequence[Row] | Table) -> dict[str, NDArray[Any]]:
         if isinstance(rows, Mixed):
             return self._of_columns(rows)
-        columns = rows.T if isinstance(rows, np.ndarray) else list(zip(*rows, strict=True))
         tensors: dict[str, NDArray[Any]] = {}
         # To make one array of all columns of a type costs little more than to make one of a single column.
-        for dtype, inputs in self._by_type:
-            values: Any = [columns[place] for place, _ in inputs]
+        for dtype, places, names in self._by_type:
             if dtype is np.object_:
-                values = [[MISSING if value is None else value for value in column] for column in values]
-            arrays = np.array(values, dtype).reshape(len(inputs), -1, 1)
-            for (_, name), array in zip(inputs, arrays, strict=True):
-                tensors[name] = array
+                values = [MISSING if row[place] is None else row[place] for place in places for row in rows]
+            else:
+                values = [row[place] for place in places for row in rows]
+            tensors.update(zip(names, np.array(values, dtype).reshape(len(names), -1, 1), strict=True))
         return tensors
 
     def _of_columns(self, rows: Mixed) -> dict[str, NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""`iris-model`: make, check and show model bundles."""
+"""`iris-model`: makes bundles of models, checks them, and tries them out."""
 
 import argparse
 import errno
@@ -19,11 +19,29 @@ from iris_api.bundle.manifest import Name, json_schema
 from iris_api.bundle.signature import sign
 from iris_api.packing.card import model_card
 from iris_api.packing.code import CodeError, make_importable, read_code
+from iris_api.packing.export import ExportError, add_export
 from iris_api.packing.mlflow import read_saved_model
+from iris_api.packing.programs import add_predict, add_serve
 from iris_api.packing.samples import SampleError, read_features, read_parquet, read_sample
 from iris_api.settings import Settings
 
 _TRUSTED: tuple[str, ...] = Settings.model_fields["skops_trusted"].default
+_BUNDLE = "its folder, say models/iris/1.0.0"
+_MODELS_DIR = "default: ./models"
+_EXAMPLE = """\
+from a model to its answers:
+  iris-model pack model.joblib sample.csv --name churn --version 1.0.0 --target left
+  iris-model show models/churn/1.0.0
+  iris-model predict models/churn/1.0.0 customers.csv
+  iris-model serve models/churn/1.0.0
+
+`iris-model COMMAND --help` tells more of each."""
+_PACK_EXAMPLE = """\
+in the notebook:
+  joblib.dump(model, "model.joblib")
+  frame.to_parquet("sample.parquet")       # the features, and the target as one more column
+then:
+  iris-model pack model.joblib sample.parquet --name churn --version 1.0.0 --target left"""
 
 
 class UsageError(Exception):
@@ -31,8 +49,14 @@ class UsageError(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says; return its exit code: 0, 1 if that cannot be done, 130 if it was interrupted."""
+    """Do what the command line says; return its exit code: 0, 1 if that cannot be done, 130 if it was interrupted.
+
+    It is 2, and the help is printed, if nothing was asked for.
+    """
     parser = _parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help(sys.stderr)
+        return 2
     given = parser.parse_args(arguments)
     # A name or a file's name may have letters that the terminal has not.
     for stream in (sys.stdout, sys.stderr):
@@ -50,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return _complain("interrupted; nothing was written.", 130)
-    except (UsageError, SampleError, BundleError, CodeError) as error:
+    except (UsageError, SampleError, BundleError, CodeError, ExportError) as error:
         return _complain(str(error))
     except SystemExit as error:
         return _complain(f"the model ended the program while it was loaded or asked (exit code {error.code}).")
@@ -78,111 +102,162 @@ def _interrupt(_signal: int, _frame: object) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="iris-model", description="Make, check and show model bundles.")
-    parser.add_argument("--traceback", action="store_true", help="show where an unexpected error came from")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    train = commands.add_parser(
-        "train", help="train the models that come with the project, the default one if none is named"
+    parser = argparse.ArgumentParser(
+        prog="iris-model",
+        description="Turn a trained model into a bundle, a folder that is checked and can be served, and try it out.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    train.add_argument("names", nargs="*", default=["iris"], metavar="NAME", help="iris, iris-forest, ... or all")
-    train.add_argument("--models-dir", type=Path, default=Path("models"), metavar="DIR", help="default: ./models")
-    train.set_defaults(run=_train)
+    parser.add_argument("--traceback", action="store_true", help="show where an unexpected error came from")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
 
     pack = commands.add_parser(
         "pack",
-        help="turn a model of your own into a bundle",
-        description="Turn model.joblib or model.skops and a sample of its training data into the bundle "
-        "MODELS_DIR/NAME/VERSION. A joblib file runs code when it is opened: pack only what you trust.",
+        help="make a bundle of your model",
+        description="Make a bundle, the folder MODELS_DIR/NAME/VERSION, of a trained model and a sample of its\n"
+        "training data. Run it in the environment in which the model was trained. A joblib file\n"
+        "runs code when it is opened: pack only what you trust.",
+        epilog=_PACK_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     pack.add_argument(
         "artifact",
         type=Path,
         metavar="MODEL",
-        help="a file that ends in .joblib or .skops, or the folder of a model that MLflow has saved",
+        help="the estimator or pipeline, saved by joblib.dump (.joblib) or skops (.skops), or the folder of a model "
+        "that MLflow has saved",
     )
     pack.add_argument(
         "sample",
         type=Path,
         nargs="?",
         metavar="SAMPLE",
-        help="rows the model was trained on, as CSV, whose header names the features in the model's order, or as "
-        ".parquet, which keeps their dtypes; without it, the input example of MLflow's folder",
+        help="rows the model was trained on: .parquet, which keeps the dtypes of a DataFrame, or a CSV, whose header "
+        "names the features; the columns in the model's order; without it, the input example of MLflow's folder",
     )
     pack.add_argument("--name", required=True, help="name of the model: small letters, digits, - _ .")
     pack.add_argument("--version", required=True, help="its version, say 1.0.0")
-    pack.add_argument("--target", metavar="COLUMN", help="column of the sample that holds what is to be predicted")
-    pack.add_argument("--description", metavar="TEXT", help="one sentence for the model card and the documentation")
-    pack.add_argument("--classes", metavar="A,B,C", help="names of the classes, in the order of the model's classes_")
-    pack.add_argument("--outputs", metavar="A,B,C", help="names of several targets, or of what a transformer makes")
     pack.add_argument(
-        "--scores",
-        action="store_true",
-        help="add decision_function to the answers of a classifier without probabilities",
+        "--models-dir", type=Path, default=Path("models"), metavar="DIR", help=f"where bundles go; {_MODELS_DIR}"
     )
-    pack.add_argument(
+    pack.add_argument("--replace", action="store_true", help="write over a bundle of the same name and version")
+
+    told = pack.add_argument_group("what the model and its sample don't tell")
+    told.add_argument("--target", metavar="COLUMN", help="column of the sample that holds what is predicted")
+    told.add_argument(
+        "--description", metavar="TEXT", help="one sentence for the model card and the API's documentation"
+    )
+    told.add_argument("--classes", metavar="A,B,C", help="names of the classes, in the order of the model's classes_")
+    told.add_argument("--outputs", metavar="A,B,C", help="names of several targets, or of a transformer's columns")
+    told.add_argument(
         "--features",
         type=Path,
         metavar="FILE.json",
-        help='what is known of features: {"NAME": {"description": "", "unit": "", "minimum": 0, "maximum": 9, '
-        '"kind": "category", "nullable": true, "values": ["a", "b"], "open": false}}',
+        help="what you know of features, each key optional: "
+        '{"NAME": {"description": "", "unit": "", "minimum": 0, "maximum": 9, "kind": "category", "nullable": true, '
+        '"values": ["a", "b"], "open": false}}; kinds: number, integer, boolean, category, text, date, datetime',
     )
-    pack.add_argument("--models-dir", type=Path, default=Path("models"), metavar="DIR", help="default: ./models")
-    pack.add_argument("--replace", action="store_true", help="write over a bundle of the same name and version")
-    pack.add_argument("--no-onnx", action="store_true", help="leave out the conversion to ONNX")
-    pack.add_argument(
-        "--proof-seconds",
-        type=float,
-        default=300,
-        metavar="N",
-        help="give up after so long if it is not proven yet that ONNX Runtime answers alike; default: %(default)s",
+    told.add_argument(
+        "--scores",
+        action="store_true",
+        help="answer decision_function too, for a classifier without predict_proba",
     )
-    pack.add_argument(
+
+    brought = pack.add_argument_group("what the model imports")
+    brought.add_argument(
         "--code",
         type=Path,
         action="append",
         default=[],
         metavar="PATH",
-        help="a module, the folder of a package, or a wheel of your own that the model imports; can be repeated",
+        help="your own module (features.py), folder of a package, or wheel; can be repeated",
     )
-    pack.add_argument(
+    brought.add_argument(
         "--environment",
         choices=["auto", "always", "never"],
         default="auto",
-        help="whether the bundle brings the packages that its model imports, in the versions installed here; auto: if "
-        "a release lacks one; default: %(default)s",
+        help="whether the bundle records the packages that the model imports, in the versions installed here, for the "
+        "hosts to install; auto: if it imports more than scikit-learn (XGBoost, ...); default: %(default)s",
     )
-    _add_trusted(pack)
+    _add_trusted(brought)
+
+    onnx = pack.add_argument_group("ONNX, which answers faster where packing proves that it answers alike")
+    onnx.add_argument("--no-onnx", action="store_true", help="don't convert the model")
+    onnx.add_argument(
+        "--proof-seconds",
+        type=float,
+        default=300,
+        metavar="N",
+        help="most seconds that the proof may take; default: %(default)s",
+    )
     pack.set_defaults(run=_pack)
 
-    check = commands.add_parser("check", help="load bundles as an instance does, and ask their golden samples")
-    check.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="say models/iris/1.0.0")
+    show = commands.add_parser(
+        "show",
+        help="print what a bundle takes and answers, and how it was tested",
+        description="Print the model card of a bundle: its features, what it answers, its metrics, what it takes in "
+        "time and memory.",
+    )
+    show.add_argument("bundle", type=Path, metavar="BUNDLE", help=_BUNDLE)
+    show.add_argument("--json", action="store_true", help="print manifest.json, which has all of it, instead")
+    show.set_defaults(run=_show)
+
+    add_predict(commands.add_parser("predict", help="print the answers to the rows of a file"), _add_trusted)
+    add_serve(commands.add_parser("serve", help="serve a bundle on this machine, to try it with curl"), _add_trusted)
+
+    add_export(commands.add_parser("export", help="write a bundle as MLServer or KServe serves it"), _add_trusted)
+
+    check = commands.add_parser(
+        "check",
+        help="test that bundles can be served here",
+        description="Load bundles as a server does, by each engine, and compare their answers to the golden samples, "
+        "which were answered where the model was trained.",
+    )
+    check.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help=_BUNDLE)
     _add_trusted(check)
     check.set_defaults(run=_check)
 
-    sign = commands.add_parser("sign", help="sign a bundle by a key of SSH, for sites that demand it")
-    sign.add_argument("bundle", type=Path, metavar="BUNDLE", help="say models/iris/1.0.0")
-    sign.add_argument("--key", type=Path, required=True, help="say ~/.ssh/id_ed25519; its .pub where an agent has it")
+    sign = commands.add_parser(
+        "sign",
+        help="sign a bundle with your SSH key, for sites that demand it",
+        description="Sign the manifest of a bundle, which has the sha256 of all its other files, and write the "
+        "signature beside it.",
+    )
+    sign.add_argument("bundle", type=Path, metavar="BUNDLE", help=_BUNDLE)
+    sign.add_argument(
+        "--key",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="your private key, say ~/.ssh/id_ed25519, or the .pub of one that ssh-agent has",
+    )
     sign.set_defaults(run=_sign)
 
-    show = commands.add_parser("show", help="print the model card of a bundle")
-    show.add_argument("bundle", type=Path, metavar="BUNDLE", help="say models/iris/1.0.0")
-    show.add_argument("--json", action="store_true", help="the manifest instead")
-    show.set_defaults(run=_show)
+    train = commands.add_parser(
+        "train",
+        help="train the models that come with the project",
+        description="Train models that come with the project, and pack them into bundles.",
+    )
+    train.add_argument(
+        "names", nargs="*", default=["iris"], metavar="NAME", help="iris, iris-forest, ..., or all; default: iris"
+    )
+    train.add_argument("--models-dir", type=Path, default=Path("models"), metavar="DIR", help=_MODELS_DIR)
+    train.set_defaults(run=_train)
 
-    schema = commands.add_parser("schema", help="print the JSON Schema of manifest.json")
+    schema = commands.add_parser("schema", help="print the JSON Schema of a bundle's manifest.json")
     schema.set_defaults(run=_schema)
     return parser
 
 
-def _add_trusted(parser: argparse.ArgumentParser) -> None:
+def _add_trusted(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--skops-trusted",
         action="extend",
         nargs="+",
         default=list(_TRUSTED),
         metavar="TYPE",
-        help="further types that a skops file may hold; the hosts need them in IRIS_API_SKOPS_TRUSTED too",
+        help="types that a .skops file may hold beside those that skops trusts; the hosts need them too, in "
+        "iris_api_skops_trusted",
     )
 
 
@@ -294,6 +369,7 @@ def _pack(given: argparse.Namespace) -> None:
             print(f"Not for Python {python}: {why}")
     for note in saved.notes if saved else []:
         print(f"Note: {note}")
+    print(f"Try it: iris-model serve {directory}")
     print(f"Deploy it: fortress_model_name: {given.name}, fortress_model_version: {given.version}")
 
 

@@ -166,6 +166,11 @@ def read_parquet(path: Path, target: str | None) -> tuple[Any, list[Any] | None]
 
     Raise SampleError for what cannot be used.
     """
+    return split_target(read_frame(path), target, str(path))
+
+
+def read_frame(path: Path) -> Any:
+    """Return the DataFrame of a Parquet file; raise SampleError if it cannot be read."""
     try:
         import pandas as pd
 
@@ -176,10 +181,10 @@ def read_parquet(path: Path, target: str | None) -> tuple[Any, list[Any] | None]
             "pip install pandas pyarrow, or give a CSV."
         ) from None
     except OSError as error:
-        raise SampleError(f"{path}: cannot be read ({error}). Give rows the model was trained on.") from None
+        raise SampleError(f"{path}: cannot be read ({error}).") from None
     except ValueError as error:
         raise SampleError(f"{path}: cannot be read as Parquet ({error}).") from None
-    return split_target(frame, target, str(path))
+    return frame
 
 
 def split_target(frame: Any, target: str | None, where: str) -> tuple[Any, list[Any] | None]:

@@ -208,7 +208,7 @@ def _read_column(name: str, series: Any, text: FeatureText, hint: "_Hint | None"
     missing: Literal["none", "nan", "NA"] = "none" if first is None else "nan" if isinstance(first, float) else "NA"
     categories = series.cat.categories.tolist() if dtype == "category" else None
     kind = text.kind or _kind(name, series[~gaps], dtype, hint)
-    values = [None if gap else _plain(kind, value) for value, gap in zip(series.tolist(), gaps, strict=True)]
+    values = carried(kind, series)
     column = Column(
         dtype=dtype,
         ordered=bool(dtype == "category" and series.cat.ordered),
@@ -283,6 +283,12 @@ _OBJECTS: dict[Kind, set[type]] = {
     "number": {int, float, np.int64, np.float64},
     "date": {date},
 }
+
+
+def carried(kind: Kind, series: Any) -> list[Value]:
+    """Return the values of a column as requests carry those of a kind: None for what is missing."""
+    gaps = series.isna().to_numpy()
+    return [None if gap else _plain(kind, value) for value, gap in zip(series.tolist(), gaps, strict=True)]
 
 
 def _plain(kind: Kind, value: Any) -> Value:

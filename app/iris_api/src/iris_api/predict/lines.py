@@ -81,7 +81,7 @@ class LineParser:
         for number, cells in enumerate(rows):
             if len(cells) != len(names):
                 raise _no_csv(f"row {number} has {len(cells)} cells, but the first line names {len(names)} columns")
-            content.append({each.name: _value(each, cell) for each, cell in zip(columns, cells, strict=True)})
+            content.append({each.name: value_of(each, cell) for each, cell in zip(columns, cells, strict=True)})
             yield
         return (yield from self._parser.validated(content))
 
@@ -98,7 +98,7 @@ class LineParser:
                 columns.append(numbers)
                 continue
             cells = Coded.of(texts)
-            values = [_value(feature, cell) for cell in cells.values]
+            values = [value_of(feature, cell) for cell in cells.values]
             if feature.kind in NUMERIC and any(type(value) is str for value in values):
                 return None
             columns.append(list(map(values.__getitem__, cells.numbers.tolist())))
@@ -138,8 +138,11 @@ class LineParser:
         return (yield from tables.flat(b"[%b]" % lines.replace(b"\n", b","), rows, order))
 
 
-def _value(feature: Feature, cell: str) -> Any:
-    """Return what a cell says of a feature; what it can't be stays a text, which is refused with its name."""
+def value_of(feature: Feature, cell: str) -> Any:
+    """Return what a cell of a CSV says of a feature, as JSON has it; what it can't be stays a text.
+
+    The parser of JSON refuses that, with the name of the feature.
+    """
     if not cell:
         return None
     kind: Any = feature.kind

@@ -143,6 +143,10 @@ class RowParser:
         """Raise ApiError for more rows than a request may have."""
         self._limits.check_rows(rows, self._width)
 
+    def may_round(self, name: str) -> bool:
+        """Return whether the model may get an integer for a feature that is not the one that came."""
+        return name in self._may_be_inexact
+
     def _is_exact(self, row: Row) -> bool:
         """Return whether no integer of a row was rounded; of a very great number it is not known."""
         values = [row[number] for number in self._may_be_inexact.values()]

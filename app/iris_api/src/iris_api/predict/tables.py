@@ -21,8 +21,8 @@ from iris_api.predict.steps import Steps
 
 LEAST_ROWS = 32
 """Rows from which a table is quicker than a list of rows; fewer share a call of the model with others."""
-# Up to here a float of 64, and of 32, bits holds every integer: below, no digit of one can have been lost.
-_EXACTS = {"FP32": 2**24, "FP64": 2**53}
+# Up to here a float of 64, of 32, or of 16 bits holds every integer: below, no digit of one can have been lost.
+_EXACTS = {"FP16": 2**11, "FP32": 2**24, "FP64": 2**53}
 _DATA = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
 _NO_DATA = b"[]"
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')
@@ -162,20 +162,32 @@ class TableReader:
             text: has the list.
             place: where it begins with [ and ends with ]; what is between may be no JSON at all.
             rows: how many there must be.
-            datatype: what the values are said to be, a key of `v2.codec.DTYPES`.
+            datatype: what the values are said to be, a key of `v2.datatypes.DTYPES`.
         """
         if not self.takes_floats:
             return None
+        values = yield from self._list(text, place, rows, self._width, datatype)
+        return None if values is None else self.values(values, datatype)
+
+    def column(self, text: bytes, place: slice, rows: int, datatype: str) -> Steps[Floats | None]:
+        """Return the values of one feature of a JSON list of numbers, or of a list for each row, as `numbers` does."""
+        values = yield from self._list(text, place, rows, 1, datatype)
+        if values is None or not _within(values, datatype):
+            return None
+        if datatype in _EXACTS and (np.abs(values) >= _EXACTS[datatype]).any():
+            return None
+        return values.astype(np.float64, copy=False)
+
+    def _list(self, text: bytes, place: slice, rows: int, width: int, datatype: str) -> Steps[NDArray[Any] | None]:
+        """Return the numbers of a JSON list, rows x width of them."""
         code: Any = "d" if datatype.startswith("FP") else "i"
         letters = np.frombuffer(text, np.uint8)[place]
         opening = np.flatnonzero(letters == ord("["))
         flat = len(opening) == 1
-        if not flat and not _is_table(letters, opening, rows, self._width):
+        if not flat and not _is_table(letters, opening, rows, width):
             return None
         values = yield from _numbers(text, place, code, b"," if flat else b"],", nullable=self._nullable)
-        if values is None or len(values) != rows * self._width:
-            return None
-        return self.values(values, datatype)
+        return None if values is None or len(values) != rows * width else values
 
     def flat(self, text: bytes, rows: int, order: list[int]) -> Steps[Floats | None]:
         """Return the rows of a JSON list of numbers that came in another order of the features.
@@ -312,21 +324,25 @@ class _Packed:
         return table
 
 
-def without_data(head: bytes) -> tuple[bytes, slice] | None:
-    """Return a request in JSON with an empty list as its data, and the place of the list that stood there.
+def without_data(head: bytes) -> tuple[bytes, list[slice]] | None:
+    """Return a request in JSON with an empty list as the data of each tensor, and the places of what stood there.
 
-    None if it is not plain where that is. Both together are valid JSON if each of them is: the place is that of a
+    None if it is not plain where they are. All together are valid JSON if each of them is: a place is that of a
     value, for without a backslash no quote is within a text.
     """
-    if not (found := _DATA.search(head)):
-        return None
-    start = found.end()
-    stops = [stop for stop in (head.find(b'"', start), head.find(b"}", start)) if stop >= 0]
-    end = head.rfind(b"]", start, min(stops)) + 1 if stops else 0
-    if not end:
-        return None
-    rest = head[:start] + _NO_DATA + head[end:]
-    return None if b"\\" in rest or rest.count(b'"data"') > 1 else (rest, slice(start, end))
+    rest, places, end = [], [], 0
+    while found := _DATA.search(head, end):
+        start = found.end()
+        quote = head.find(b'"', start)
+        # Not beyond the quote: what has many lists and no } would be searched many times.
+        brace = head.find(b"}", start, len(head) if quote < 0 else quote)
+        if not (stop := head.rfind(b"]", start, quote if brace < 0 else brace) + 1):
+            return None
+        rest.append(head[end:start])
+        places.append(slice(start, stop))
+        end = stop
+    whole = _NO_DATA.join([*rest, head[end:]])
+    return (whole, places) if places and b"\\" not in whole else None
 
 
 def _within(table: NDArray[Any], datatype: str) -> bool:

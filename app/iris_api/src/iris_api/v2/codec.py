@@ -1,52 +1,25 @@
-"""The bodies of inference requests: rows and predictions as tensors, in JSON or in the binary tensor extension.
-
-Rows are one tensor, `input`, of shape [rows, features]. Its values are judged by the validator of /predict.
-"""
+"""The bodies of inference requests: rows and predictions as tensors, in JSON or in the binary tensor extension."""
 
 from functools import partial
 from http import HTTPStatus
-from math import isfinite
 from typing import Any
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
-from pydantic import ValidationError
 from pydantic_core import to_json
 
 from iris_api.bundle.manifest import Manifest
-from iris_api.engines.columns import Columns, Table
-from iris_api.engines.model import Prediction, Row
+from iris_api.engines.columns import Columns
+from iris_api.engines.model import Prediction
 from iris_api.predict.codec import Answered, Read
 from iris_api.predict.errors import ApiError, not_json
 from iris_api.predict.reply import Answer, Headers, header
-from iris_api.predict.rows import RowParser, decode, inexact
+from iris_api.predict.rows import RowParser
 from iris_api.predict.steps import LARGE, Steps, finished
-from iris_api.predict.tables import LEAST_ROWS, without_data
-from iris_api.v2.schemas import INPUT, InferRequest, InputTensor, RequestedOutput, TensorMetadata
+from iris_api.v2.datatypes import DTYPES, LIMITS, OF_TYPE
+from iris_api.v2.inputs import InputReader, refusal, validated
+from iris_api.v2.schemas import InferRequest, RequestedOutput, TensorMetadata
 
-# Numbers as they stand in a binary tensor: little-endian. BYTES is no number: each text comes after its length.
-DTYPES = {
-    "FP64": "<f8",
-    "FP32": "<f4",
-    "INT64": "<i8",
-    "INT32": "<i4",
-    "INT16": "<i2",
-    "INT8": "i1",
-    "UINT64": "<u8",
-    "UINT32": "<u4",
-    "UINT16": "<u2",
-    "UINT8": "u1",
-}
-# Least and greatest value of each.
-LIMITS: dict[str, tuple[Any, Any]] = {
-    name: (float(np.finfo(code).min), float(np.finfo(code).max))
-    if name.startswith("FP")
-    else (np.iinfo(code).min, np.iinfo(code).max)
-    for name, code in DTYPES.items()
-}
-_DATATYPES = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}
-_LONGEST_SHOWN = 40
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
@@ -55,13 +28,10 @@ class TensorCodec:
 
     def __init__(self, manifest: Manifest, parser: RowParser) -> None:
         self._manifest = manifest
-        self._parser = parser
-        self._names = manifest.feature_names
-        self._nullable = any(feature.nullable for feature in manifest.features)
+        self._inputs = InputReader(manifest, parser)
         self._places = {output.name: place for place, output in enumerate(manifest.outputs or [])}
         self.outputs = self._describe_outputs()
         self._described = {output.name: output for output in self.outputs}
-        self._least_table = LEAST_ROWS * 2 * len(self._names)
         self._all_outputs = [RequestedOutput(name=name) for name in self._described]
 
     def _describe_outputs(self) -> list[TensorMetadata]:
@@ -69,11 +39,11 @@ class TensorCodec:
         first = manifest.golden_samples[0].prediction
         if isinstance(first, list):
             return [
-                TensorMetadata(name=output.name, datatype=_DATATYPES[type(value)], shape=[-1])
+                TensorMetadata(name=output.name, datatype=OF_TYPE[type(value)], shape=[-1])
                 for output, value in zip(manifest.outputs or [], first, strict=True)
             ]
         kind: Any = type(classes[0].value) if classes else float
-        datatype = _DATATYPES[kind]
+        datatype = OF_TYPE[kind]
         if datatype == "INT64" and any(each.value > LIMITS["INT64"][1] for each in classes or []):
             datatype = "UINT64"
         outputs = [TensorMetadata(name="prediction", datatype=datatype, shape=[-1])]
@@ -93,39 +63,19 @@ class TensorCodec:
     def _read(self, headers: Headers, body: bytes) -> Steps[Read]:
         json_length = _json_length(headers)
         head, binary = (body, b"") if json_length is None else (body[:json_length], body[json_length:])
-        if not binary and len(head) >= self._least_table and (found := (yield from self._table(head))):
+        if not binary and len(head) >= self._inputs.least_table and (found := (yield from self._inputs.table(head))):
             request, table = found
             self._require_outputs(request)
             return table, partial(self._write, request)
-        request = _validated(head)
+        request = validated(head)
         self._require_outputs(request)
-        rows = yield from self._rows(request.inputs[0], binary)
+        rows = yield from self._inputs.rows(request.inputs, binary)
         return rows, partial(self._write, request)
-
-    def _table(self, head: bytes) -> Steps[tuple[InferRequest, Table] | None]:
-        """Return a request without its data, and these as a table; None if both are to be judged otherwise."""
-        tables = self._parser.tables
-        if not tables or not (parts := without_data(head)):
-            return None
-        try:
-            request = _validated(parts[0])
-        except ApiError:
-            return None
-        tensor = request.inputs[0]
-        rows, width = tensor.shape
-        claimed = tensor.parameters and tensor.parameters.binary_data_size is not None
-        if rows < LEAST_ROWS or width != len(self._names) or claimed or tensor.data != []:
-            return None
-        table = yield from tables.numbers(head, parts[1], rows, tensor.datatype)
-        if table is None:
-            return None
-        self._parser.check_rows(rows)
-        return request, table
 
     def _require_outputs(self, request: InferRequest) -> None:
         for output in request.outputs or []:
             if output.name not in self._described:
-                raise _refusal(f"There is no output of this name; there are {', '.join(self._described)}.")
+                raise refusal(f"There is no output of this name; there are {', '.join(self._described)}.")
 
     def refusal(self, error: ApiError) -> ApiError:
         """Return 422, which the protocol does not know, as 400, with its details in the sentence."""
@@ -134,49 +84,6 @@ class TensorCodec:
         reasons = "; ".join(f"{detail.field}: {detail.reason}" for detail in error.details or [])
         message = f"{error.message} {reasons}".strip()
         return ApiError(HTTPStatus.BAD_REQUEST, error.code, message)
-
-    def _rows(self, tensor: InputTensor, binary: bytes) -> Steps[list[Row] | Table]:
-        count, width = tensor.shape
-        if width != len(self._names):
-            raise _refusal(
-                f"{INPUT}: the shape is {tensor.shape}, but a row of this model has {len(self._names)} values: "
-                f"{', '.join(self._names)}."
-            )
-        claimed = tensor.parameters.binary_data_size if tensor.parameters else None
-        if claimed is not None:
-            array = _from_binary(tensor, claimed, binary)
-            tables = self._parser.tables if count >= LEAST_ROWS else None
-            if tables and (table := tables.values(array, tensor.datatype)) is not None:
-                self._parser.check_rows(count)
-                return table
-            values = array.tolist()
-        elif binary:
-            raise _refusal("There are bytes after the JSON that no input claims with binary_data_size.")
-        else:
-            values = _from_json(tensor)
-        if claimed is not None and tensor.datatype.startswith("FP") and self._nullable:
-            # Binary has no null: there, NaN is a missing value.
-            values = [None if value != value else value for value in values]
-        rows = []
-        for first in range(0, count * width, width):
-            row = values[first : first + width]
-            self._require_datatype(tensor.datatype, first, row)
-            rows.append(dict(zip(self._names, row, strict=True)))
-            yield
-        return (yield from self._parser.validated(rows))
-
-    def _require_datatype(self, datatype: str, first: int, values: list[Any]) -> None:
-        """Raise ApiError for a value that its datatype, or the model's floats of 64 bits, do not hold as it is.
-
-        What is no number, or no possible one, is left to the validator. A decimal is read as the nearest float of 64
-        bits whatever the datatype: nothing is rounded to fewer bits.
-        """
-        for number, value in enumerate(values, first):
-            if type(value) is float and datatype == "FP64":
-                continue
-            if reason := _not_of(datatype, value) or inexact(value):
-                row, feature = divmod(number, len(self._names))
-                raise _refusal(f"{INPUT}: {row}.{self._names[feature]}: {reason}")
 
     def _write(self, request: InferRequest, predictions: Answered) -> Answer:
         binary_by_default = request.parameters is not None and request.parameters.binary_data_output
@@ -246,66 +153,8 @@ def _json_length(headers: Headers) -> int | None:
     if not length:
         return None
     if not length.isdigit() or len(length) > 9:
-        raise _refusal(f"The header {_HEADER_LENGTH} must be the number of bytes of the JSON.")
+        raise refusal(f"The header {_HEADER_LENGTH} must be the number of bytes of the JSON.")
     return int(length)
-
-
-def _validated(head: bytes) -> InferRequest:
-    """Return a request; raise ApiError for what is none."""
-    try:
-        return InferRequest.model_validate(decode(head))
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise _refusal(f"{'.'.join(map(str, problem['loc'])) or 'The body'}: {problem['msg']}.") from None
-
-
-def _from_binary(tensor: InputTensor, claimed: int, binary: bytes) -> NDArray[Any]:
-    dtype = np.dtype(DTYPES[tensor.datatype])
-    size = tensor.shape[0] * tensor.shape[1] * dtype.itemsize
-    if tensor.data is not None or not len(binary) == claimed == size:
-        raise _refusal(
-            f"{INPUT}: {tensor.shape} of {tensor.datatype} are {size} bytes after the JSON and no data in it, but "
-            f"binary_data_size is {claimed} and {len(binary)} bytes came."
-        )
-    return np.frombuffer(binary, dtype)
-
-
-def _from_json(tensor: InputTensor) -> list[Any]:
-    """Return the values row after row; they may have come as a list for each row."""
-    count, width = tensor.shape
-    data = tensor.data
-    if data is None:
-        raise _refusal(f"{INPUT}: there is no data.")
-    if any(isinstance(row, list) for row in data):
-        if len(data) != count or any(not isinstance(row, list) or len(row) != width for row in data):
-            raise _refusal(f"{INPUT}: the data are not {count} lists of {width} numbers, as its shape says.")
-        data = [value for row in data for value in row]
-    elif len(data) != count * width:
-        raise _refusal(f"{INPUT}: the shape {tensor.shape} has {count * width} values, but {len(data)} came.")
-    return data
-
-
-def _not_of(datatype: str, value: Any) -> str | None:
-    """Return why a value is not of a datatype, or None if it is; what is no number at all is left to the validator."""
-    least, greatest = LIMITS[datatype]
-    if not datatype.startswith("FP"):
-        if type(value) is int and least <= value <= greatest:
-            return None
-        return f"{_shown(value)} is no {datatype}, an integer from {least} to {greatest}. Send it as another datatype."
-    if type(value) is not int and (type(value) is not float or not isfinite(value)):
-        return None
-    if not least <= value <= greatest:
-        return f"{_shown(value)} is beyond what {datatype} holds. Send what lies within, or as FP64."
-    if type(value) is int and datatype == "FP32" and int(np.float32(value)) != value:
-        return f"The integer {value} is not held exactly by FP32. Send it as FP64 or INT64."
-    return None
-
-
-def _shown(value: Any) -> str:
-    if not isinstance(value, int | float | str | None):
-        return "What is no number"
-    text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _to_binary(datatype: str, data: Any) -> bytes:
@@ -313,7 +162,3 @@ def _to_binary(datatype: str, data: Any) -> bytes:
         texts = [text.encode() for text in data]
         return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
     return np.array(data, dtype=DTYPES.get(datatype, "?")).tobytes()
-
-
-def _refusal(message: str) -> ApiError:
-    return ApiError(HTTPStatus.BAD_REQUEST, "invalid_input", message)

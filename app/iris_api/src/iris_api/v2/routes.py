@@ -17,14 +17,19 @@ from iris_api.http.asgi import respond
 from iris_api.http.errors import BUSY, ErrorBody
 from iris_api.predict.endpoint import Endpoint
 from iris_api.predict.errors import ApiError
+from iris_api.v2.inputs import describe_inputs, example_inputs
 from iris_api.v2.schemas import (
-    INPUT,
+    IndexedModel,
     InferRequest,
     InferResponse,
     Live,
+    ModelConfig,
     ModelMetadata,
+    ModelNames,
+    NoShape,
     Ready,
     ServerMetadata,
+    TensorConfig,
     TensorMetadata,
 )
 
@@ -49,15 +54,16 @@ def build_router(model: Model, outputs: list[TensorMetadata], endpoint: Endpoint
         name=manifest.name,
         versions=[manifest.version],
         platform=PLATFORMS[model.engine.name],
-        inputs=[
-            TensorMetadata(
-                name=INPUT,
-                datatype="FP64",
-                shape=[-1, len(manifest.features)],
-                parameters={"features": _as_csv(manifest.feature_names)},
-            )
-        ],
+        inputs=describe_inputs(manifest, _as_csv(manifest.feature_names)),
         outputs=outputs,
+    )
+    limits = endpoint.limits
+    config = ModelConfig(
+        name=manifest.name,
+        platform=metadata.platform,
+        max_batch_size=min(limits.rows, limits.values // len(manifest.features)),
+        input=[_configured(tensor) for tensor in metadata.inputs],
+        output=[_configured(tensor) for tensor in outputs],
     )
     not_ready: dict[int | str, dict[str, Any]] = {503: {"model": ErrorBody, "description": "Starting or stopping."}}
 
@@ -78,22 +84,40 @@ def build_router(model: Model, outputs: list[TensorMetadata], endpoint: Endpoint
         require_ready(request)
         return JSONResponse({"ready": True})
 
+    @router.get("/models", summary="Which models there are", response_model=ModelNames)
+    async def models() -> Response:
+        return JSONResponse({"models": [manifest.name]})
+
+    @router.post(
+        "/repository/index", summary="What is in the repository", response_model=list[IndexedModel], responses=not_ready
+    )
+    async def index(request: Request) -> Response:
+        """The model of this server, which is ready whenever there is an answer: a body has no influence on it."""
+        require_ready(request)
+        return JSONResponse([IndexedModel(name=manifest.name, version=manifest.version).model_dump()])
+
     async def model_metadata() -> Response:
         return JSONResponse(metadata.model_dump(exclude_none=True))
+
+    async def model_config() -> Response:
+        return JSONResponse(config.model_dump(exclude_none=True))
 
     async def model_ready(request: Request) -> Response:
         require_ready(request)
         return JSONResponse({"name": manifest.name, "ready": True})
 
     async def infer(request: Request) -> Response:
-        """Rows as one tensor, `input`, flat or nested; what is wrong with them is answered 400.
+        """Rows as one tensor of rows x features, flat or nested, or as a tensor for each feature, by its name.
 
-        The binary tensor extension holds for the input and for every output.
+        What is wrong with them is answered 400. The binary tensor extension holds for inputs and for every output.
         """
         return await respond(endpoint, request)
 
     for path in _model_paths(manifest):
         router.get(path, summary="What the model takes and answers", response_model=ModelMetadata)(model_metadata)
+        router.get(f"{path}/config", summary="The model as Triton configures one", response_model=ModelConfig)(
+            model_config
+        )
         router.get(f"{path}/ready", summary="Does the model want requests", response_model=Ready, responses=not_ready)(
             model_ready
         )
@@ -117,15 +141,16 @@ def build_router(model: Model, outputs: list[TensorMetadata], endpoint: Endpoint
     return router
 
 
+def _configured(tensor: TensorMetadata) -> TensorConfig:
+    """Return a tensor as Triton configures one: without the number of rows, and a value alone as a list of one."""
+    data_type = "TYPE_STRING" if tensor.datatype == "BYTES" else f"TYPE_{tensor.datatype}"
+    alone = NoShape(shape=[]) if len(tensor.shape) == 1 else None
+    return TensorConfig(name=tensor.name, data_type=data_type, dims=tensor.shape[1:] or [1], reshape=alone)
+
+
 def _request_body(manifest: Manifest) -> dict[str, Any]:
-    sample = manifest.golden_samples[0].input
-    tensor = {
-        "name": INPUT,
-        "shape": [1, len(sample)],
-        "datatype": "FP64",
-        "data": [sample[name] for name in manifest.feature_names],
-    }
-    content = {"schema": _without_references(InferRequest), "examples": {"one row": {"value": {"inputs": [tensor]}}}}
+    example = {"value": {"inputs": example_inputs(manifest)}}
+    content = {"schema": _without_references(InferRequest), "examples": {"one row": example}}
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 

@@ -5,7 +5,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 INPUT = "input"
-"""Name of the one tensor that holds the rows."""
+"""What the metadata call one tensor of rows x features; in a request it may have any name."""
+
+
+Floats = Literal["FP64", "FP32", "FP16"]
+Integers = Literal["INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8"]
+Datatype = Literal[Floats, Integers, "BOOL", "BYTES"]
 
 
 class _Part(BaseModel):
@@ -20,13 +25,15 @@ class InputParameters(_Part):
 
 
 class InputTensor(_Part):
-    """The rows."""
+    """The rows, or the values of one feature."""
 
-    name: Literal["input"]
-    shape: Annotated[list[Annotated[StrictInt, Field(ge=1)]], Field(min_length=2, max_length=2)]
-    datatype: Literal["FP64", "FP32", "INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8"]
+    name: StrictStr
+    shape: Annotated[list[Annotated[StrictInt, Field(ge=1)]], Field(min_length=1, max_length=2)] = Field(
+        description="[rows, features], or [features] of a single row; of one feature [rows] or [rows, 1]."
+    )
+    datatype: Datatype
     parameters: InputParameters | None = None
-    data: list[Any] | None = Field(None, description="Row after row, or a list for each row.")
+    data: list[Any] | None = Field(None, description="Row after row, or a list for each row; null for a missing value.")
 
 
 class OutputParameters(_Part):
@@ -53,7 +60,9 @@ class InferRequest(_Part):
 
     id: StrictStr | None = None
     parameters: RequestParameters | None = None
-    inputs: Annotated[list[InputTensor], Field(min_length=1, max_length=1)]
+    inputs: Annotated[list[InputTensor], Field(min_length=1)] = Field(
+        description="One tensor of any name, or one for each feature, by their names and in any order."
+    )
     outputs: list[RequestedOutput] | None = None
 
 
@@ -92,6 +101,60 @@ class ModelMetadata(BaseModel):
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
+
+
+class ModelNames(BaseModel):
+    """What models there are: the one of this server."""
+
+    models: list[str]
+
+
+class NoShape(BaseModel):
+    """What a value alone has where dims can't be empty."""
+
+    shape: list[int]
+
+
+class TensorConfig(BaseModel):
+    """What a tensor holds, in Triton's words: dims are those of a row."""
+
+    name: str
+    data_type: str
+    dims: list[int]
+    reshape: NoShape | None = None
+
+
+class LatestVersions(BaseModel):
+    """How many versions are served."""
+
+    num_versions: int = 1
+
+
+class VersionPolicy(BaseModel):
+    """Which versions are served."""
+
+    latest: LatestVersions = LatestVersions()
+
+
+class ModelConfig(BaseModel):
+    """A model as Triton configures one."""
+
+    name: str
+    platform: str
+    version_policy: VersionPolicy = VersionPolicy()
+    max_batch_size: int
+    """Rows that one request may have."""
+    input: list[TensorConfig]
+    output: list[TensorConfig]
+
+
+class IndexedModel(BaseModel):
+    """A model in the index of the repository."""
+
+    name: str
+    version: str
+    state: Literal["READY"] = "READY"
+    reason: str = ""
 
 
 class ServerMetadata(BaseModel):

@@ -1,0 +1,69 @@
+"""The tutorial's deployment on a running site: the model that its page trains and packs answers through the gateway."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from testinfra.host import Host
+
+from tests import ROOT
+from tests.operator import deploy, environment, ready
+from tests.tutorial import page
+
+testinfra_hosts = ["ansible://api"]
+
+# What the site of these tests is in place of, or what another test does with the page's other half.
+ELSEWHERE = (
+    *("python3 -m venv ", "notebook/bin/pip ", "notebook/bin/iris-model predict ", "notebook/bin/iris-model serve "),
+    *("curl ", "make up"),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def default_at_the_end(request: pytest.FixtureRequest) -> object:
+    yield
+    done = deploy(str(request.config.fortress_inventory))  # type: ignore[attr-defined]
+    assert done.returncode == 0, done.stdout
+
+
+def make(command: str, inventory: str, models: Path) -> str:
+    """Run one of make's commands of the page on the site of these tests, with the models of the reader's folder."""
+    program, *words = shlex.split(command)
+    assert program == "make"
+    source = Path(inventory).absolute()
+    playbook = f".venv/bin/ansible-playbook -i {source} -e iris_api_models_dir={models}"
+    # The control node is set up: these tests run on it.
+    options = ["--old-file=control", f"INVENTORY={os.path.relpath(source, ROOT / 'inventory')}", f"PLAYBOOK={playbook}"]
+    targets = [word for word in words if not word.startswith("INVENTORY=")]
+    # Molecule may have been started by make, whose options are not meant here.
+    variables = {name: value for name, value in environment().items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(
+        ["make", *options, *targets], cwd=ROOT, env=variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_ten_commands_serve_the_readers_own_model(host: Host, inventory: str, tmp_path: Path) -> None:
+    before = ready(host, 1)["model"]
+    page.make_notebook(tmp_path)
+    said = ""
+    for command in page.to_a_site():
+        if command.startswith("make ") and not command.startswith(ELSEWHERE):
+            said = make(command, inventory, tmp_path / "models")
+        elif not command.startswith(ELSEWHERE):
+            page.run(command, tmp_path)
+    # The last one is a prediction.
+    assert json.loads(said.splitlines()[-1])["model"] == "churn"
+    assert {(ready(host, instance)["model"], ready(host, instance)["engine"]) for instance in (1, 2, 3)} == {
+        ("churn", "onnx")
+    }
+    # The page's way back.
+    (back,) = [each for text in page.sections().values() for each in page.commands(text) if "make rollback" in each]
+    make(back, inventory, tmp_path / "models")
+    assert ready(host, 1)["model"] == before
