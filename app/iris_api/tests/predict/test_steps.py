@@ -17,11 +17,15 @@ from iris_api.bundle.files import read_manifest
 from iris_api.engines.model import Model
 from iris_api.http.middleware import RequestContext
 from iris_api.predict import rows
-from iris_api.predict.codec import RowCodec
+from iris_api.predict.batching import Awaited, Batcher
+from iris_api.predict.codec import MANY, RowCodec
+from iris_api.predict.durations import Durations
+from iris_api.predict.endpoint import Endpoint
 from iris_api.predict.errors import ApiError
 from iris_api.predict.limits import Limits
+from iris_api.predict.metrics import Metrics
 from iris_api.predict.packed import unpacked
-from iris_api.predict.reply import Headers
+from iris_api.predict.reply import Answer, Headers
 from iris_api.predict.rows import RowParser, decode, decoded
 from iris_api.predict.steps import Steps, Turns, finished
 from iris_api.server.app import build_app
@@ -217,6 +221,32 @@ def test_a_row_is_answered_while_a_large_body_is_read(model: Model) -> None:
     assert order.index(("row", 200)) < order.index(("wrong", 422))
     assert sorted(order) == [("right", 200), ("row", 200), ("wrong", 422)]
     assert context.metrics._requests["/predict", 499] == 1
+
+
+@pytest.mark.parametrize("count", [MANY - 1, MANY, MANY + 1, 3 * MANY])
+def test_many_predictions_are_counted_and_written_in_steps(model: Model, count: int) -> None:
+    """As a model answers that has more to say of a row than a column."""
+    parsers = [RowParser(model.manifest, LIMITS) for _ in range(2)]
+    parsers[1].tables = None
+    found = []
+    for parser in parsers:
+        metrics = Metrics(Settings(model_dir=BUNDLE), model.manifest, "onnx")
+        limits = {"max_batch_rows": ROWS, "max_waiting_rows": ROWS}
+        batcher = Batcher(model, metrics, Durations(1e-6, 1e-9), deadline=4, **limits)
+        endpoint = Endpoint(RowCodec(model.manifest, parser), batcher, metrics, LIMITS)
+
+        async def ask(endpoint: Endpoint = endpoint) -> Answer:
+            answer: Awaited[Answer] = Awaited()
+            endpoint.submit([(b"content-type", JSON)], json.dumps(GOOD[:count]).encode(), answer.settle)
+            return await answer.future
+
+        answer = asyncio.run(ask())
+        counted = [
+            line for line in metrics.render().decode().splitlines() if line.startswith("iris_api_feature_values")
+        ]
+        found.append(([each["species"] for each in json.loads(answer.body)], counted))
+    assert found[0] == found[1]
+    assert len(found[0][0]) == count
 
 
 def test_what_waits_too_long_to_be_read_is_not_answered(model: Model) -> None:
