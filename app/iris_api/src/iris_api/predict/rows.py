@@ -65,7 +65,7 @@ class RowParser:
         many: Any = Annotated[list[one], Field(min_length=1, max_length=limits.rows)]  # type: ignore[valid-type]
         self._one = TypeAdapter(one)
         self._quotes = 2 * len(manifest.features)
-        self._has_texts = any(str in _types_of(feature) for feature in manifest.features)
+        self._texts = [number for number, feature in enumerate(manifest.features) if str in _types_of(feature)]
         inexact = [number for number, feature in enumerate(manifest.features) if _may_be_inexact(manifest, number)]
         self._may_be_inexact = {manifest.features[number].name: number for number in inexact}
         self._many: TypeAdapter[list[BaseModel]] = TypeAdapter(many)
@@ -84,10 +84,10 @@ class RowParser:
         # has each text, if the model has features that are texts.
         # A name with a quote in it has more, if that is written as \": it is read the other way.
         # Whatever it does not take is judged, and refused in words, by `parsed`.
-        if body[:1] != b"[" and ((quotes := body.count(b'"')) == self._quotes or self._has_texts):
+        if body[:1] != b"[" and ((quotes := body.count(b'"')) == self._quotes or self._texts):
             try:
                 row = _values(self._one.validator.validate_json(body))
-                if (not self._has_texts or quotes == self._quotes + 2 * sum(type(each) is str for each in row)) and (
+                if (not self._texts or quotes == self._quotes + self._quotes_of_texts(row)) and (
                     not self._may_be_inexact or self._is_exact(row)
                 ):
                     return [row], False
@@ -148,6 +148,10 @@ class RowParser:
     def may_round(self, name: str) -> bool:
         """Return whether the model may get an integer for a feature that is not the one that came."""
         return name in self._may_be_inexact
+
+    def _quotes_of_texts(self, row: Row) -> int:
+        texts = [row[number] for number in self._texts]
+        return 2 * (len(texts) - texts.count(None))
 
     def _is_exact(self, row: Row) -> bool:
         """Return whether no integer of a row was rounded; of a very great number it is not known."""
