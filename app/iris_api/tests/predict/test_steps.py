@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from iris_api.bundle.files import read_manifest
@@ -95,6 +95,7 @@ ELEMENTS = st.sampled_from(
     st.integers(1, 40),
     st.booleans(),
 )
+@example("", ["1e5"], ",", "]", "%s", 2, False)
 @settings(max_examples=max(300, EXAMPLES), deadline=None)
 def test_a_large_body_is_read_or_refused_as_a_small_one(
     opening: str, elements: list[str], between: str, closing: str, around: str, piece: int, nan: bool

@@ -234,8 +234,8 @@ def _value(decoder: json.JSONDecoder, text: str, start: int, depth: int = 0) -> 
     short = text[start : start + _PIECE]
     try:
         value, length = decoder.raw_decode(short)
-        # A number may go on.
-        if length < len(short):
+        # A number may go on: what is cut behind an e or a point is read without it.
+        if length < len(short) and short[length] not in ".eE":
             return value, start + length
     except ValueError:
         pass
