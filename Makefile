@@ -299,8 +299,8 @@ bench: tests-venv  ## Against the limit, the naive way and its peers: docs/bench
 	@$(BIN)/python -m benchmarks --docs
 	@$(BIN)/python -m benchmarks.profile --docs
 	@$(BIN)/python -m benchmarks.mixed --docs
-	@$(BIN)/python -m benchmarks.batches
-	@$(BIN)/python -m benchmarks.batches --beside 30
+	@$(BIN)/python -m benchmarks.batches --docs
+	@$(BIN)/python -m benchmarks.batches --beside 30 --docs
 
 .PHONY: control tests-venv
 control:

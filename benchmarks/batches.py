@@ -30,15 +30,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks import environments, front
+from benchmarks import PAGE, environments, front
 from benchmarks.measure import PORTS, StackError, _free_ports, _wait_for_port
 from benchmarks.processes import Process, nothing_left_behind
 from benchmarks.stacks import APPLICATION, STACKS, Setup, gunicorn
+from tools import pages
 
 sys.path.insert(0, str(APPLICATION))
 from iris_api.bundle.files import read_manifest  # this tree's own, installed or not
 from iris_api.packing.pack import About, Sample, dump, pack
 
+BEGIN = "<!-- written by python -m benchmarks.batches --docs -->\n"
+BEGIN_BESIDE = "<!-- written by python -m benchmarks.batches --beside 30 --docs -->\n"
 MODEL, FEATURES = "batch", 10
 NAMES = [f"feature_{number}" for number in range(FEATURES)]
 START_SECONDS = 60
@@ -64,10 +67,11 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=20, help="of each kind in a round, each with rows of its own")
     parser.add_argument("--rows", type=lambda text: [int(n) for n in text.split(",")], default=[1000, 10_000])
     parser.add_argument("--without-mlserver", action="store_true")
+    parser.add_argument("--docs", action="store_true", help="write the table in docs/")
     parser.add_argument("--beside", type=int, default=0, metavar="SECONDS", help="single rows beside batches instead")
     options = parser.parse_args()
     if options.beside:
-        return beside(options.rounds, options.beside)
+        return beside(options.rounds, options.beside, docs=options.docs)
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary, nothing_left_behind(), ExitStack() as ending:
         folder = Path(temporary)
         bundle = make_bundle(folder / "bundle")
@@ -81,7 +85,7 @@ def main() -> int:
             for rows in options.rows:
                 tables = [generator.normal(size=(rows, FEATURES)) for _ in range(options.requests)]
                 expected = [bare(table) for table in tables]
-                took = {"bare session": median(timed(bare, table) for table in tables)}
+                took = {BARE: median(timed(bare, table) for table in tables)}
                 for dialect in random.sample(dialects, len(dialects)):
                     port, process = servers[dialect.server]
                     before = process.running_seconds()
@@ -93,7 +97,10 @@ def main() -> int:
                     seconds.setdefault((name, rows), []).append(each)
                 said = ", ".join(f"{name} {1e3 * took[name]:.2f}" for name in sorted(took))
                 print(f"{number:3} {rows:6} rows, ms: {said}", flush=True)
-    print("\n" + "\n".join(table(seconds, cpu, options.rows)))
+    text = "\n".join(table(seconds, cpu, options.rows))
+    print(f"\n{text}")
+    if options.docs:
+        pages.put(PAGE, BEGIN, text)
     return 0
 
 
@@ -238,7 +245,7 @@ def _labels_of_tensors(content: bytes, headers: dict[str, str]) -> Labels:
     raise StackError("there is no output with the classes")
 
 
-def beside(rounds: int, seconds: int) -> int:
+def beside(rounds: int, seconds: int, *, docs: bool) -> int:
     """Ask for single rows through the gateway, alone and beside clients that send batches; print what that took."""
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary, nothing_left_behind(), ExitStack() as ending:
         folder = Path(temporary)
@@ -251,7 +258,8 @@ def beside(rounds: int, seconds: int) -> int:
             wait_until_ready(process, server.port, "/v2/health/ready")
         https, plain = setup.ports[-2:]
         upstreams = [f"127.0.0.1:{server.port}" for server in servers]
-        settings = {"nginx_client_max_body_size": 16 << 20}
+        # What 100,000 values follow to; several of them may then be on their way at a time.
+        settings = {"nginx_client_max_body_size": 4 << 20}
         nginx = front.start(folder / "nginx", (https, plain), upstreams, "/predict", naive=False, settings=settings)
         ending.callback(nginx.end)
         _wait_for_port(nginx, https)
@@ -265,13 +273,18 @@ def beside(rounds: int, seconds: int) -> int:
                     f"batches/s {took[3]:.1f}",
                     flush=True,
                 )
-        print(
-            "\n| single rows, 100/s through the gateway | p50 ms | p99 ms | failed | batches/s |\n|---|---|---|---|---|"
-        )
+        lines = [
+            "| single rows, 100/s through the gateway | p50 ms | p99 ms | failed | batches/s |",
+            "|---|---|---|---|---|",
+        ]
         for name in BESIDE:
             p50, p99, _, batches = (median(values) for values in zip(*found[name], strict=True))
             failed = sum(took[2] for took in found[name])
-            print(f"| {name} | {p50:.2f} | {p99:.2f} | {failed:.0f} | {batches:.1f} |")
+            lines.append(f"| {name} | {p50:.2f} | {p99:.2f} | {failed:.0f} | {batches:.1f} |")
+        text = "\n".join(lines)
+        print(f"\n{text}")
+        if docs:
+            pages.put(PAGE, BEGIN_BESIDE, text)
     return int(any(each[2] for took in found.values() for each in took))
 
 
@@ -315,6 +328,8 @@ def _singles_beside(port: int, loads: tuple[tuple[str, int], ...], seconds: int)
     with ThreadPoolExecutor(THREADS) as pool:
         took = list(pool.map(ask_one, range(seconds * RATE)))
     batches = (sum(count.value for count in counts) - before) / seconds
+    if not all(client.is_alive() for client in clients):
+        raise StackError("a client that sends batches was not answered as it should be")
     for client in clients:
         client.terminate()
         client.join()
@@ -355,33 +370,42 @@ BESIDE: dict[str, tuple[tuple[str, int], ...]] = {
 }
 OWN, PEER = f"/v2/models/{MODEL}/infer", "/v2/models/iris/infer"
 BINARY_OUT = {"outputs": [{"name": "prediction", "parameters": {"binary_data": True}}]}
+BARE, PEER_NAME = "bare session", "MLServer v2 flat"
 # MLServer 1.7.1 answers a binary tensor over HTTP 500: its fastest dialect is the flat one.
 DIALECTS = [
     Dialect("Fortress v2 flat", "Fortress", OWN, _flat("input"), _labels_of_tensors),
     Dialect("Fortress objects", "Fortress", "/predict", _objects, _labels_of_objects),
     Dialect("Fortress v2 binary", "Fortress", OWN, _binary("input", BINARY_OUT), _labels_of_tensors),
-    Dialect("MLServer v2 flat", "MLServer", PEER, _flat("input"), _labels_of_tensors),
+    Dialect(PEER_NAME, "MLServer", PEER, _flat("input"), _labels_of_tensors),
 ]
+TITLES = {
+    BARE: "the bare session, without a server",
+    "Fortress v2 flat": "Fortress, v2, JSON, a flat tensor",
+    "Fortress objects": "Fortress, `/predict`, JSON, rows as objects",
+    "Fortress v2 binary": "Fortress, v2, binary tensors",
+    PEER_NAME: f"MLServer {environments.version('mlserver')}, v2, JSON, a flat tensor",
+}
 
 
 def table(
     seconds: dict[tuple[str, int], list[float]], cpu: dict[tuple[str, int], list[float]], sizes: list[int]
 ) -> Iterator[str]:
     """Yield the lines of a table in Markdown: medians, and medians of the ratios within a round."""
-    yield "| rows | way | ms | rate / MLServer's v2 flat | / bare session | processor ms | MLServer's / it |"
+    yield "| rows | way | ms | rate, of MLServer's | of the bare session's | processor ms | of MLServer's |"
     yield "|---|---|---|---|---|---|---|"
     for rows in sizes:
-        for name in ["bare session", *(dialect.name for dialect in DIALECTS)]:
+        for name, title in TITLES.items():
             if not (own := seconds.get((name, rows))):
                 continue
-            ratios = [
+            to_peer, to_bare = (
                 f"{median(b / o for b, o in zip(base, own, strict=True)):.2f}" if base else ""
-                for base in (seconds.get((other, rows), []) for other in ("MLServer v2 flat", "bare session"))
-            ]
-            used, peer = cpu.get((name, rows), []), cpu.get(("MLServer v2 flat", rows), [])
+                for base in (seconds.get((other, rows), []) for other in (PEER_NAME, BARE))
+            )
+            used, peer = cpu.get((name, rows), []), cpu.get((PEER_NAME, rows), [])
             took = f"{1e3 * median(used):.2f}" if used else ""
-            less = f"{median(p / o for p, o in zip(peer, used, strict=True)):.2f}" if used and peer else ""
-            yield f"| {rows:,} | {name} | {1e3 * median(own):.2f} | {' | '.join(ratios)} | {took} | {less} |"
+            more = f"{median(o / p for p, o in zip(peer, used, strict=True)):.2f}" if used and peer else ""
+            ratio = "" if name == BARE else to_peer
+            yield f"| {rows:,} | {title} | {1e3 * median(own):.2f} | {ratio} | {to_bare} | {took} | {more} |"
 
 
 if __name__ == "__main__":

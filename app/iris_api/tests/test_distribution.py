@@ -100,9 +100,10 @@ def run(environment: dict[str, str], *command: object) -> subprocess.CompletedPr
 
 PACK = """
 import sys
-from iris_api.packing import cli, costs
+from functools import partial
+from iris_api.packing import cli, costs, writing
 
-costs.REPEAT_SECONDS = 0
+writing.measure = partial(costs.measure_here, seconds=costs.SECONDS / 2, repeat_seconds=0)
 models, *bundles = sys.argv[1:]
 sys.exit(cli.main(["train", "iris", f"--models-dir={models}"]) or cli.main(["check", *bundles]))
 """

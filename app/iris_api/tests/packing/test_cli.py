@@ -347,30 +347,31 @@ def start(place: Place, *options: str, **more: Any) -> subprocess.Popen[str]:
 
 def test_a_full_disk_leaves_nothing(place: Place) -> None:
     """As far as a file may be no larger than 700 bytes, which the model is not."""
-
-    def bound() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
-
-    before = tree(place.folder)
-    program = start(place, "--no-onnx", preexec_fn=bound)
-    out, err = program.communicate(timeout=60)
-    assert (program.returncode, out) == (1, ""), err
+    before, (soft, hard) = tree(place.folder), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700, hard))
+    try:
+        code, out, err = place.pack()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (code, out) == (1, ""), err
     one_line(err)
     assert f"{place.models}/mine/1: cannot be written (File too large" in err
     assert tree(place.folder) == before
 
 
 class Endless(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """Takes a tenth of a second for each call, and says that it was called."""
+    """Takes a tenth of a second for each call, and says that it was called; or sends its own process a signal."""
 
-    def __init__(self, called: str) -> None:
-        self.called = called
+    def __init__(self, called: str = "", number: int = 0) -> None:
+        self.called, self.number = called, number
 
     def fit(self, X: Any, y: Any) -> Endless:
         self.n_features_in_ = X.shape[1]
         return self
 
     def predict(self, X: Any) -> Any:
+        if self.number:
+            signal.raise_signal(self.number)
         with open(self.called, "a") as file:
             file.write("called\n")
         time.sleep(0.1)
@@ -378,13 +379,20 @@ class Endless(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_leaves_nothing(place: Place, tmp_path_factory: pytest.TempPathFactory, number: int) -> None:
+def test_a_signal_while_the_model_is_asked_ends_it_in_one_line(place: Place, number: int) -> None:
+    joblib.dump(Endless(number=number).fit(ROWS, CLASSES), place.model)
+    before = tree(place.folder)
+    assert place.pack() == (130, "", "iris-model: interrupted; nothing was written.\n")
+    assert tree(place.folder) == before
+
+
+def test_an_interruption_leaves_nothing(place: Place, tmp_path_factory: pytest.TempPathFactory) -> None:
     called = tmp_path_factory.mktemp("called") / "called"
     joblib.dump(Endless(str(called)).fit(ROWS, CLASSES), place.model)
     before = tree(place.folder)
     program = start(place)
     wait_until(lambda: called.exists() and called.read_text().count("\n") > 3)
-    program.send_signal(number)
+    program.send_signal(signal.SIGTERM)
     out, err = program.communicate(timeout=20)
     assert (program.returncode, out, err) == (130, "", "iris-model: interrupted; nothing was written.\n")
     assert tree(place.folder) == before

@@ -107,6 +107,35 @@ def test_what_is_no_http_gets_the_one_shape_of_errors(settings: Settings, model:
     assert (error["code"], error["request_id"]) == ("bad_request", headers["x-request-id"])
 
 
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize(
+    "before",
+    [
+        [b"POST /predict"],
+        [b"GET /health"],
+        [b"POST /predict", b"GET /health", b"POST /predict"],
+        [b"POST /v2/models/iris/infer", b"POST /predict"],
+    ],
+    ids=lambda before: f"{len(before)} {before[0].decode()}",
+)
+def test_requests_are_answered_before_what_is_no_http_behind_them(
+    settings: Settings, model: Model, before: list[bytes], pieces: int
+) -> None:
+    """Or else the refusal would be taken for the answer to the first of them."""
+    body = b'{"petal_length": 1.4, "petal_width": 0.2}'
+    requests = b"".join(
+        b"%b HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+        % ((line, len(body), body) if line.startswith(b"POST") else (line, 0, b""))
+        for line in before
+    )
+    said = [requests + b"\x00\r\n\r\n", b"GET /health HTTP/1.1\r\n\r\n"][:pieces]
+    answer = serve(build_app(settings, model), say(*said))
+    statuses = [int(status) for status in re.findall(rb"HTTP/1.1 (\d+) ", answer)]
+    expected = [400 if line.startswith(b"POST /v2") else 200 for line in before]
+    assert statuses == [*expected, 400]
+    assert answer.count(b"This is no HTTP request") == 1
+
+
 # --- The way without a task
 
 ROW = {"petal_length": 1.4, "petal_width": 0.2}

@@ -8,7 +8,7 @@ from iris_api.dialects.shapes import PredictionWriter, Shapes, refused, sentence
 from iris_api.predict.codec import Read
 from iris_api.predict.errors import ApiError, not_json
 from iris_api.predict.reply import JSON, Headers, header
-from iris_api.predict.rows import RowParser, decode
+from iris_api.predict.rows import RowParser, decoded
 from iris_api.predict.steps import LARGE, Steps, finished
 
 INSTANCES = "instances"
@@ -33,7 +33,7 @@ class InstancesCodec:
         table = yield from self._shapes.only_list(body, _ONLY)
         if table is not None:
             return table, self._writer.write
-        content = decode(body)
+        content = yield from decoded(body)
         if not isinstance(content, dict) or INSTANCES not in content:
             raise refused("body", f"must be an object with {INSTANCES}, a list of rows")
         return (yield from self._shapes.rows(content[INSTANCES], INSTANCES)), self._writer.write

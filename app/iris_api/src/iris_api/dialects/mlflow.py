@@ -13,7 +13,7 @@ from iris_api.predict.codec import Read
 from iris_api.predict.errors import ApiError, unsupported
 from iris_api.predict.lines import LineParser
 from iris_api.predict.reply import JSON, Headers, header
-from iris_api.predict.rows import RowParser, decode
+from iris_api.predict.rows import RowParser, decoded
 from iris_api.predict.steps import LARGE, Steps, finished
 
 RECORDS, SPLIT, INSTANCES, INPUTS = "dataframe_records", "dataframe_split", "instances", "inputs"
@@ -61,7 +61,7 @@ class InvocationsCodec:
         return (yield from self._judge(body)), self._writer.write
 
     def _judge(self, body: bytes) -> Steps[Rows]:
-        content = decode(body, nan=True)
+        content = yield from decoded(body, nan=True)
         forms = [form for form in FORMS if isinstance(content, dict) and form in content]
         if len(forms) != 1:
             found = f", and has {' and '.join(forms)}" if forms else ""

@@ -120,7 +120,7 @@ class OnnxEngine:
         # To make one array of all columns of a type costs little more than to make one of a single column.
         for dtype, places, names in self._by_type:
             if dtype is np.object_:
-                values = [MISSING if row[place] is None else row[place] for place in places for row in rows]
+                values = [MISSING if (value := row[place]) is None else value for place in places for row in rows]
             else:
                 values = [row[place] for place in places for row in rows]
             tensors.update(zip(names, np.array(values, dtype).reshape(len(names), -1, 1), strict=True))

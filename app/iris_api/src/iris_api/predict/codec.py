@@ -21,8 +21,10 @@ from iris_api.predict.rows import RowParser
 from iris_api.predict.steps import LARGE, Steps, finished
 
 Answered = list[Prediction] | Columns
-Write = Callable[[Any], Answer]
-"""Makes the answer to a request of the predictions for its rows, `Answered`, in their order."""
+Write = Callable[[Any], Answer | Steps[Answer]]
+"""Makes the answer to a request of its predictions, `Answered`, in the order of its rows; of a long list in steps."""
+MANY = 256
+"""Predictions of a list that are counted and written at a time."""
 
 Read = tuple[Rows, Write]
 """The rows of a request, and what makes an answer of their predictions."""
@@ -103,12 +105,21 @@ class RowCodec:
     def _write_one(self, predictions: list[Prediction]) -> Answer:
         return Answer.of(to_json(self.answer(predictions[0])))
 
-    def _write_list(self, predictions: Answered) -> Answer:
+    def _write_list(self, predictions: Answered) -> Answer | Steps[Answer]:
         if isinstance(predictions, Columns):
             # Of rows that came as a table, which the parser takes.
             assert self._columns
             return Answer.of(self._columns.write(predictions))
-        return Answer.of(to_json([self.answer(prediction) for prediction in predictions]))
+        steps = self._written(predictions)
+        return steps if len(predictions) > MANY else finished(steps)
+
+    def _written(self, predictions: list[Prediction]) -> Steps[Answer]:
+        parts = []
+        for first in range(0, len(predictions), MANY):
+            some = [self.answer(prediction) for prediction in predictions[first : first + MANY]]
+            parts.append(to_json(some)[1:-1])
+            yield
+        return Answer.of(b"[%b]" % b",".join(parts))
 
 
 class _ColumnWriter:

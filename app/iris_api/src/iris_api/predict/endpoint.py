@@ -6,17 +6,18 @@ FastAPI's routes, and `http.middleware`, without FastAPI, for a request that has
 
 from collections.abc import Callable
 from time import perf_counter
+from typing import Any
 
 from iris_api.engines.columns import Columns, Mixed
-from iris_api.engines.model import RefusedError
+from iris_api.engines.model import Prediction, RefusedError
 from iris_api.predict.batching import Batcher, Cancel, Predictions, Rows
-from iris_api.predict.codec import Answered, Codec, Read, Write
+from iris_api.predict.codec import MANY, Answered, Codec, Read, Write
 from iris_api.predict.errors import ApiError, Detail, deadline_exceeded, invalid
 from iris_api.predict.limits import Limits
 from iris_api.predict.metrics import Metrics
 from iris_api.predict.packed import unpacked
 from iris_api.predict.reply import Answer, Headers, header
-from iris_api.predict.steps import Steps, Turns
+from iris_api.predict.steps import Steps, Turns, finished
 
 
 class Endpoint:
@@ -48,7 +49,17 @@ class Endpoint:
 
     def _predict(self, rows: Rows, write: Write, done: Callable[[Answer | Exception], None]) -> Cancel | None:
         """Have `done` called with the answer to rows; raise ApiError for what the batcher does not take."""
-        return self._batcher.submit(rows, lambda predictions: done(self._answer(rows, write, predictions)))
+
+        def finish(predictions: Predictions | Exception) -> None:
+            if isinstance(predictions, list) and len(predictions) > MANY:
+                self._turns.submit(
+                    self._answered(rows, write, predictions),
+                    lambda found: done(self._refusal(found) if isinstance(found, Exception) else found),
+                )
+            else:
+                done(self._answer(rows, write, predictions))
+
+        return self._batcher.submit(rows, finish)
 
     def _unpacked(self, encoding: bytes, headers: Headers, body: bytes) -> Steps[Read]:
         """Read a body that came compressed; it may be large whatever has come."""
@@ -80,9 +91,20 @@ class Endpoint:
                 raise _no_answer(predictions, len(rows))
             if isinstance(predictions, Exception):
                 raise predictions
-            return write(self._counted(rows, predictions))
+            found = write(self._counted(rows, predictions))
+            return found if isinstance(found, Answer) else finished(found)
         except Exception as error:
             return self._refusal(error)
+
+    def _answered(self, rows: Any, write: Write, predictions: list[Prediction | None]) -> Steps[Answer]:
+        """Make the answer of many predictions, in steps."""
+        counted: list[Any] = []
+        for first in range(0, len(predictions), MANY):
+            some: Any = self._counted(rows[first : first + MANY], predictions[first : first + MANY])
+            counted += some
+            yield
+        found = write(counted)
+        return found if isinstance(found, Answer) else (yield from found)
 
     def _counted(self, rows: Rows, predictions: Predictions) -> Answered:
         """Count the predictions and return them, or raise ApiError if the model does not have all of them."""

@@ -38,9 +38,11 @@ ROW = "Row"
 _REFERENCE = "#/components/schemas/{model}"
 # Bytes of a value with its name at least: "a":1 and a comma.
 _SHORTEST_VALUE = 6
-# All of it is ASCII, so that places in a body and in its text are the same.
-_OPENING = re.compile(rb"[ \t\n\r]*+\[[ \t\n\r]*+(?!\])")
-_COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
+_SPACE = re.compile(r"[ \t\n\r]*")
+# Characters of JSON that are read at a time.
+_PIECE = 1 << 13
+# How deep lists and objects may be in each other to be read by pieces.
+_DEEPEST = 8
 # Of a message that lists the categories.
 _LONGEST_REASON = 500
 
@@ -63,7 +65,7 @@ class RowParser:
         many: Any = Annotated[list[one], Field(min_length=1, max_length=limits.rows)]  # type: ignore[valid-type]
         self._one = TypeAdapter(one)
         self._quotes = 2 * len(manifest.features)
-        self._has_texts = any(str in _types_of(feature) for feature in manifest.features)
+        self._texts = [number for number, feature in enumerate(manifest.features) if str in _types_of(feature)]
         inexact = [number for number, feature in enumerate(manifest.features) if _may_be_inexact(manifest, number)]
         self._may_be_inexact = {manifest.features[number].name: number for number in inexact}
         self._many: TypeAdapter[list[BaseModel]] = TypeAdapter(many)
@@ -82,10 +84,10 @@ class RowParser:
         # has each text, if the model has features that are texts.
         # A name with a quote in it has more, if that is written as \": it is read the other way.
         # Whatever it does not take is judged, and refused in words, by `parsed`.
-        if body[:1] != b"[" and ((quotes := body.count(b'"')) == self._quotes or self._has_texts):
+        if body[:1] != b"[" and ((quotes := body.count(b'"')) == self._quotes or self._texts):
             try:
                 row = _values(self._one.validator.validate_json(body))
-                if (not self._has_texts or quotes == self._quotes + 2 * sum(type(each) is str for each in row)) and (
+                if (not self._texts or quotes == self._quotes + self._quotes_of_texts(row)) and (
                     not self._may_be_inexact or self._is_exact(row)
                 ):
                     return [row], False
@@ -147,6 +149,10 @@ class RowParser:
         """Return whether the model may get an integer for a feature that is not the one that came."""
         return name in self._may_be_inexact
 
+    def _quotes_of_texts(self, row: Row) -> int:
+        texts = [row[number] for number in self._texts]
+        return 2 * (len(texts) - texts.count(None))
+
     def _is_exact(self, row: Row) -> bool:
         """Return whether no integer of a row was rounded; of a very great number it is not known."""
         values = [row[number] for number in self._may_be_inexact.values()]
@@ -187,32 +193,130 @@ def decode(body: bytes, *, nan: bool = False) -> Any:
         return content
 
 
-def decoded(body: bytes) -> Steps[Any]:
-    """Do as `decode` does, element by element if the body is a large list."""
-    opening = _OPENING.match(body) if len(body) >= LARGE else None
-    if not opening:
-        return decode(body)
-    content = []
+def decoded(body: bytes, *, nan: bool = False) -> Steps[Any]:
+    """Do as `decode` does, of a large body piece by piece."""
+    if len(body) < LARGE:
+        return decode(body, nan=nan)
+    decoder = _decoder_with_nan if nan else _decoder
     with _refusing():
         text = body.decode()
-        place = opening.end()
-        while True:
-            element, end = _decoder.raw_decode(text, place)
-            content.append(element)
-            comma = _COMMA.match(text, end)
-            if not comma or text.startswith("]", comma.end()):
-                break
-            place = comma.end()
-            yield
+        start = _skip(text, 0)
         try:
-            # What is behind the last element is judged behind one that is right.
-            _decoder.decode(f"[0{text[end:]}")
-        except json.JSONDecodeError as error:
-            raise json.JSONDecodeError(error.msg, text, end - len("[0") + error.pos) from None
-        for element in content if b"\\u" in body else ():
-            _require_characters(element)
-            yield
+            content, end = yield from _value(decoder, text, start)
+            if (behind := _skip(text, end)) < len(text):
+                raise json.JSONDecodeError("Extra data", text, behind)
+        except _WrongError as wrong:
+            if text.startswith("[", start) and start + 1 < wrong.end < len(text):
+                # What is behind the last element that is right is judged behind one that is short.
+                try:
+                    decoder.decode(f"[0{text[wrong.end :]}")
+                except json.JSONDecodeError as error:
+                    raise json.JSONDecodeError(error.msg, text, wrong.end - len("[0") + error.pos) from None
+            # The decoder has words for what is wrong.
+            content = decoder.decode(text)
+        if b"\\u" in body:
+            for part in content if isinstance(content, list) else (content,):
+                _require_characters(part)
+                yield
     return content
+
+
+class _WrongError(Exception):
+    """Something is wrong with a text in JSON, behind a place up to which it is right."""
+
+    def __init__(self, end: int) -> None:
+        super().__init__(end)
+        self.end = end
+
+
+def _value(decoder: json.JSONDecoder, text: str, start: int, depth: int = 0) -> Steps[tuple[Any, int]]:
+    """Return the value that starts at a place, and where it ends; raise _WrongError if there is none."""
+    short = text[start : start + _PIECE]
+    try:
+        value, length = decoder.raw_decode(short)
+        # A number may go on: what is cut behind an e or a point is read without it.
+        if length < len(short) and short[length] not in ".eE":
+            return value, start + length
+    except ValueError:
+        pass
+    yield
+    if short[:1] in ("[", "{") and depth < _DEEPEST:
+        read: Any = _list if short[:1] == "[" else _object
+        found: tuple[Any, int] = yield from read(decoder, text, start + 1, depth + 1)
+        return found
+    try:
+        value, end = decoder.raw_decode(text, start)
+    except json.JSONDecodeError:
+        raise _WrongError(start) from None
+    return value, end
+
+
+def _list(decoder: json.JSONDecoder, text: str, start: int, depth: int) -> Steps[tuple[list[Any], int]]:
+    """Return the list of which the first element, or its end, follows a place."""
+    found: list[Any] = []
+    end = start
+    start = _skip(text, start)
+    if text.startswith("]", start):
+        return found, start + 1
+    # What stands between two elements, most probably: where all of a piece is not right, it is read one by one.
+    between = {"{": "},", "[": "],"}.get(text[start : start + 1], ",")
+    while True:
+        stop = text.find(between, start + _PIECE) if between else -1
+        comma = stop + len(between) - 1
+        try:
+            part = decoder.decode(f"[{text[start:comma]}]") if stop >= 0 else []
+        except ValueError:
+            part = []
+        if part:
+            found += part
+            end = comma
+        else:
+            between = ""
+            try:
+                value, end = yield from _value(decoder, text, start, depth)
+            except _WrongError:
+                raise _WrongError(end) from None
+            found.append(value)
+        yield
+        start = _skip(text, end)
+        if text.startswith("]", start):
+            return found, start + 1
+        if not text.startswith(",", start):
+            raise _WrongError(end)
+        start = _skip(text, start + 1)
+        if text.startswith("]", start):
+            raise _WrongError(end)
+
+
+def _object(decoder: json.JSONDecoder, text: str, start: int, depth: int) -> Steps[tuple[Any, int]]:
+    """Return the object of which the first name, or its end, follows a place."""
+    pairs: list[tuple[str, Any]] = []
+    while True:
+        start = _skip(text, start)
+        if text.startswith("}", start) and not pairs:
+            return {}, start + 1
+        if not text.startswith('"', start):
+            raise _WrongError(start)
+        name, start = yield from _value(decoder, text, start, depth)
+        start = _skip(text, start)
+        if not text.startswith(":", start):
+            raise _WrongError(start)
+        value, start = yield from _value(decoder, text, _skip(text, start + 1), depth)
+        pairs.append((name, value))
+        yield
+        start = _skip(text, start)
+        if text.startswith("}", start):
+            return _refuse_repeated_names(pairs), start + 1
+        if not text.startswith(",", start):
+            raise _WrongError(start)
+        start += 1
+
+
+def _skip(text: str, start: int) -> int:
+    """Return where the white space that starts at a place, if any, ends."""
+    found = _SPACE.match(text, start)
+    assert found
+    return found.end()
 
 
 def _require_characters(content: Any) -> None:

@@ -34,6 +34,8 @@ class Protocol(HttpToolsProtocol):
         self._length = 0
         self._reserved = 0
         self._give_up: Callable[[], object] | None = None
+        # Whether what followed the last request is no HTTP, and is refused once that is answered.
+        self._malformed = False
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Put the task off until all that has arrived is read; uvicorn calls this once it has the head of a request.
@@ -68,6 +70,8 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read what arrived, and answer the request that has now arrived as a whole, or give it its task."""
+        if self._malformed:
+            return
         super().data_received(data)
         if self._undecided:
             cycle, handler = self._undecided
@@ -105,15 +109,29 @@ class Protocol(HttpToolsProtocol):
         self._reserved = 0
 
     def send_400_response(self, msg: str) -> None:
-        """Hand what is no HTTP to the application to answer; uvicorn calls this."""
+        """Hand what is no HTTP to the application to answer; uvicorn calls this.
+
+        A request that came as a whole before it is answered first: its client would take the refusal for the answer.
+        """
         if not self._direct:
             super().send_400_response(msg)
-            return
+        elif self.cycle and not (self.cycle.response_complete or self.cycle.more_body):
+            self._malformed = True
+        else:
+            self._refuse_malformed()
 
+    def on_response_complete(self) -> None:
+        """Go on to the next request; uvicorn calls this once an answer is written."""
+        super().on_response_complete()
+        if self._malformed and self.cycle.response_complete and not self.transport.is_closing():
+            self._refuse_malformed()
+
+    def _refuse_malformed(self) -> None:
         def reply(status: int, headers: Headers, body: bytes) -> None:
             self.transport.write(self._rendered(status, headers, body, keep_alive=False))
             self.transport.close()
 
+        assert self._direct
         self._direct.refuse_malformed(reply)
 
     def _reply(self, cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> None:

@@ -14,7 +14,7 @@ from iris_api.engines.model import Prediction
 from iris_api.predict.codec import Answered, Read
 from iris_api.predict.errors import ApiError, not_json
 from iris_api.predict.reply import Answer, Headers, header
-from iris_api.predict.rows import RowParser
+from iris_api.predict.rows import RowParser, decoded
 from iris_api.predict.steps import LARGE, Steps, finished
 from iris_api.v2.datatypes import DTYPES, LIMITS, OF_TYPE
 from iris_api.v2.inputs import InputReader, refusal, validated
@@ -67,7 +67,7 @@ class TensorCodec:
             request, table = found
             self._require_outputs(request)
             return table, partial(self._write, request)
-        request = validated(head)
+        request = validated((yield from decoded(head)))
         self._require_outputs(request)
         rows = yield from self._inputs.rows(request.inputs, binary)
         return rows, partial(self._write, request)

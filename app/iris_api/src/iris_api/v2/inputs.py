@@ -94,7 +94,7 @@ class InputReader:
             return None
         rest, places = parts
         try:
-            request = validated(rest)
+            request = validated(decode(rest))
         except ApiError:
             return None
         tensors = request.inputs
@@ -300,10 +300,10 @@ class InputReader:
                     raise refusal(f"{_shown(tensor.name)}: {row}.{name}: {reason}")
 
 
-def validated(head: bytes) -> InferRequest:
-    """Return a request; raise ApiError for what is none."""
+def validated(content: Any) -> InferRequest:
+    """Return a request of what its JSON holds; raise ApiError for what is none."""
     try:
-        return InferRequest.model_validate(decode(head))
+        return InferRequest.model_validate(content)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         raise refusal(f"{'.'.join(map(str, problem['loc'])) or 'The body'}: {problem['msg']}.") from None
