@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from iris_api.engines.columns import Mixed
 from iris_api.predict.errors import ApiError
 from iris_api.predict.limits import Limits
 from iris_api.predict.lines import LineParser
+from iris_api.predict.packed import unpacked
 from iris_api.predict.rows import RowParser
 from iris_api.predict.steps import finished
 from iris_api.predict.tables import LEAST_ROWS
@@ -202,3 +204,25 @@ def test_a_compressed_body_is_unpacked_within_bounds(
     answer = post(client, body[:1024] if status == 413 else body, "application/json", **{"Content-Encoding": encoding})
     assert answer.status_code == status, answer.text
     assert said in answer.text
+
+
+def test_many_small_files_in_a_body_take_a_time_that_grows_with_their_number() -> None:
+    def seconds(count: int) -> float:
+        body, limits = gzip.compress(b"") * count, Limits(body_bytes=1 << 22, rows=9, values=99)
+        started = process_time()
+        assert finished(unpacked(b"gzip", body, limits)) == b""
+        return process_time() - started
+
+    # Four times as long, and not sixteen times.
+    assert min(seconds(100_000) for _ in range(2)) < 9 * min(seconds(25_000) for _ in range(2))
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 14) - 1, 1 << 17, (1 << 20) + 1])
+def test_a_compressed_body_of_any_size_is_unpacked_whole(size: int) -> None:
+    chance = np.random.default_rng(1)
+    limits = Limits(body_bytes=2 * size + 2, rows=9, values=99)
+    for content in (bytes(size), chance.bytes(size)):
+        packed = gzip.compress(content)
+        assert finished(unpacked(b"gzip", packed + gzip.compress(b"]") + packed, limits)) == content + b"]" + content
+        with pytest.raises(ApiError, match="unpacked"):
+            finished(unpacked(b"gzip", packed + packed[:-1], limits))

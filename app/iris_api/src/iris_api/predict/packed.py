@@ -8,8 +8,9 @@ from iris_api.predict.steps import Steps
 
 # zlib's number for a window of the greatest size, in gzip's format.
 _GZIP = 31
-# Bytes that are unpacked at a time.
+# Bytes that are unpacked at a time, and that are given for it.
 _PIECE = 1 << 17
+_GIVEN = 1 << 14
 
 
 def unpacked(encoding: bytes, body: bytes, limits: Limits) -> Steps[bytes]:
@@ -20,21 +21,23 @@ def unpacked(encoding: bytes, body: bytes, limits: Limits) -> Steps[bytes]:
     if encoding.strip().lower() not in (b"gzip", b"x-gzip"):
         raise unsupported("The body may be compressed by gzip alone: Content-Encoding: gzip.")
     whole = bytearray()
-    while body:
+    place = 0
+    # gzip lets several files follow each other.
+    while place < len(body):
         member = zlib.decompressobj(_GZIP)
         while not member.eof:
+            # All that is left would be copied for each of them, and a file may be of 20 bytes.
+            given = body[place : place + _GIVEN]
             try:
-                part = member.decompress(body, min(_PIECE, limits.body_bytes + 1 - len(whole)))
+                part = member.decompress(given, min(_PIECE, limits.body_bytes + 1 - len(whole)))
             except zlib.error:
                 raise _damaged() from None
             whole += part
-            body = member.unconsumed_tail
+            place += len(given) - len(member.unused_data if member.eof else member.unconsumed_tail)
             limits.check_body(len(whole))
-            if not part and not body and not member.eof:
+            if not part and not given and not member.eof:
                 raise _damaged()
             yield
-        # gzip lets several files follow each other.
-        body = member.unused_data
     return bytes(whole)
 
 
