@@ -277,7 +277,7 @@ def test_a_bundles_own_code_is_imported_from_the_bundle(
     environment = os.environ | {"PYTHONPATH": str(SOURCE)}
     done = subprocess.run(command, input=TWO, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout == "prediction,species\n0,setosa\n2,virginica\n", done.stderr
-    checking = [sys.executable, "-P", "-m", "iris_api.packing.cli", "check", bundle, bundle]
+    checking = [sys.executable, "-P", "-m", "iris_api.packing.cli", "check", *[str(bundle)] * 2]
     done = subprocess.run(checking, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.count(": good, ") == 2, done.stderr
     (bundle / wheel.name).write_bytes(wheel.content[:-1])
