@@ -2,7 +2,9 @@
 
 import csv
 import difflib
+import errno
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -181,7 +183,9 @@ def read_frame(path: Path) -> Any:
             "pip install pandas pyarrow, or give a CSV."
         ) from None
     except OSError as error:
-        raise SampleError(f"{path}: cannot be read ({error}).") from None
+        # What is raised for a file that is not there has its name alone.
+        reason = error.strerror or (str(error) if path.exists() else os.strerror(errno.ENOENT))
+        raise SampleError(f"{path}: cannot be read ({reason}).") from None
     except ValueError as error:
         raise SampleError(f"{path}: cannot be read as Parquet ({error}).") from None
     return frame
