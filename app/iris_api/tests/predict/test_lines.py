@@ -162,6 +162,7 @@ def test_lines_are_answered_as_the_list_is(client: TestClient, count: int) -> No
         ("text/csv", "petal_length,petal_width\n1,\n", "0.petal_width", "valid number"),
         ("text/csv", "petal_length,petal_width\n1,2,3\n", "body", "row 0 has 3 cells"),
         ("text/csv", "petal_length,colour\n1,2\n", "body", "lacks petal_width and has colour"),
+        ("text/csv", ",petal_length,petal_width\n0,1,2\n", "body", "has a column without a name (an index?"),
         ("text/csv", "petal_length,petal_width\n", "body", "at least 1 item"),
         ("text/csv", "", "body", "lacks petal_length, petal_width"),
         (

@@ -18,6 +18,7 @@ from iris_api.predict.tables import LEAST_ROWS
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _DECIMAL = re.compile(r"[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?")
 _BOOLEANS = {"true": True, "false": False}
+_NO_NAME = "a column without a name (an index? to_csv(..., index=False))"
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -112,7 +113,7 @@ class LineParser:
         if missing or unknown or len(set(names)) != len(names):
             wrong = [f"lacks {', '.join(missing)}"] if missing else []
             wrong += (
-                [f"has {', '.join(name[:64] for name in unknown[:10])}, which the model does not know"]
+                [f"has {', '.join(name[:64] or _NO_NAME for name in unknown[:10])}, which the model does not know"]
                 if unknown
                 else []
             )
