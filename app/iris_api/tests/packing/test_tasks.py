@@ -8,6 +8,7 @@ from typing import Any
 
 import jsonschema
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.cluster import DBSCAN, KMeans
 from sklearn.datasets import load_iris
@@ -139,6 +140,13 @@ def test_what_answers_nothing_that_can_be_served(
 ) -> None:
     with pytest.raises((PackError, AttributeError), match=complaint):
         packed(tmp_path, estimator, **about)
+
+
+def test_a_sparse_matrix_is_called_one_of_a_table_with_names_too(tmp_path: Path) -> None:
+    table = pd.DataFrame({"city": ["Bern", "Zug"] * 5})
+    artifact = dump(OneHotEncoder().fit(table))
+    with pytest.raises(PackError, match=r"^The model answers a sparse matrix.*sparse_output=False"):
+        pack(tmp_path / "mine" / "1", About("mine", "1", "A model."), "model.joblib", artifact, table)
 
 
 @pytest.mark.parametrize(

@@ -72,11 +72,6 @@ def predict(estimator: Any, rows: Any) -> NDArray[Any]:
         predicted = predict_method(estimator)(rows)
     except Exception as error:
         raise plain_table_error(error) from error
-    if hasattr(predicted, "toarray"):
-        raise PackError(
-            "The model answers a sparse matrix, which is no list of values. Have it make a dense one, say "
-            "sparse_output=False."
-        )
     answers = np.asarray(predicted) if is_transformer(estimator) else flat(predicted)
     if answers.ndim not in (1, 2):
         raise PackError(

@@ -17,7 +17,7 @@ from iris_api.packing.asking import asker_of, first_line, is_answered, plain_tab
 from iris_api.packing.features import number_feature, typed_feature
 from iris_api.packing.given import About, PackError, Sample
 from iris_api.packing.golden_rows import choose_points, stand_in
-from iris_api.packing.samples import FeatureText
+from iris_api.packing.samples import FeatureText, SampleError
 from iris_api.packing.tables import (
     COMPARED,
     INVENTED_TEXT,
@@ -175,6 +175,8 @@ def _own_table(frame: Any, columns: Sequence[TypedColumn], ask: Ask) -> Callable
     for own in (_as_frame, _as_objects):
         try:
             ask(own(frame))
+        except SampleError:
+            raise
         except Exception as error:
             errors.append(error)
             continue

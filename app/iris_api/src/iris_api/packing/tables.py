@@ -130,7 +130,13 @@ def asker(predict: Callable[[Any], Any], shares: Callable[[Any], Any] | None, li
 
     def ask(table: Any) -> Answers:
         found = None if shares is None else np.asarray(shares(table))
-        values = np.asarray(predict(table)) if lists else flat(predict(table))
+        answers = predict(table)
+        if hasattr(answers, "toarray"):
+            raise SampleError(
+                "The model answers a sparse matrix, which is no list of values. Have it make a dense one, say "
+                "sparse_output=False."
+            )
+        values = np.asarray(answers) if lists else flat(answers)
         return Answers(values, None if found is None else found.reshape(len(found), -1))
 
     return refusing(ask)
