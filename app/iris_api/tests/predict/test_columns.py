@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from starlette.testclient import TestClient
 from iris_api.bundle.files import read_manifest
 from iris_api.engines.columns import Columns, Numbering
 from iris_api.engines.model import Model, Prediction
+from iris_api.predict.codec import RowCodec
+from iris_api.predict.limits import Limits
 from iris_api.predict.metrics import Metrics
+from iris_api.predict.rows import RowParser
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
@@ -151,3 +155,24 @@ def test_integers_of_a_table_are_counted_as_those_of_its_rows() -> None:
     ]
     assert said[0] == said[1]
     assert any(line.startswith("iris_api_feature_values_total") and not line.endswith(" 0.0") for line in said[0])
+
+
+@pytest.mark.parametrize("count", [2, 32, 33, 2000])
+def test_answers_of_many_classes_are_written_alike_and_take_no_memory_for_each_pair(count: int) -> None:
+    about = read_manifest(BUNDLE)
+    assert about.classes
+    classes = [about.classes[0].model_copy(update={"value": each, "name": f"class {each}"}) for each in range(count)]
+    manifest = about.model_copy(update={"classes": classes})
+    tracemalloc.start()
+    codec = RowCodec(manifest, RowParser(manifest, Limits(body_bytes=1 << 20, rows=99, values=999)))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 20e6
+    numbers = np.array([count - 1, 0, 0, 1, count - 1])
+    shares = np.random.default_rng(1).random((len(numbers), count))
+    as_rows = [
+        Prediction(int(each), int(each), f"class {each}", row.tolist())
+        for each, row in zip(numbers, shares, strict=True)
+    ]
+    assert codec._columns
+    assert json.loads(codec._columns.write(Columns(numbers, numbers, shares))) == [codec.answer(row) for row in as_rows]

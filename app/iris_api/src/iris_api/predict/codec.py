@@ -25,6 +25,8 @@ Write = Callable[[Any], Answer | Steps[Answer]]
 """Makes the answer to a request of its predictions, `Answered`, in the order of its rows; of a long list in steps."""
 MANY = 256
 """Predictions of a list that are counted and written at a time."""
+# Classes up to which what stands between the answers of two of them is kept for each pair.
+_MOST_PAIRED = 32
 
 Read = tuple[Rows, Write]
 """The rows of a request, and what makes an answer of their predictions."""
@@ -144,8 +146,9 @@ class _ColumnWriter:
             ]
         parts = [to_json(answer(template)).partition(to_json(self._PLACE)) for template in templates]
         self._before, self._after = [part[0] for part in parts], [part[2] for part in parts]
-        # What stands between the numbers of a row and those of the next, for each pair of classes.
-        self._between = [b"]%b,%b[" % (after, before) for after in self._after for before in self._before]
+        # What stands between the numbers of a row and those of the next, for each pair of classes if there are few.
+        afters = self._after if len(self._after) <= _MOST_PAIRED else []
+        self._between = [b"]%b,%b[" % (after, before) for after in afters for before in self._before]
 
     def write(self, columns: Columns) -> bytes:
         """Return the answers as a list in JSON."""
@@ -160,11 +163,17 @@ class _ColumnWriter:
         if columns.probabilities is None:
             return b"[%b]" % b",".join(map(self._before.__getitem__, numbers.tolist()))
         texts = written(columns.probabilities)[2:-2].split(b"],[")
-        pairs = (numbers[:-1] * len(self._before) + numbers[1:]).tolist()
         parts = [b""] * (2 * len(texts) + 1)
         parts[0] = b"[%b[" % self._before[numbers[0]]
         parts[1::2] = texts
-        parts[2:-1:2] = map(self._between.__getitem__, pairs)
+        if self._between:
+            pairs = (numbers[:-1] * len(self._before) + numbers[1:]).tolist()
+            parts[2:-1:2] = map(self._between.__getitem__, pairs)
+        else:
+            of_rows = numbers.tolist()
+            afters = map(self._after.__getitem__, of_rows[:-1])
+            befores = map(self._before.__getitem__, of_rows[1:])
+            parts[2:-1:2] = [b"]%b,%b[" % pair for pair in zip(afters, befores, strict=True)]
         parts[-1] = b"]%b]" % self._after[numbers[-1]]
         return b"".join(parts)
 
