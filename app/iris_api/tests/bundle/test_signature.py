@@ -63,6 +63,11 @@ def test_a_signature_for_something_else_does_not_count(copied_bundle: Path, keys
 def test_what_can_not_be_signed_is_said(copied_bundle: Path, keys: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["sign", str(copied_bundle), "--key", str(keys / "nobody")]) == 1
     assert "not signed by" in capsys.readouterr().err
+    sign(copied_bundle, keys / "ana")
+    before = signed(copied_bundle)
+    assert cli.main(["sign", str(copied_bundle), "--key", str(keys / "nobody")]) == 1
+    assert signed(copied_bundle) == before, "the earlier signature stays where there is no other"
+    (copied_bundle / SIGNATURE).unlink()
     (copied_bundle / "manifest.json").write_text("{}")
     assert cli.main(["sign", str(copied_bundle), "--key", str(keys / "ana")]) == 1
     assert not (copied_bundle / SIGNATURE).exists()

@@ -20,11 +20,14 @@ def sign(bundle: Path, key: Path) -> Path:
     ssh-keygen asks for the passphrase of the key. Raises BundleError with what it says.
     """
     signature = bundle / SIGNATURE
-    signature.unlink(missing_ok=True)
-    command = ["ssh-keygen", "-Y", "sign", "-q", "-n", NAMESPACE, "-f", str(key), str(bundle / MANIFEST)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0 or not signature.exists():
-        raise BundleError(f"{bundle}: not signed by {key}: {' '.join(done.stderr.split())}")
+    command = ["ssh-keygen", "-Y", "sign", "-q", "-n", NAMESPACE, "-f", str(key)]
+    # By its standard output: asked to write the file, it would want the earlier signature gone before there is another.
+    done = subprocess.run(command, input=(bundle / MANIFEST).read_bytes(), capture_output=True, check=False)
+    if done.returncode != 0 or not done.stdout:
+        raise BundleError(f"{bundle}: not signed by {key}: {' '.join(done.stderr.decode(errors='replace').split())}")
+    new = signature.with_name(f".{SIGNATURE}.new")
+    new.write_bytes(done.stdout)
+    new.replace(signature)
     return signature
 
 
