@@ -274,6 +274,8 @@ def beside(rounds: int, seconds: int, *, docs: bool) -> int:
                     flush=True,
                 )
         lines = [
+            f"Medians over {rounds} rounds of {seconds} seconds:",
+            "",
             "| single rows, 100/s through the gateway | p50 ms | p99 ms | failed | batches/s |",
             "|---|---|---|---|---|",
         ]
