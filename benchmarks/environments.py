@@ -23,7 +23,8 @@ class UnavailableError(Exception):
 
 def python(name: str) -> Path:
     """Return the interpreter of an environment, made from its lock if it is not there."""
-    folder, lock = CACHE / name, _lock(name)
+    # Where it is, and not by which link: the programs of an environment name their interpreter by its path.
+    folder, lock = (CACHE / name).resolve(), _lock(name)
     stamp = folder / f".{hashlib.sha256(lock.read_bytes()).hexdigest()[:16]}"
     if not stamp.exists():
         print(f"==> Installing {lock.relative_to(ROOT)}", flush=True)
