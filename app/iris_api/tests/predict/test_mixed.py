@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from iris_api.bundle.files import read_manifest
 from iris_api.bundle.manifest import CategoryShare, Column, Feature, GoldenSample, Manifest, Table
-from iris_api.engines.columns import Coded, Columns, Mixed, joined
+from iris_api.engines.columns import Coded, Columns, Floats, Mixed, joined
 from iris_api.engines.model import Answers, Model, Prediction, Row
 from iris_api.engines.table import maker
 from iris_api.predict.durations import Durations
@@ -290,11 +290,11 @@ def test_an_estimator_gets_the_same_table_of_a_batch_as_of_its_rows(form: Any, m
     pandas.testing.assert_frame_equal(pandas.DataFrame(found), pandas.DataFrame(expected))
 
 
-def test_values_of_a_mixed_table_are_counted_as_those_of_its_rows() -> None:
-    rows: list[list[Any]] = [[row[name] for name in NAMES] for row in [ROW, OTHER, ROW | {"city": "Aarau", "age": 1e9}]]
-    numbers = np.array([0, 1, 2])
-    together, alone = (Metrics(Settings(model_dir=BUNDLE), MIXED, "onnx") for _ in range(2))
-    together.count_table(Mixed.of([each.kind for each in FEATURES], rows), Columns(numbers, numbers))
+def assert_counted_alike(manifest: Manifest, rows: list[list[Any]], table: Mixed | Floats) -> None:
+    """Assert that the metrics of a table are those of its rows, one after the other."""
+    numbers = np.arange(len(rows))
+    together, alone = (Metrics(Settings(model_dir=BUNDLE), manifest, "onnx") for _ in range(2))
+    together.count_table(table, Columns(numbers, numbers))
     for row, number in zip(rows, numbers.tolist(), strict=True):
         alone.count_row(row, Prediction(number, number))
     said = [
@@ -302,20 +302,16 @@ def test_values_of_a_mixed_table_are_counted_as_those_of_its_rows() -> None:
         for metrics in (together, alone)
     ]
     assert said[0] == said[1]
+
+
+def test_values_of_a_mixed_table_are_counted_as_those_of_its_rows() -> None:
+    rows: list[list[Any]] = [[row[name] for name in NAMES] for row in [ROW, OTHER, ROW | {"city": "Aarau", "age": 1e9}]]
+    assert_counted_alike(MIXED, rows, Mixed.of([each.kind for each in FEATURES], rows))
 
 
 def test_gaps_of_an_array_are_counted_as_those_of_its_rows() -> None:
     rows: list[list[Any]] = [[None, 7], [1e9, None], [0.5, 3]]
-    numbers = np.array([0, 1, 2])
-    together, alone = (Metrics(Settings(model_dir=BUNDLE), GAPS, "onnx") for _ in range(2))
-    together.count_table(np.array(rows, np.float64), Columns(numbers, numbers))
-    for row, number in zip(rows, numbers.tolist(), strict=True):
-        alone.count_row(row, Prediction(number, number))
-    said = [
-        [line for line in metrics.render().decode().splitlines() if line.startswith("iris_api_")]
-        for metrics in (together, alone)
-    ]
-    assert said[0] == said[1]
+    assert_counted_alike(GAPS, rows, np.array(rows, np.float64))
 
 
 @pytest.mark.parametrize("golden", [[2**63 - 1], [7, 2**63 - 1]], ids=["alone", "beside others"])
