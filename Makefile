@@ -282,7 +282,7 @@ robust: tests-venv  ## Schema, fuzz and load through the gateway; the long run: 
 	$(BIN)/molecule test --scenario-name robust
 
 .PHONY: faults
-faults: tests-venv  ## Break things under load and attack, count failed requests: docs/faults.md (half an hour)
+faults: tests-venv  ## Break things under load and attack, count failed requests: docs/faults.md (an hour)
 	@$(LOCALVM) setup
 	@mkdir -p build && rm -f $(FAULTS_RECORD)
 	@red=; for scenario in faults cluster upgrade; do \
@@ -296,12 +296,12 @@ FAULTS_RECORD := build/faults.json
 ##@ Measure it
 
 .PHONY: bench
-bench: tests-venv  ## Against the limit, the naive way and its peers: docs/benchmarks.md (about half an hour)
+bench: tests-venv  ## Against the limit, the naive way and its peers: docs/benchmarks.md (three quarters of an hour)
 	@$(BIN)/python -m benchmarks --docs
 	@$(BIN)/python -m benchmarks.profile --docs
 	@$(BIN)/python -m benchmarks.mixed --docs
 	@$(BIN)/python -m benchmarks.batches --docs
-	@$(BIN)/python -m benchmarks.batches --beside 30 --docs
+	@$(BIN)/python -m benchmarks.batches --beside 10 --rounds 3 --docs
 
 .PHONY: control tests-venv
 control:

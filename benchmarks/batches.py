@@ -41,7 +41,7 @@ from iris_api.bundle.files import read_manifest  # this tree's own, installed or
 from iris_api.packing.pack import About, Sample, dump, pack
 
 BEGIN = "<!-- written by python -m benchmarks.batches --docs -->\n"
-BEGIN_BESIDE = "<!-- written by python -m benchmarks.batches --beside 30 --docs -->\n"
+BEGIN_BESIDE = "<!-- written by python -m benchmarks.batches --beside 10 --rounds 3 --docs -->\n"
 MODEL, FEATURES = "batch", 10
 NAMES = [f"feature_{number}" for number in range(FEATURES)]
 START_SECONDS = 60
