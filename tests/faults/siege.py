@@ -1,4 +1,4 @@
-"""An attack from one address and a polite client at another: `siege(kind)` gives what became of both."""
+"""An attack from one address and a polite client at another: `besiege(kind)` gives what became of both."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ PATIENCE = 2.0
 LINGER = 1.0
 """Seconds that the polite client goes on after the attack."""
 WARM_UP = 1.0
+RUNS = 3
+"""At most, of an attack in which only times were wrong."""
 
 # Of the processor, where it is scarce: from -20 (much) to 19. What is measured is the site, and not how two programs
 # on one machine compete: the polite client is not to wait until the attacker has had its turn.
@@ -126,6 +128,22 @@ def besiege(kind: str | None, model: str, cases: Path, seconds: float) -> tuple[
         time.sleep(LINGER)
         ended = time.monotonic()
         return attack, Polite.of(polite.end(PATIENCE + 30), began, ended)
+
+
+def repeat(
+    kind: str | None, model: str, cases: Path, seconds: float, most_ms: float, late_ms: float
+) -> tuple[Attack, Polite, int]:
+    """Besiege until the polite client was as quick as it has to be, RUNS times at most; return the last and its number.
+
+    What an attack does, it does each time; what another program does on the machine, it does not. A request that failed
+    is never measured again. Both limits are in ms: of the p99, and of how late the client itself was.
+    """
+    for run in range(1, RUNS + 1):
+        attack, polite = besiege(kind, model, cases, seconds)
+        if polite.failed or (polite.p99_ms <= most_ms and polite.late_ms <= late_ms):
+            break
+        print(f"{kind}, run {run}: {polite}")
+    return attack, polite, run
 
 
 class Outsider:

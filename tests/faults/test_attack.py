@@ -20,7 +20,7 @@ from testinfra.host import Host
 from tests import ROOT
 from tests.faults import slow
 from tests.faults.attack import KINDS
-from tests.faults.siege import RATE, besiege
+from tests.faults.siege import RATE, repeat
 from tests.faults.table import AttackRow
 from tests.operator import deploy, play
 
@@ -90,6 +90,11 @@ def slow_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         assert done.returncode == 0, done.stdout
 
 
+def measure(name: str | None, model: str, cases: Path, most_ms: float) -> AttackRow:
+    """Attack while the polite client asks, again where only times were wrong."""
+    return AttackRow(name or "none", model, *repeat(name, model, cases, SECONDS, most_ms, LATE))
+
+
 def judge(row: AttackRow, most_ms: float) -> None:
     """Assert that the polite client felt nothing, and that both were what they are said to be."""
     polite, attack = row.polite, row.attack
@@ -110,14 +115,14 @@ def names(*, model: bool = False) -> list[str]:
 
 def test_nobody_attacks(shipped: Path, record_attack: Keep) -> None:
     """What is measured here is the measuring's own doing."""
-    row = AttackRow("none", "iris", *besiege(None, "iris", shipped, SECONDS))
+    row = measure(None, "iris", shipped, SHIPPED)
     record_attack(row)
     judge(row, SHIPPED)
 
 
 @pytest.mark.parametrize("name", names())
 def test_attack(name: str, shipped: Path, record_attack: Keep) -> None:
-    row = AttackRow(name, "iris", *besiege(name, "iris", shipped, SECONDS))
+    row = measure(name, "iris", shipped, SHIPPED)
     record_attack(row)
     judge(row, SHIPPED)
 
@@ -126,6 +131,6 @@ if not SHORT:
 
     @pytest.mark.parametrize("name", [None, *names(model=True)])
     def test_attack_on_a_slow_model(name: str | None, slow_model: Path, record_attack: Keep) -> None:
-        row = AttackRow(name or "none", slow.NAME, *besiege(name, slow.NAME, slow_model, SECONDS))
+        row = measure(name, slow.NAME, slow_model, SLOW)
         record_attack(row)
         judge(row, SLOW)

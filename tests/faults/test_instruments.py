@@ -415,6 +415,32 @@ def test_percentile_is_a_value_that_was_measured() -> None:
     assert siege.percentile(hundred[:50], 99) == 100
 
 
+@pytest.mark.parametrize(
+    ("seen_ms", "failed", "run"),
+    [
+        ([20], [], 1),
+        ([900, 20], [], 2),
+        ([900, 900, 900, 20], [], 3),
+        ([900, 20], [10.5], 1),
+    ],
+)
+def test_an_attack_is_measured_again_where_only_times_were_wrong(
+    seen_ms: list[int], failed: list[float], run: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attack = siege.Attack(0, 0, 0, 0, {})
+    answers = [siege.Polite.of({"fresh": seen([(10.0, 10.0 + each / 1000)], failed)}, 10.0, 14.0) for each in seen_ms]
+    following = iter(answers)
+    monkeypatch.setattr(siege, "besiege", lambda *asked: (attack, next(following)))
+    assert siege.repeat("HEAD", "iris", Path("cases"), 4, 250, 200) == (attack, answers[run - 1], run)
+
+
+def test_a_polite_client_that_was_late_measured_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    polite = siege.Polite.of({"fresh": seen([(10.0, 10.02)], [])}, 10.0, 14.0)
+    monkeypatch.setattr(siege, "besiege", lambda *asked: (siege.Attack(0, 0, 0, 0, {}), polite))
+    assert siege.repeat("HEAD", "iris", Path("cases"), 4, 250, polite.late_ms)[2] == 1
+    assert siege.repeat("HEAD", "iris", Path("cases"), 4, 250, polite.late_ms - 0.5)[2] == siege.RUNS
+
+
 def test_the_attacks_have_tables_of_their_own(tmp_path: Path) -> None:
     page = tmp_path / "faults.md"
     page.write_text(f"{table.BEGIN}kept\n{pages.END}between\n{table.ATTACKS_BEGIN}old\n{pages.END}after\n")
@@ -427,7 +453,8 @@ def test_the_attacks_have_tables_of_their_own(tmp_path: Path) -> None:
     assert text.startswith(f"{table.BEGIN}kept\n{pages.END}between\n") and text.endswith("after\n")
     assert "old" not in text and "2 of 4 polite requests failed" in text
     assert (
-        text.count("| HEAD | 21 | 3 (2) | 1.2 | 503: 10, 200: 7, a: 1, b: 1, others: 2 | 2 | 1 | 100 | 1.9 | 1 |") == 2
+        text.count("| HEAD | 21 | 3 (2) | 1.2 | 503: 10, 200: 7, a: 1, b: 1, others: 2 | 2 | 1 | 100 | 1.9 | 1 | 1 |")
+        == 2
     )
 
 
