@@ -8,6 +8,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.faults.traffic import Load, Record
+from tests.holders import Holders
 from tests.operator import play, play_and_lose_the_control_node
 
 testinfra_hosts = ["ansible://gateway"]
@@ -95,6 +96,19 @@ def test_nginx_is_restarted(host: Host, load: Load, record: Record, fault: str, 
     assert main_process(host) != before
     record(fault, traffic, traffic.recovered_after())
     traffic.assert_nothing_failed()
+
+
+def test_nginx_is_restarted_while_clients_hold_connections(host: Host, load: Load, record: Record) -> None:
+    """It ends when its last connection does; whoever else asks must not wait for that."""
+    with Holders() as holders, load() as traffic:
+        time.sleep(1)
+        traffic.strike()
+        host.run_expect([0], "systemctl restart nginx")
+        answer = holders.finish()
+    assert answer == b"HTTP/1.1 200 OK"
+    record("`systemctl restart nginx` while clients hold connections", traffic, traffic.recovered_after())
+    traffic.assert_nothing_failed()
+    assert max(kind.slowest_ms for kind in traffic.kinds.values()) < 1500
 
 
 def test_a_converge_is_cut_before_nginx_reads_what_it_wrote(

@@ -19,6 +19,7 @@ from testinfra.host import Host
 
 from tests import ROOT
 from tests.blackbox.gateway import IRIS
+from tests.holders import Holders
 from tests.host.nginx import master, workers
 from tests.operator import play
 
@@ -211,6 +212,18 @@ def test_a_well_known_password_stops_the_run_before_anything_changes(host: Host,
     assert done.returncode != 0
     assert "nginx_basic_auth_allow_weak_passwords" in done.stdout
     assert tree(host) == before
+
+
+def test_a_restart_waits_for_no_connection_and_ends_none_that_is_in_use(host: Host) -> None:
+    with Holders() as holders:
+        began = float(host.check_output("date +%s.%N"))
+        took = float(host.check_output("systemctl restart nginx && date +%s.%N")) - began
+        draining = host.check_output("systemctl list-units --plain --no-legend 'fortress-nginx-drain-*'").splitlines()
+        answer = holders.finish()
+    # For the connection that says nothing nginx itself would wait: 5 s.
+    assert took < 4
+    assert len(draining) == 1
+    assert answer == b"HTTP/1.1 200 OK"
 
 
 def test_a_new_certificate_is_served_without_a_restart(host: Host, apply: Apply) -> None:

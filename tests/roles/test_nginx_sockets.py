@@ -150,12 +150,15 @@ def test_systemd_is_given_what_to_keep(
     made[0].close()
 
 
-def test_nginx_is_stopped_as_its_package_does_it_after_its_sockets_were_taken() -> None:
+def test_before_nginx_is_stopped_its_sockets_are_taken_and_its_connections_kept() -> None:
     lines = [line for line in render("nginx", UNIT).splitlines() if line.startswith("ExecStop=")]
     assert lines[0] == "ExecStop="
-    assert lines[1].split()[0] == "ExecStop=-+/usr/bin/python3"
-    assert lines[1].split()[-3:] == ["/usr/local/lib/fortress/nginx_sockets.py", "--take", "$MAINPID"]
-    assert lines[2:] == ["ExecStop=-/sbin/start-stop-daemon --quiet --stop --retry QUIT/5 --pidfile /run/nginx.pid"]
+    for line, words in zip(lines[1:3], (["nginx_sockets.py", "--take"], ["nginx_drain.py"]), strict=True):
+        program, *arguments = words
+        assert line.split()[0] == "ExecStop=-+/usr/bin/python3"
+        assert line.split()[3:] == [f"/usr/local/lib/fortress/{program}", *arguments, "$MAINPID"]
+    # Where that can't be done nginx is stopped as its package does it.
+    assert lines[3:] == ["ExecStop=-/sbin/start-stop-daemon --quiet --stop --retry QUIT/5 --pidfile /run/nginx.pid"]
 
 
 def test_the_unit_names_every_address_that_nginx_listens_on() -> None:
