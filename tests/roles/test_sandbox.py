@@ -66,7 +66,8 @@ UNITS: dict[str, tuple[str, str, Settings, dict[str, tuple[Any, str]]]] = {
         "nginx",
         "etc/systemd/system/nginx.service.d/fortress.conf",
         {
-            "SystemCallFilter": ["@system-service", "~@resources @keyring @memlock @timer", "prlimit64 setitimer"],
+            "SystemCallFilter": ["@system-service", "~@resources @keyring @memlock", "prlimit64"],
+            "SystemCallErrorNumber": "EPERM",
             "RestrictAddressFamilies": [f"{INTERNET} AF_UNIX"],
             "ReadWritePaths": ["/run /var/lib/nginx /var/log/nginx"],
         },

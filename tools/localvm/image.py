@@ -16,6 +16,8 @@ PACKAGES = [
     "dbus",
     "iproute2",
     "iputils-ping",
+    # Of Debian's standard installation: each lookup of a user or group by a service asks systemd too.
+    "libnss-systemd",
     "libpam-systemd",
     "netbase",
     "openssh-server",
