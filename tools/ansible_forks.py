@@ -2,13 +2,15 @@
 
 Importing Ansible and packing its modules for transport is most of what a small play costs, and starting a Python that
 imports what a module needs is most of what a task costs. What runs is the program itself and the module itself, each in
-a process and a working directory of its own.
+a process and a working directory of its own. Of the rest of a task, two thirds were a fork of all that memory for the
+task alone: a play of one host does without it.
 """
 
 from __future__ import annotations
 
 import atexit
 import gc
+import io
 import json
 import os
 import signal
@@ -23,9 +25,9 @@ from functools import cache, partial
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from threading import Lock
-from types import ModuleType
-from typing import IO, NoReturn
+from threading import Lock, local
+from types import ModuleType, SimpleNamespace
+from typing import IO, Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 CRYPTO = "ansible_collections.community.crypto.plugins.module_utils._crypto.module_backends"
@@ -89,6 +91,7 @@ def serve_programs(jobs: IO[str], modules: str) -> None:
         import_module(f"ansible.{module}")
     load_plugins()
     run_modules_by(modules)
+    work_in_place()
     # What a collection of garbage touches is copied: each fork would get a copy of all that was loaded.
     gc.freeze()
     for job in jobs:
@@ -157,6 +160,46 @@ def run_modules_by(address: str) -> None:
             return status, outputs[0].read_bytes(), outputs[1].read_bytes()
 
     connection.exec_command = exec_command
+
+
+def work_in_place() -> None:
+    """Do a task of a play of one host where the play runs; with several hosts each has a process, as in Ansible.
+
+    Ansible forks since hosts are worked for side by side, and nothing is beside one. What a task may change for itself
+    alone stays its own here as well: the task is a copy, and the host gets back what the worker takes from it.
+    """
+    worker, contexts, display = (
+        import_module(f"ansible.{name}") for name in ("executor.process.worker", "_internal._task", "utils.display")
+    )
+    start = worker.WorkerProcess.start
+    # A worker's messages go through the queue of results, which another thread of the same process prints.
+    thread = local()
+    display.Display._final_q = property(
+        lambda self: getattr(thread, "queue", None), lambda self, queue: setattr(thread, "queue", queue)
+    )
+
+    def start_in_place(self: Any) -> None:
+        if len(self._task_vars.get("ansible_play_hosts_all", ())) != 1:
+            start(self)
+            return
+        of_host = self._host.vars, self._host.groups
+        parent = self._task._parent
+        self._task = self._task.copy(exclude_parent=True)
+        self._task._parent = parent
+        thread.queue = self._final_q
+        try:
+            with contexts.TaskContext(self._task):
+                self._run()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        finally:
+            thread.queue = worker.current_worker = None
+            self._host.vars, self._host.groups = of_host
+
+    worker.WorkerProcess.start = start_in_place
+    # It looks there for what a plugin has printed past Ansible; here the outputs are the play's.
+    worker.sys = SimpleNamespace(stdout=io.StringIO(), stderr=io.StringIO())
 
 
 class Packed:
