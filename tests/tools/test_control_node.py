@@ -81,7 +81,9 @@ def test_a_changed_lock_is_installed_if_it_is_what_it_says_and_the_commands_run_
     assert not list((checkout / ".venv").glob(".control-*"))
     for version in ("1.0", "2.0"):
         lock.write_text(wheel(tmp_path, version))
-        assert "Installing the Python packages of requirements/control.txt" in set_up(checkout)
+        said = set_up(checkout)
+        assert "Installing the Python packages of requirements/control.txt" in said
+        assert "Removing .venv" not in said, "although the path of the checkout has a space"
         for command in COMMANDS:
             done = subprocess.run(
                 [checkout / ".venv/bin" / command, "a b"], capture_output=True, text=True, check=False, cwd=tmp_path
