@@ -27,7 +27,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from threading import Lock, local
 from types import ModuleType, SimpleNamespace
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, cast
 
 ROOT = Path(__file__).resolve().parents[1]
 CRYPTO = "ansible_collections.community.crypto.plugins.module_utils._crypto.module_backends"
@@ -168,9 +168,8 @@ def work_in_place() -> None:
     Ansible forks since hosts are worked for side by side, and nothing is beside one. What a task may change for itself
     alone stays its own here as well: the task is a copy, and the host gets back what the worker takes from it.
     """
-    worker, contexts, display = (
-        import_module(f"ansible.{name}") for name in ("executor.process.worker", "_internal._task", "utils.display")
-    )
+    names = ("executor.process.worker", "_internal._task", "utils.display")
+    worker, contexts, display = (cast(Any, import_module(f"ansible.{name}")) for name in names)
     start = worker.WorkerProcess.start
     # A worker's messages go through the queue of results, which another thread of the same process prints.
     thread = local()

@@ -229,9 +229,9 @@ def test_a_host_that_is_everything_trusts_private_networks_and_itself(one: dict[
     assert set(reached) == {8001, 8002, 8003} | monitoring
     for port, networks in reached.items():
         assert networks == ({*TRUSTED, "192.0.2.10"} if port in monitoring else {"192.0.2.10"}), port
-    names = [name for name in one if name.endswith("_trusted_networks")]
-    assert len(names) == 6
-    for name in names:
+    variables = [name for name in one if name.endswith("_trusted_networks")]
+    assert len(variables) == 6
+    for name in variables:
         assert one[name] == ["172.16.0.0/12", "192.0.2.10"], name
 
 
