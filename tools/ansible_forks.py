@@ -12,6 +12,7 @@ import atexit
 import gc
 import io
 import json
+import marshal
 import os
 import signal
 import socket
@@ -21,12 +22,13 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, partial
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from threading import Lock, local
-from types import ModuleType, SimpleNamespace
+from types import CodeType, ModuleType, SimpleNamespace
 from typing import IO, Any, NoReturn, cast
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,12 +94,16 @@ def serve_programs(jobs: IO[str], modules: str) -> None:
     load_plugins()
     run_modules_by(modules)
     work_in_place()
-    # What a collection of garbage touches is copied: each fork would get a copy of all that was loaded.
-    gc.freeze()
-    for job in jobs:
-        program, arguments, cwd, *outputs = json.loads(job)
-        work = partial(programs[program].main, [program, *arguments])
-        print(fork(work, cwd, outputs), flush=True)
+    path = Path(f"{modules}.templates")
+    with path.open("ab", buffering=0) as written, path.open("rb") as read:
+        learn = remember_templates(written, read)
+        # What a collection of garbage touches is copied: each fork would get a copy of all that was loaded.
+        gc.freeze()
+        for job in jobs:
+            program, arguments, cwd, *outputs = json.loads(job)
+            work = partial(programs[program].main, [program, *arguments])
+            print(fork(work, cwd, outputs), flush=True)
+            learn()
 
 
 def load_plugins() -> None:
@@ -106,13 +112,11 @@ def load_plugins() -> None:
     warnings.filterwarnings("ignore", "AnsibleCollectionFinder has already been configured")
     loader.init_plugin_loader()
     import_module("ansible_collections.ansible.builtin")
-    for plugins in (loader.inventory_loader, loader.connection_loader, loader.shell_loader, loader.action_loader):
-        list(plugins.all(class_only=True))
-    for plugins in (loader.filter_loader, loader.test_loader, loader.lookup_loader):
-        list(plugins.all(class_only=True))
+    kinds = "inventory connection shell action become callback filter test lookup"
+    for kind in kinds.split():
+        list(getattr(loader, f"{kind}_loader").all(class_only=True))
     loader.filter_loader.get("community.crypto.x509_certificate_info")
-    for plugins, name in ((loader.callback_loader, "default"), (loader.strategy_loader, "linear")):
-        plugins.get(name, class_only=True)
+    loader.strategy_loader.get("linear", class_only=True)
 
 
 def fork(work: Callable[[], object], cwd: str, outputs: list[str]) -> int:
@@ -199,6 +203,49 @@ def work_in_place() -> None:
     worker.WorkerProcess.start = start_in_place
     # It looks there for what a plugin has printed past Ansible; here the outputs are the play's.
     worker.sys = SimpleNamespace(stdout=io.StringIO(), stderr=io.StringIO())
+
+
+def remember_templates(written: IO[bytes], read: IO[bytes]) -> Callable[[], None]:
+    """Compile a template once for all runs: each has hundreds, mostly those of the run before.
+
+    Args:
+        written: The file in which forks write down what they compile.
+        read: The same file.
+
+    Returns:
+        What has this process read it.
+    """
+    bits = cast(Any, import_module("ansible._internal._templating._jinja_bits"))
+    environment, context, settings = (
+        bits.AnsibleEnvironment,
+        bits._TemplateCompileContext,
+        bits._TEMPLATE_OVERRIDE_FIELD_NAMES,
+    )
+    compile_template = environment.compile
+    known: dict[tuple[object, ...], CodeType] = {}
+
+    def compile_once(
+        self: Any, source: Any, name: Any = None, filename: Any = None, raw: bool = False, defer_init: bool = False
+    ) -> Any:
+        if not isinstance(source, str) or name or filename or raw or defer_init:
+            return compile_template(self, source, name, filename, raw, defer_init)
+        compiling = context.current(optional=True)
+        escape = compiling.escape_backslashes if compiling else None
+        # Of the text alone: it also bears where it stands.
+        key = (str.__str__(source), escape, *(getattr(self, setting) for setting in settings))
+        if key not in known:
+            known[key] = compile_template(self, source)
+            written.write(marshal.dumps((key, known[key])))
+        return known[key]
+
+    def learn() -> None:
+        with suppress(EOFError):
+            while True:
+                key, code = marshal.load(read)
+                known.setdefault(key, code)
+
+    environment.compile = compile_once
+    return learn
 
 
 class Packed:
