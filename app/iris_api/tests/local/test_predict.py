@@ -288,6 +288,8 @@ def test_a_bundles_own_code_is_imported_from_the_bundle(
 
 def test_the_command_reads_the_standard_input_and_ends_with_its_reader() -> None:
     command = [sys.executable, "-m", "iris_api.packing.cli", "predict", str(BUNDLE), "-"]
-    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+    environment = os.environ | {"PYTHONPATH": str(SOURCE), "PYTHONPROFILEIMPORTTIME": "1"}
     done = subprocess.run(command, input=TWO, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "prediction,species\n0,setosa\n2,virginica\n"
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert imported & {"onnxruntime", "sklearn"} == {"onnxruntime"}, "scikit-learn takes a second to import"

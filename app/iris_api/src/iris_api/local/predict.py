@@ -27,7 +27,6 @@ from iris_api.local.bundle import (
 )
 from iris_api.packing.replay import check
 from iris_api.packing.samples import SampleError, read_frame
-from iris_api.packing.tables import carried
 
 # Rows that are judged, and asked, at a time.
 PIECE = 10_000
@@ -163,6 +162,9 @@ def _of_json(text: str, where: str) -> Objects:
 
 def _of_parquet(path: Path, manifest: Manifest) -> Objects:
     """Yield the rows of a Parquet file."""
+    # It imports scikit-learn, which takes longer than an answer by ONNX Runtime, and is needed for nothing else here.
+    from iris_api.packing.tables import carried
+
     frame = read_frame(path)
     frame.columns = [str(name) for name in frame.columns]
     kinds = {feature.name: feature.kind for feature in manifest.features}
