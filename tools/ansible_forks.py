@@ -231,8 +231,9 @@ def remember_templates(written: IO[bytes], read: IO[bytes]) -> Callable[[], None
             return compile_template(self, source, name, filename, raw, defer_init)
         compiling = context.current(optional=True)
         escape = compiling.escape_backslashes if compiling else None
-        # Of the text alone: it also bears where it stands.
-        key = (str.__str__(source), escape, *(getattr(self, setting) for setting in settings))
+        values = (source, escape, *(getattr(self, setting) for setting in settings))
+        # Of a text the text alone: it also bears where it stands.
+        key = tuple(str.__str__(value) if isinstance(value, str) else value for value in values)
         if key not in known:
             known[key] = compile_template(self, source)
             written.write(marshal.dumps((key, known[key])))
