@@ -1,9 +1,23 @@
 """What holds for all tests, those of the application too."""
 
 import gc
+import os
+import tempfile
+
+import pytest
+
+from app.iris_api.tests import forks
 
 # A million objects are imported and collected, and all of them stay.
 gc.disable()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give all workers of a run a folder in which they find what they share."""
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.TemporaryDirectory(prefix="fortress-run-")
+        config.add_cleanup(folder.cleanup)
+        os.environ[forks.RUN] = f"{os.getpid()}:{folder.name}"
 
 
 def pytest_runtestloop() -> None:

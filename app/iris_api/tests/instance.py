@@ -9,14 +9,13 @@ import os
 import signal
 import socket
 import struct
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .forks import Program
 from .paths import ROOT, SOURCE
 
 WATCHDOG_SECONDS = 2
@@ -52,14 +51,11 @@ class Instance:
             "IRIS_API_MODEL_DIR": str(model_dir),
             **settings,
         }
-        command = [sys.executable, "-m", "iris_api.server.command", *arguments]
         self.messages: list[Message] = []
         self.started = time.monotonic()
         with self._log.open("w") as log:
-            # A session of its own, so that nothing is left behind when the master is killed.
-            self.master = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
+            # Its session is its own, so that nothing is left behind when the master is killed.
+            self.master = Program("iris_api.server.command", *arguments, env=environment, stdout=log, stderr=log)
 
     def listen(self, seconds: float) -> Iterator[Message]:
         """Yield what is told to systemd within some seconds."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 # A first feature for whose sake a call does not end.
 ENDLESS = 77.0
@@ -50,3 +51,22 @@ class Slow(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         while time.perf_counter() < until:
             # The interpreter's lock is held all the time by the one, and mostly free by the other.
             _ = sum(range(200)) if self.how == "python" else table @ table
+
+
+class Endless(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Takes a tenth of a second for each call, and says that it was called; or sends its own process a signal."""
+
+    def __init__(self, called: str = "", number: int = 0) -> None:
+        self.called, self.number = called, number
+
+    def fit(self, X: Any, y: Any) -> Endless:
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def predict(self, X: Any) -> Any:
+        if self.number:
+            signal.raise_signal(self.number)
+        with open(self.called, "a") as file:
+            file.write("called\n")
+        time.sleep(0.1)
+        return np.asarray(X)[:, 0]

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,11 @@ from iris_api.local import predict
 from iris_api.packing.code import read_code
 from iris_api.packing.pack import About, dump, pack
 
+from .. import forks
 from ..conftest import MadeOnce
 from ..paths import BUNDLE, MODELS, SOURCE
 
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(SOURCE)}
 TWO = "petal_length,petal_width\n1.4,0.2\n6.5,1.8\n"
 
 
@@ -273,22 +276,20 @@ def test_a_bundles_own_code_is_imported_from_the_bundle(
         "engine": "auto",
         "skops_trusted": [],
     }
-    command = [sys.executable, "-P", "-m", "iris_api.local.predict", json.dumps(request)]
-    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
-    done = subprocess.run(command, input=TWO, env=environment, capture_output=True, text=True, check=False)
+    predict = partial(forks.run, "iris_api.local.predict", json.dumps(request), text=TWO, env=ENVIRONMENT)
+    done = predict()
     assert done.stdout == "prediction,species\n0,setosa\n2,virginica\n", done.stderr
-    checking = [sys.executable, "-P", "-m", "iris_api.packing.cli", "check", *[str(bundle)] * 2]
-    done = subprocess.run(checking, env=environment, capture_output=True, text=True, check=False)
+    done = forks.run("iris_api.packing.cli", "check", *[str(bundle)] * 2, env=ENVIRONMENT)
     assert done.stdout.count(": good, ") == 2, done.stderr
     (bundle / wheel.name).write_bytes(wheel.content[:-1])
-    done = subprocess.run(command, input=TWO, env=environment, capture_output=True, text=True, check=False)
+    done = predict()
     assert (done.returncode, done.stdout) == (1, "")
     assert f"{bundle / wheel.name}: its sha256 is" in done.stderr
 
 
 def test_the_command_reads_the_standard_input_and_ends_with_its_reader() -> None:
     command = [sys.executable, "-m", "iris_api.packing.cli", "predict", str(BUNDLE), "-"]
-    environment = os.environ | {"PYTHONPATH": str(SOURCE), "PYTHONPROFILEIMPORTTIME": "1"}
+    environment = ENVIRONMENT | {"PYTHONPROFILEIMPORTTIME": "1"}
     done = subprocess.run(command, input=TWO, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "prediction,species\n0,setosa\n2,virginica\n"
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}

@@ -9,12 +9,12 @@ import os
 import resource
 import signal
 import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import joblib
 import numpy as np
@@ -30,10 +30,15 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from iris_api.packing import cli, samples
 from iris_api.packing.samples import SampleError, read_features, read_sample
 
-from ..paths import BUNDLE
+from ..forks import Program
+from ..paths import BUNDLE, ROOT, SOURCE
+from ..slow import Endless
 from ..strategies import fuzz
 
 pytestmark = pytest.mark.usefixtures("quick_packing")
+
+CLI = "iris_api.packing.cli"
+ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT}:{SOURCE}"}
 
 DATA, CLASSES = load_iris(return_X_y=True)
 ROWS = DATA[:, 2:]
@@ -337,16 +342,6 @@ def test_a_folder_that_cannot_be_written(place: Place) -> None:
         place.refuses(why, "Give another --models-dir")
 
 
-def start(place: Place, *options: str, **more: Any) -> subprocess.Popen[str]:
-    """Start the program as a user does."""
-    command = [sys.executable, "-m", "iris_api.packing.cli", "pack", str(place.model), str(place.sample)]
-    known = ["--name=mine", "--version=1", f"--models-dir={place.models}", *options]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(
-        [*command, *known], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more
-    )
-
-
 def test_a_full_disk_leaves_nothing(place: Place) -> None:
     """As far as a file may be no larger than 700 bytes, which the model is not."""
     before, (soft, hard) = tree(place.folder), resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -361,25 +356,6 @@ def test_a_full_disk_leaves_nothing(place: Place) -> None:
     assert tree(place.folder) == before
 
 
-class Endless(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """Takes a tenth of a second for each call, and says that it was called; or sends its own process a signal."""
-
-    def __init__(self, called: str = "", number: int = 0) -> None:
-        self.called, self.number = called, number
-
-    def fit(self, X: Any, y: Any) -> Endless:
-        self.n_features_in_ = X.shape[1]
-        return self
-
-    def predict(self, X: Any) -> Any:
-        if self.number:
-            signal.raise_signal(self.number)
-        with open(self.called, "a") as file:
-            file.write("called\n")
-        time.sleep(0.1)
-        return np.asarray(X)[:, 0]
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_model_is_asked_ends_it_in_one_line(place: Place, number: int) -> None:
     joblib.dump(Endless(number=number).fit(ROWS, CLASSES), place.model)
@@ -392,11 +368,15 @@ def test_an_interruption_leaves_nothing(place: Place, tmp_path_factory: pytest.T
     called = tmp_path_factory.mktemp("called") / "called"
     joblib.dump(Endless(str(called)).fit(ROWS, CLASSES), place.model)
     before = tree(place.folder)
-    program = start(place)
-    wait_until(lambda: called.exists() and called.read_text().count("\n") > 3)
-    program.send_signal(signal.SIGTERM)
-    out, err = program.communicate(timeout=20)
-    assert (program.returncode, out, err) == (130, "", "iris-model: interrupted; nothing was written.\n")
+    known = [str(place.model), str(place.sample), "--name=mine", "--version=1", f"--models-dir={place.models}"]
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        program = Program(CLI, "pack", *known, env=ENVIRONMENT, stdout=out, stderr=err)
+        wait_until(lambda: called.exists() and called.read_text().count("\n") > 3)
+        program.send_signal(signal.SIGTERM)
+        assert program.wait(20) == 130
+        out.seek(0)
+        err.seek(0)
+        assert (out.read(), err.read()) == ("", "iris-model: interrupted; nothing was written.\n")
     assert tree(place.folder) == before
 
 
@@ -441,21 +421,28 @@ def pieces_of(terminal: io.FileIO) -> Iterator[bytes]:
             yield piece
 
 
-def test_whoever_reads_no_further_is_no_error(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    for target, code, said in (("| head -c 5 > /dev/null", 0, ""), ("> /dev/full", 1, "No space left on device")):
-        done = subprocess.run(
-            f"set -o pipefail; {sys.executable} -m iris_api.packing.cli show --json {BUNDLE} {target}",
-            shell=True,
-            executable="/bin/bash",
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == code, done.stderr
-        assert said in done.stderr and done.stderr.count("\n") == bool(said)
-        assert "Traceback" not in done.stderr and "ignored" not in done.stderr
+def test_whoever_reads_no_further_is_no_error() -> None:
+    command = ["head", "--bytes=5"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as head:
+        assert head.stdin
+        code, err = show(head.stdin)
+    assert (code, err) == (0, "")
+
+
+def test_a_full_disk_is_an_error_in_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        code, err = show(full)
+    assert code == 1
+    assert "No space left on device" in err and err.count("\n") == 1
+    assert "Traceback" not in err and "ignored" not in err
+
+
+def show(stdout: IO[Any]) -> tuple[int, str]:
+    """Print a bundle as JSON; return the exit code and what was said beside it."""
+    with tempfile.TemporaryFile("w+") as err:
+        code = Program(CLI, "show", "--json", str(BUNDLE), env=ENVIRONMENT, stdout=stdout, stderr=err).wait()
+        err.seek(0)
+        return code, err.read()
 
 
 @pytest.mark.parametrize("command", ["check", "show"])

@@ -12,15 +12,15 @@ import json
 import os
 import random
 import re
-import subprocess
-import sys
+import signal
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import pytest
 
+from ..forks import Program
 from ..instance import Instance, free_port
-from ..paths import BUNDLE, SOURCE
+from ..paths import BUNDLE, ROOT, SOURCE
 
 # Seconds of silence after which a server has said all it had to say.
 PATIENCE = 1.5
@@ -237,14 +237,6 @@ BROKEN = {
 # --- To whom
 
 
-PLAIN = """
-import sys, uvicorn
-from iris_api.server.app import create_app
-options = {"http": "httptools", "loop": "uvloop", "ws": "none", "proxy_headers": False, "access_log": False}
-uvicorn.run(create_app(), port=int(sys.argv[1]), **options)
-"""
-
-
 class Servers(NamedTuple):
     """Where the two listen."""
 
@@ -257,13 +249,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     folder = tmp_path_factory.mktemp("differential")
     port = free_port()
     environ = os.environ | {
-        "PYTHONPATH": str(SOURCE),
+        "PYTHONPATH": f"{ROOT}:{SOURCE}",
         "IRIS_API_MODEL_DIR": str(BUNDLE),
         "IRIS_API_MAX_BODY_BYTES": "65536",
     }
-    command = [sys.executable, "-c", PLAIN, str(port)]
     log = (folder / "uvicorn.log").open("w")
-    plain = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
+    plain = Program("app.iris_api.tests.plain", str(port), env=environ, stdout=log, stderr=log)
     ours = Instance(folder, BUNDLE, IRIS_API_MAX_BODY_BYTES="65536")
     try:
         ours.wait_until_ready()
@@ -273,7 +264,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         assert ours.log
     finally:
         ours.close()
-        plain.terminate()
+        plain.send_signal(signal.SIGTERM)
         plain.wait(20)
         log.close()
 
