@@ -186,7 +186,7 @@ def test_the_review_is_of_the_version_that_is_installed() -> None:
 
 
 def test_a_version_that_was_not_reviewed_is_asked_all_questions(monkeypatch: pytest.MonkeyPatch) -> None:
-    estimator = LogisticRegression().fit(IRIS, SPECIES)
+    estimator = LogisticRegression(max_iter=1000).fit(IRIS, SPECIES)
     monkeypatch.setattr(reviewed, "REVIEWED", "1.8")
     model = served(estimator, IRIS)
     assert not reviewed.is_finite_throughout(estimator, model.manifest)
