@@ -133,6 +133,7 @@ def _adapt(files: dict[str, str], folder: Path, ports: tuple[int, int], path: st
         "127.0.0.1:80;": f"127.0.0.1:{http};",
         "127.0.0.1:80 ": f"127.0.0.1:{http} ",
         "location = /predict {": f"location = {path} {{",
+        "    /predict  ": f"    {path}  ",
         "http {\n": "http {\n" + "".join(f"    {kind}_temp_path {folder}/{kind};\n" for kind in kinds),
     }
     for name, text in files.items():

@@ -45,6 +45,7 @@ CHANGED: dict[str, Any] = {
     "nginx_basic_auth_salt": "the-secret-of-another-site",
     "nginx_basic_auth_scheme": "sha512_crypt",
     "nginx_basic_auth_allow_weak_passwords": True,
+    "nginx_probe_users": [{"name": "fortress-probe", "password": "9f86d081884c7d659a2feaa0c55ad015"}],
     "nginx_rate_limit_enabled": False,
     "nginx_rate_limit": "30r/m",
     "nginx_rate_limit_burst": 9,
@@ -799,6 +800,91 @@ def test_of_what_was_refused_uncounted_some_is_logged(
     counted = decide("$fortress_counted", f"{limit}:{upstream}")
     assert decide("$fortress_log_it", f"{counted}:{number}") == str(int(logged))
     assert find(parsed, "access_log")[0] == ["/var/log/nginx/access.log", "fortress", "if=$fortress_log_it"]
+
+
+@pytest.mark.parametrize(
+    ("logged", "weights"),
+    [
+        # All that are refused on a connection, uncounted: as many as there were, at each line.
+        ([1, 2, 3, 4, 5, 100, 200, 1000], [1, 1, 1, 1, 1, 95, 100, 100]),
+    ],
+)
+def test_a_line_says_for_how_many_requests_it_stands(render: Render, logged: list[int], weights: list[int]) -> None:
+    rules = maps(parse(render()), "$fortress_weight")
+
+    def weight(value: str) -> int:
+        # nginx looks for the text itself first.
+        hits = [result for rule, result in rules.items() if rule[0] == "~" and re.search(rule[1:], value)]
+        return int(rules.get(value) or (hits or [rules["default"]])[0])
+
+    assert [weight(f"0:{number}") for number in logged] == weights
+    assert sum(weight(f"0:{number}") for number in [1, 2, 3, 4, 5, *range(100, 1001, 100)]) == 1000
+    assert [weight(f"1:{number}") for number in logged] == [1] * len(logged)
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/predict", "predict"),
+        ("/predictXYZ", "other"),
+        ("/health", "health"),
+        ("/ping", "health"),
+        ("/v2/health/ready", "health"),
+        ("/v2", "v2"),
+        ("/v2/models/iris/infer", "v2"),
+        ("/v1/models/iris:predict", "v1"),
+        ("/v10", "other"),
+        ("/invocations", "invocations"),
+        ("/version", "version"),
+        ("/docs/start.js", "docs"),
+        ("/openapi.json", "docs"),
+        ("/grafana/api/health", "grafana"),
+        ("/probe", "probe"),
+        ("/", "other"),
+        ("/wp-login.php", "other"),
+    ],
+)
+def test_nginx_names_the_route_of_a_request_and_no_client_does(render: Render, path: str, route: str) -> None:
+    parsed = parse(render(**{"nginx_probe_users": CHANGED["nginx_probe_users"]}))
+    rules = maps(parsed, "$fortress_own_route")
+    hits = [result for rule, result in rules.items() if rule[0] == "~" and re.search(rule[1:], path)]
+    assert (rules.get(path) or (hits or [rules["default"]])[0]) == route
+    # And mtail has the series of each of them.
+    presets = DataLoader().load_from_file(str(ROOT / "roles" / "mtail" / "defaults" / "main.yml"))["mtail_routes"]
+    assert set(rules.values()) == set(presets)
+
+
+def test_each_server_says_whose_requests_are_whose(render: Render) -> None:
+    parsed = parse(render())
+    names = [own(block, "set") for block in (server(parsed, ":443"), server(parsed, ":80"), catch_all(parsed))]
+    assert names == [[["$fortress_route", name]] for name in ("$fortress_own_route", "redirect", "unmatched")]
+    # Before a request that announces too large a body is answered: it belongs to its route too.
+    https = [directive["directive"] for directive in server(parsed, ":443")]
+    assert https.index("set") < https.index("if")
+    rules = maps(parsed, "$fortress_named")
+    assert (rules.pop("default"), rules.pop(""), len(rules)) == ("other", "malformed", 1)
+    [pattern] = rules
+    assert [name for name in ("reports", "v2", "A", 'x"', "x" * 32) if re.search(pattern[1:], name)] == [
+        "reports",
+        "v2",
+    ]
+
+
+def test_the_probe_has_a_user_and_a_limit_of_its_own(render: Render) -> None:
+    assert "= /probe" not in locations(parse(render()))
+    parsed = parse(render(nginx_probe_users=CHANGED["nginx_probe_users"], nginx_rate_limit_enabled=False))
+    probe = locations(parsed)["= /probe"]
+    assert own(probe, "auth_basic_user_file") == [["fortress-probe.htpasswd"]]
+    assert [args[0] for args in own(probe, "limit_req")] == ["zone=probe"], "also where clients are not limited"
+    assert own(probe, "proxy_pass") == [["http://iris_api"]]
+    # A wrong password is final: there is no previous one.
+    assert ["401", "=", "@drop_challenge"] not in own(probe, "error_page")
+    using = [name for name, block in locations(parsed).items() if own(block, "auth_basic_user_file")]
+    for name in using:
+        asked = own(locations(parsed)[name], "auth_basic_user_file")
+        assert (asked == [["fortress-probe.htpasswd"]]) == (name == "= /probe"), name
+    line = evaluate("_nginx_probe_htpasswd", nginx_probe_users=CHANGED["nginx_probe_users"], **NEEDED)
+    assert re.fullmatch(r"fortress-probe:\{SSHA\}\S+\n", line)
 
 
 def test_the_kernel_bounds_a_log_and_a_timer_puts_it_aside_at_half_of_that(render: Render) -> None:
