@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +239,44 @@ def test_an_instance_is_not_ready_before_it_has_started_nor_once_it_stops(app: F
     assert (response.status_code, response.json()["code"]) == (503, "not_ready")
 
 
+def test_the_probe_is_answered_and_changes_no_figure_of_the_model(client: TestClient, model: Model) -> None:
+    def figures() -> list[str]:
+        of_the_model = ("iris_api_predictions_", "iris_api_feature_", "iris_api_prediction_", "iris_api_out_of_range_")
+        return [line for line in client.get("/metrics").text.splitlines() if line.startswith(of_the_model)]
+
+    before = figures()
+    assert before
+    for _ in range(3):
+        answer = client.get("/probe")
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json")
+        assert answer.json()["prediction"] == model.manifest.golden_samples[0].prediction
+    assert figures() == before
+    requests = client.get("/metrics").text.splitlines()
+    assert 'iris_api_requests_total{path="/probe",status="200"} 3.0' in requests
+    assert 'iris_api_requests_total{path="/predict",status="200"} 0.0' in requests
+
+
+def test_a_probe_is_red_where_the_model_answers_otherwise_than_it_must(
+    edit_manifest: Callable[[Callable[[dict[str, Any]], None]], Path], settings: Settings
+) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        sample = manifest["golden_samples"][0]
+        sample["prediction"] = next(
+            each["value"] for each in manifest["classes"] if each["value"] != sample["prediction"]
+        )
+
+    app = build_app(settings, Model.load(edit_manifest(change)))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        assert client.get("/probe").status_code == 500
+
+
+@pytest.mark.parametrize("path", ["/predict", "/invocations", "/v2/models/iris/infer", "/probe"])
+def test_a_status_that_an_alert_asks_for_is_there_before_its_first_answer(client: TestClient, path: str) -> None:
+    metrics = client.get("/metrics").text.splitlines()
+    for status in (200, 422, 500, 503):
+        assert f'iris_api_requests_total{{path="{path}",status="{status}"}} 0.0' in metrics
+
+
 def test_metrics_count_answers_and_classes(client: TestClient) -> None:
     for body in (ROW, ROW, "{}"):
         client.post("/predict", content=body, headers=JSON)
@@ -247,8 +285,8 @@ def test_metrics_count_answers_and_classes(client: TestClient) -> None:
     for line in (
         'iris_api_requests_total{path="/predict",status="200"} 2.0',
         'iris_api_requests_total{path="/predict",status="422"} 1.0',
-        'iris_api_predictions_total{class="setosa"} 2.0',
-        'iris_api_predictions_total{class="virginica"} 0.0',
+        'iris_api_predictions_total{class="setosa",model="iris",version="1.0.0"} 2.0',
+        'iris_api_predictions_total{class="virginica",model="iris",version="1.0.0"} 0.0',
         'iris_api_request_duration_seconds_count{path="/predict"} 3.0',
         'iris_api_release_info{deployment="d7",instance_name="iris-api@2",release="r42"} 1.0',
     ):

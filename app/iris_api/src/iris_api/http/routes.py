@@ -1,5 +1,6 @@
 """The paths of the API, as FastAPI knows and documents them."""
 
+import json
 from http import HTTPStatus
 from typing import Any
 
@@ -8,16 +9,21 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field, create_model
 
+from iris_api.bundle.golden import is_golden
 from iris_api.bundle.manifest import Manifest
 from iris_api.engines.model import Model, Prediction
 from iris_api.http.asgi import respond
 from iris_api.http.errors import BUSY, ErrorBody
+from iris_api.predict.batching import Awaited
 from iris_api.predict.codec import RowCodec
 from iris_api.predict.endpoint import Endpoint
 from iris_api.predict.errors import ApiError
 from iris_api.predict.metrics import Metrics
+from iris_api.predict.reply import JSON, Answer
 from iris_api.predict.rows import RowParser
 from iris_api.settings import Settings
+
+PROBE = "/probe"
 
 
 class HealthBody(BaseModel):
@@ -27,9 +33,9 @@ class HealthBody(BaseModel):
 
 
 def build_router(
-    settings: Settings, model: Model, parser: RowParser, endpoint: Endpoint, metrics: Metrics
+    settings: Settings, model: Model, parser: RowParser, endpoint: Endpoint, probe: Endpoint, metrics: Metrics
 ) -> APIRouter:
-    """Return the routes of one instance, the Open Inference Protocol's apart."""
+    """Return the routes of one instance, the Open Inference Protocol's apart; `probe` counts nothing."""
     router = APIRouter()
     manifest = model.manifest
     ready_body = {
@@ -89,6 +95,20 @@ def build_router(
         if not request.app.state.ready:
             raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", "This instance is starting or stopping.")
         return JSONResponse(ready_body)
+
+    sample = manifest.golden_samples[0]
+
+    @router.get(PROBE, include_in_schema=False)
+    async def probe_model() -> Response:
+        """Answer a golden sample as /predict would, for the monitoring, and see that the answer is still right."""
+        awaited: Awaited[Answer] = Awaited()
+        probe.submit(((b"content-type", JSON),), json.dumps(sample.input).encode(), awaited.settle)
+        body = (await awaited.future).body
+        classification = manifest.classes is not None
+        promised, tolerance = sample.model_dump(), model.engine.tolerance
+        if not is_golden(promised, json.loads(body), classification=classification, tolerance=tolerance):
+            raise RuntimeError(f"The golden sample {sample.input} was answered {body.decode()}.")
+        return Response(body, media_type=JSON.decode())
 
     @router.get("/metrics", include_in_schema=False)
     async def prometheus_metrics() -> Response:

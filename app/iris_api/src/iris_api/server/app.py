@@ -24,6 +24,7 @@ from iris_api.http import docs, errors, routes
 from iris_api.http.middleware import RequestContext
 from iris_api.predict.batching import Batcher
 from iris_api.predict.codec import RowCodec
+from iris_api.predict.counts import Uncounted
 from iris_api.predict.durations import Durations
 from iris_api.predict.endpoint import Endpoint
 from iris_api.predict.limits import Limits
@@ -127,20 +128,24 @@ def build_app(settings: Settings, model: Model) -> Application:
     app.state.metrics = metrics
     app.row_schema = parser.row_schema()
     batcher.long_lane.on_overrun = partial(replace, app, f"{manifest.name} {manifest.version}")
+    endpoints = {
+        "/predict": predict,
+        **dict.fromkeys(v2.infer_paths(manifest), infer),
+        dialects.INVOCATIONS: invocations,
+        dialects.predict_path(manifest): instances,
+    }
+    metrics.paths = [*endpoints, routes.PROBE]
+    metrics.reset()
     app.context = RequestContext(
         super(Application, app).__call__,
         metrics=metrics,
         headers={"X-Served-By": settings.name, "X-Model-Version": manifest.version},
-        endpoints={
-            "/predict": predict,
-            **dict.fromkeys(v2.infer_paths(manifest), infer),
-            dialects.INVOCATIONS: invocations,
-            dialects.predict_path(manifest): instances,
-        },
+        endpoints=endpoints,
         bytes_in_flight=settings.max_bytes_in_flight,
     )
     errors.install(app)
-    app.include_router(routes.build_router(settings, model, parser, predict, metrics))
+    probe = Endpoint(rows, batcher, Uncounted(), limits)
+    app.include_router(routes.build_router(settings, model, parser, predict, probe, metrics))
     app.include_router(v2.build_router(model, tensors.outputs, infer))
     app.include_router(dialects.build_router(manifest, invocations, instances))
     docs.install(app)
