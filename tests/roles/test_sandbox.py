@@ -129,18 +129,60 @@ UNITS: dict[str, tuple[str, str, Settings, dict[str, tuple[Any, str]]]] = {
     "prometheus-node-exporter": (
         "node_exporter",
         "etc/systemd/system/prometheus-node-exporter.service.d/fortress.conf",
-        ORDINARY | {"RestrictAddressFamilies": [f"{INTERNET} AF_NETLINK"], "DynamicUser": "yes"},
+        ORDINARY | {"RestrictAddressFamilies": [f"{INTERNET} AF_NETLINK AF_UNIX"]},
         {
             "ProtectProc": ("default", "it reports on all of /proc"),
             "ProcSubset": ("all", "it reports on all of /proc"),
             "ProtectHome": ("read-only", "it reports on every mounted file system"),
         },
     ),
+    "fortress-host-metrics": (
+        "node_exporter",
+        "etc/systemd/system/fortress-host-metrics.service",
+        {
+            "SystemCallFilter": ["@system-service"],
+            "RestrictAddressFamilies": ["AF_UNIX"],
+            "PrivateNetwork": "yes",
+            "ReadWritePaths": ["/var/lib/prometheus/node-exporter"],
+        },
+        {
+            "CapabilityBoundingSet": (
+                ["CAP_SYS_PTRACE CAP_DAC_READ_SEARCH"],
+                "it counts the descriptors of other users' processes, and reads what is deployed",
+            ),
+            "PrivateUsers": ("no", "those processes are of users outside of it"),
+            "ProtectProc": ("default", "it reads of all units' processes"),
+        },
+    ),
+    "mtail": (
+        "mtail",
+        "etc/systemd/system/mtail.service.d/fortress.conf",
+        ORDINARY | {"RestrictAddressFamilies": [INTERNET]},
+        {"PrivateUsers": ("no", "the group that may read the log has to exist in it")},
+    ),
+    "prometheus-blackbox-exporter": (
+        "blackbox_exporter",
+        "etc/systemd/system/prometheus-blackbox-exporter.service.d/fortress.conf",
+        ORDINARY | {"RestrictAddressFamilies": [INTERNET], "DynamicUser": "yes"},
+        {"CapabilityBoundingSet": (["CAP_NET_RAW"], "its program would not start: the package gives it to the file")},
+    ),
     "prometheus": (
         "prometheus",
         "etc/systemd/system/prometheus.service.d/fortress.conf",
         ORDINARY | {"RestrictAddressFamilies": [f"{INTERNET} AF_UNIX"], "ReadWritePaths": ["/var/lib/prometheus"]},
         {"DevicePolicy": ("strict", "as Debian's unit has it, which is stricter")},
+    ),
+    "prometheus-alertmanager": (
+        "alertmanager",
+        "etc/systemd/system/prometheus-alertmanager.service.d/fortress.conf",
+        # No addresses: receivers may be anywhere, and whom it answers is up to the firewall.
+        {
+            "SystemCallFilter": CALLS,
+            "SystemCallErrorNumber": "EPERM",
+            "RestrictAddressFamilies": [f"{INTERNET} AF_UNIX"],
+            "ReadWritePaths": ["/var/lib/prometheus/alertmanager"],
+        },
+        {},
     ),
     "grafana-server": (
         "grafana",
@@ -160,6 +202,8 @@ WITHOUT = {
     "iris_api/templates/etc/systemd/system/iris-deploy-recover.service",
     # It has how nginx is started and stopped; its sandbox is in fortress.conf beside it.
     "nginx/templates/etc/systemd/system/nginx.service.d/fortress-sockets.conf",
+    # What is written as root while the system goes down; its sandbox is in fortress.conf beside it.
+    "node_exporter/templates/etc/systemd/system/prometheus-node-exporter.service.d/reboot.conf",
 }
 
 # systemd adds each value to the ones before, until an empty one removes all. Of other settings the last value counts.
