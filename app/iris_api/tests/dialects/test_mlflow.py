@@ -216,7 +216,7 @@ def test_requests_are_counted_by_their_path(client: TestClient) -> None:
     metrics = client.get("/metrics").text
     for status in (200, 400):
         assert f'iris_api_requests_total{{path="/invocations",status="{status}"}} 1.0' in metrics
-    assert 'iris_api_predictions_total{class="setosa"} 1.0' in metrics
+    assert 'iris_api_predictions_total{class="setosa",model="iris",version="1.0.0"} 1.0' in metrics
 
 
 def test_ping_and_version_are_there(client: TestClient) -> None:

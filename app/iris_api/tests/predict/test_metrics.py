@@ -8,12 +8,16 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
+from iris_api.bundle.manifest import Category, CategoryShare, Feature
 from iris_api.engines.model import Model, Prediction
-from iris_api.predict.metrics import Metrics
+from iris_api.packing.features import number_feature
+from iris_api.packing.samples import FeatureText
+from iris_api.predict.metrics import Metrics, Spread
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
@@ -23,15 +27,13 @@ BUNDLES = sorted(path.parent for path in MODELS.glob("*/*/manifest.json"))
 
 
 def read(client: TestClient) -> dict[tuple[str, ...], float]:
-    """Return each sample's value by its name and the values of its labels (feature before bin)."""
+    """Return each sample's value by its name and the values of its labels (feature before bin), but the model's."""
     families = text_string_to_metric_families(client.get("/metrics").text)
-    return {
-        (sample.name.removeprefix("iris_api_"), *(sample.labels[key] for key in sorted(sample.labels, reverse=True))): (
-            sample.value
-        )
-        for family in families
-        for sample in family.samples
-    }
+    found = {}
+    for sample in (sample for family in families for sample in family.samples):
+        labels = sorted(sample.labels.keys() - {"model", "version"}, reverse=True)
+        found[sample.name.removeprefix("iris_api_"), *(sample.labels[label] for label in labels)] = sample.value
+    return found
 
 
 @pytest.fixture
@@ -58,6 +60,61 @@ def test_values_and_answers_are_counted_by_bins_of_the_training_data(client: Tes
     assert found["class_training_ratio", "setosa"] == pytest.approx(1 / 3)
     assert found["prediction_confidence_count",] == 3
     assert found["prediction_confidence_bucket", "1.0"] == 3
+
+
+def test_what_the_data_looked_like_is_said_of_the_model_that_saw_it(client: TestClient, regressor: TestClient) -> None:
+    """The counts of two versions are not added up when one follows the other on the same instance."""
+    per_model = ("feature_", "out_of_range_", "predictions_", "predicted_", "class_training_", "prediction_confidence")
+    for served, name in ((client, "iris"), (regressor, "diabetes")):
+        samples = [
+            sample
+            for family in text_string_to_metric_families(served.get("/metrics").text)
+            for sample in family.samples
+            if sample.name.removeprefix("iris_api_").startswith(per_model)
+        ]
+        assert samples
+        assert {(sample.labels.get("model"), sample.labels.get("version")) for sample in samples} == {(name, "1.0.0")}
+
+
+@pytest.mark.parametrize(("categories", "nullable", "own"), [(5, False, 5), (9, False, 9), (9, True, 8), (20, True, 8)])
+def test_a_feature_has_at_most_ten_bins_and_they_hold_every_value(categories: int, nullable: bool, own: int) -> None:
+    names: list[Category] = [f"c{number}" for number in range(categories)]
+    missing = 0.1 if nullable else 0.0
+    # The most frequent one last, as a bundle may have them that somebody wrote.
+    shares = [
+        CategoryShare(value=name, share=(1 - missing) * number / sum(range(categories + 1)))
+        for number, name in enumerate(names, 1)
+    ]
+    spread = Spread(
+        Feature(
+            name="city",
+            description="",
+            unit="",
+            kind="category",
+            open=True,
+            values=names,
+            shares=shares,
+            nullable=nullable,
+            missing=missing,
+        )
+    )
+    assert set(spread.labels) == {*names[categories - own :], "other", *(["missing"] if nullable else [])}
+    assert len(spread.labels) <= 10
+    assert sum(spread.shares) == pytest.approx(1)
+    for value in [*names, "unheard of", *([None] if nullable else [])]:
+        spread.count(value)
+    assert sum(spread.counts) == categories + 1 + nullable
+    assert dict(zip(spread.labels, spread.counts, strict=True))["other"] == categories - own + 1
+
+
+def test_the_shares_of_a_number_that_is_missing_at_times_add_up_to_one() -> None:
+    values = np.random.default_rng(7).normal(size=200)
+    values[:50] = np.nan
+    spread = Spread(Feature(**number_feature("age", values, FeatureText())))
+    assert spread.labels == ["1", "2", "3", "4", "5", "missing"]
+    assert spread.shares == pytest.approx([0.15] * 5 + [0.25])
+    spread.count_all(values)
+    assert spread.counts == [30] * 5 + [50]
 
 
 def test_calls_of_the_model_are_counted_with_their_rows_and_times(client: TestClient) -> None:
@@ -120,8 +177,8 @@ def test_a_class_without_probabilities_is_counted_and_has_no_confidence(settings
     metrics = Metrics(settings, model.manifest, "sklearn")
     metrics.count_row([1.4, 0.2], Prediction(0, 0, "setosa"))
     text = metrics.render()
-    assert b'iris_api_predictions_total{class="setosa"} 1.0' in text
-    assert b"iris_api_prediction_confidence_count 0.0" in text
+    assert b'iris_api_predictions_total{class="setosa",model="iris",version="1.0.0"} 1.0' in text
+    assert b'iris_api_prediction_confidence_count{model="iris",version="1.0.0"} 0.0' in text
 
 
 def test_buckets_ascend_and_one_ends_where_the_alert_begins(settings: Settings, model: Model) -> None:

@@ -92,7 +92,7 @@ def test_a_client_that_asks_whether_to_go_on_is_told_so_before_it_sends_a_body(s
 
 def test_the_golden_samples_do_not_count_as_traffic(served: Served) -> None:
     assert 'iris_api_requests_total{path="/predict",status="200"} 0.0' in served.metrics
-    assert 'iris_api_predictions_total{class="setosa"} 0.0' in served.metrics
+    assert 'iris_api_predictions_total{class="setosa",model="iris",version="1.0.0"} 0.0' in served.metrics
 
 
 def test_a_damaged_model_is_never_ready_and_says_why_in_one_line(start: Start, copied_bundle: Path) -> None:

@@ -12,9 +12,9 @@ from iris_api.engines.columns import Columns, Mixed
 from iris_api.engines.model import Prediction, RefusedError
 from iris_api.predict.batching import Batcher, Cancel, Predictions, Rows
 from iris_api.predict.codec import MANY, Answered, Codec, Read, Write
+from iris_api.predict.counts import Counts
 from iris_api.predict.errors import ApiError, Detail, deadline_exceeded, invalid
 from iris_api.predict.limits import Limits
-from iris_api.predict.metrics import Metrics
 from iris_api.predict.packed import unpacked
 from iris_api.predict.reply import Answer, Headers, header
 from iris_api.predict.steps import Steps, Turns, finished
@@ -23,7 +23,7 @@ from iris_api.predict.steps import Steps, Turns, finished
 class Endpoint:
     """Answers the requests of one API."""
 
-    def __init__(self, codec: Codec, batcher: Batcher, metrics: Metrics, limits: Limits) -> None:
+    def __init__(self, codec: Codec, batcher: Batcher, metrics: Counts, limits: Limits) -> None:
         self.limits = limits
         self._codec = codec
         self._batcher = batcher

@@ -22,7 +22,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from iris_api.bundle.manifest import MOST_CATEGORIES, NUMERIC, Feature, Manifest, Reference, printable
+from iris_api.bundle.manifest import NUMERIC, Feature, Manifest, Reference, printable
 from iris_api.engines.columns import Coded, Columns, Mixed, Table
 from iris_api.engines.model import Prediction, Row
 from iris_api.settings import Settings
@@ -51,6 +51,11 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 CONFIDENCE_BUCKETS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 # Bins of a feature beside its categories: those that are not frequent, missing values, and those of a text or a date.
 OTHER, MISSING, PRESENT = "other", "missing", "present"
+# Of a feature, those three included. Drift is judged from 40 rows a bin on, as by fewer rows chance looks like drift:
+# with a bin for each of many categories a model with little traffic would never be judged.
+MOST_BINS = 10
+# What data looks like belongs to the model that saw it: across a deployment the counts of two models are not added up.
+_MODEL = ("model", "version")
 _LONGEST_LABEL = 64
 # Why a request got no prediction, by the `code` of its error. Whatever is not among them counts as other.
 REASONS = (
@@ -66,6 +71,10 @@ REASONS = (
     "deadline_exceeded",
     "other",
 )
+
+
+# What an endpoint may answer with. These series are there from the start: to `rate` one that begins at 1 has not grown.
+STATUSES = (200, 400, 413, 415, 422, 499, 500, 503)
 
 
 class Histogram:
@@ -97,14 +106,17 @@ class Histogram:
 class Spread:
     """How the values of a feature spread over bins: of a number by its reference, else by category.
 
-    Only frequent categories have a bin of their own, and a text or a date has none: what people sent stays private.
+    The most frequent categories have a bin of their own, the others are merged into one: at most MOST_BINS in all. A
+    text or a date has no bins by its value: what people sent stays private.
     """
 
     def __init__(self, feature: Feature) -> None:
         self.edges = feature.reference.edges if feature.reference else []
         known = dict(enumerate(feature.reference.shares, 1)) if feature.reference else {}
-        categories = {each.value: each.share for each in (feature.shares or [])[:MOST_CATEGORIES]}
-        bins = {str(number): share for number, share in known.items()}
+        frequent = sorted(feature.shares or [], key=lambda each: -each.share)[: MOST_BINS - 1 - feature.nullable]
+        categories = {each.value: each.share for each in frequent}
+        # A reference is of the rows that have a value, these shares are of all rows.
+        bins = {str(number): share * (1 - feature.missing) for number, share in known.items()}
         # Two categories may have the same label, and one may be called as a bin is: then they are counted together.
         self._labels = {value: printable(str(value))[:_LONGEST_LABEL] for value in categories}
         for value, share in categories.items():
@@ -159,6 +171,7 @@ class Metrics(Collector):
     def __init__(self, settings: Settings, manifest: Manifest, engine: str) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self._manifest = manifest
+        self._model = (manifest.name, manifest.version)
         self._infos = {
             "iris_api_model": (
                 "The model that answers.",
@@ -177,6 +190,8 @@ class Metrics(Collector):
         """Tells how many rows wait in each lane, `short` and `long`."""
         self.replacements: Callable[[], int] = lambda: 0
         """Tells how many workers of this instance have replaced themselves."""
+        self.paths: Sequence[str] = ("/predict",)
+        """Paths of the endpoints, whose series are there from the next `reset` on."""
         self.reset()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -186,7 +201,7 @@ class Metrics(Collector):
     def reset(self) -> None:
         """Start from zero, with every series that an alert or a ratio may ask for already there."""
         features, classes = self._manifest.features, self._manifest.classes or []
-        self._requests = Counter({("/predict", status): 0 for status in (200, 422, 500)})
+        self._requests = Counter({(path, status): 0 for path in self.paths for status in STATUSES})
         self._rejected = Counter(dict.fromkeys(REASONS, 0))
         self._latency = {"/predict": Histogram(LATENCY_BUCKETS)}
         self.queue_wait = Histogram(INFERENCE_BUCKETS)
@@ -303,43 +318,56 @@ class Metrics(Collector):
     def _collect_predictions(self) -> Iterator[Metric]:
         classes, target = self._manifest.classes, self._manifest.target.reference
         if target:
-            yield _bins("iris_api_predicted_values", "Rows answered, by bin of the training target.", self._target_bins)
-            yield _shares("iris_api_predicted_value_training_ratio", "Share of the training targets in a bin.", target)
+            text = "Rows answered, by bin of the training target."
+            counts = ((str(number), count) for number, count in enumerate(self._target_bins, 1))
+            yield self._of_model("iris_api_predicted_values", text, "bin", counts)
+            yield self._target_shares(target)
         if classes:
             names = [printable(each.name) for each in classes]
-            counts = zip(names, self._classes, strict=True)
-            yield _counter("iris_api_predictions", "Rows answered, by predicted class.", "class", counts)
-            shares = GaugeMetricFamily(
-                "iris_api_class_training_ratio", "Share of a class in the training data.", labels=["class"]
-            )
+            text = "Rows answered, by predicted class."
+            yield self._of_model("iris_api_predictions", text, "class", zip(names, self._classes, strict=True))
+            text = "Share of a class in the training data."
+            shares = GaugeMetricFamily("iris_api_class_training_ratio", text, labels=["class", *_MODEL])
             for name, each in zip(names, classes, strict=True):
-                shares.add_metric([name], each.share)
+                shares.add_metric([name, *self._model], each.share)
             yield shares
         if self._manifest.probabilities:
-            yield self._confidence.add_to(
-                HistogramMetricFamily("iris_api_prediction_confidence", "Probability of the predicted class.")
-            )
+            text = "Probability of the predicted class."
+            confidence = HistogramMetricFamily("iris_api_prediction_confidence", text, labels=_MODEL)
+            yield self._confidence.add_to(confidence, self._model)
+
+    def _of_model(self, name: str, text: str, label: str, counts: Iterable[tuple[str, int]]) -> Metric:
+        family = CounterMetricFamily(name, text, labels=[label, *_MODEL])
+        for value, count in counts:
+            family.add_metric([value, *self._model], count)
+        return family
+
+    def _target_shares(self, target: Reference) -> Metric:
+        text = "Share of the training targets in a bin."
+        family = GaugeMetricFamily("iris_api_predicted_value_training_ratio", text, labels=["bin", *_MODEL])
+        for number, share in enumerate(target.shares, 1):
+            family.add_metric([str(number), *self._model], share)
+        return family
 
     def _collect_features(self) -> Iterator[Metric]:
         values = CounterMetricFamily(
             "iris_api_feature_values",
             "Values asked about, by bin of the training data, or by frequent category.",
-            labels=["feature", "bin"],
+            labels=["feature", "bin", *_MODEL],
         )
-        shares = GaugeMetricFamily(
-            "iris_api_feature_training_ratio", "Share of the training data in a bin.", labels=["feature", "bin"]
-        )
+        text = "Share of the training data in a bin."
+        shares = GaugeMetricFamily("iris_api_feature_training_ratio", text, labels=["feature", "bin", *_MODEL])
         names = [printable(name) for name in self._manifest.feature_names]
         for name, spread in zip(names, self._spreads, strict=True):
             for label, share, count in zip(spread.labels, spread.shares, spread.counts, strict=True):
-                values.add_metric([name, label], count)
-                shares.add_metric([name, label], share)
+                values.add_metric([name, label, *self._model], count)
+                shares.add_metric([name, label, *self._model], share)
         yield values
         yield shares
         features = zip(names, self._out_of_range, self._manifest.features, strict=True)
         out_of_range = ((name, count) for name, count, feature in features if feature.kind in NUMERIC)
         text = "Values beyond the range of the training data."
-        yield _counter("iris_api_out_of_range_values", text, "feature", out_of_range)
+        yield self._of_model("iris_api_out_of_range_values", text, "feature", out_of_range)
 
 
 def _count_bins(counts: list[int], edges: Sequence[float], values: NDArray[Any]) -> None:
@@ -356,15 +384,4 @@ def _counter(name: str, text: str, label: str, counts: Iterable[tuple[str, int]]
     family = CounterMetricFamily(name, text, labels=[label])
     for value, count in counts:
         family.add_metric([value], count)
-    return family
-
-
-def _bins(name: str, text: str, counts: Sequence[int]) -> Metric:
-    return _counter(name, text, "bin", ((str(number), count) for number, count in enumerate(counts, 1)))
-
-
-def _shares(name: str, text: str, reference: Reference) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=["bin"])
-    for number, share in enumerate(reference.shares, 1):
-        family.add_metric([str(number)], share)
     return family
