@@ -1,0 +1,1 @@
+"""`make status`: how a site is, on one screen, asked of its hosts."""
