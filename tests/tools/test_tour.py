@@ -192,7 +192,9 @@ def test_prometheus_is_linked_to_at_its_own_port(inventory: Path, address: str, 
         f"fortress_prometheus_port: 9999\nfortress_address: '{address}'\n"
     )
     assert handed_over(inventory)["FORTRESS_PROMETHEUS"] == url
-    assert f"Prometheus     {url}/classic/graph" in tour("links", inventory / "secrets" / "fortress.env").stdout
+    links = tour("links", inventory / "secrets" / "fortress.env").stdout
+    assert f"Prometheus     {url}/classic/graph" in links
+    assert f"Overview       {url}/consoles/overview.html" in links
 
 
 def test_an_authority_that_is_no_file_is_refused(inventory: Path) -> None:
