@@ -1,0 +1,178 @@
+"""Measure what observing a site costs, while something else asks it: processor and memory of each part, samples, disk.
+
+    python -m tools.observing -i inventory/prod                       for a minute
+    python -m tools.observing -i inventory/prod --seconds 30 --pause  and then for as long without the parts
+
+With --pause the parts are stopped meanwhile, and the requests that are answered with and without them are compared:
+under a load that sends the next request when it has the answer, such as wrk's, that is the throughput. The load must
+not run on a host of the site.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tools.remote import Hosts, ssh
+
+WATCHERS = (
+    "mtail",
+    "prometheus",
+    "prometheus-alertmanager",
+    "prometheus-blackbox-exporter",
+    "prometheus-nginx-exporter",
+    "prometheus-node-exporter",
+    "grafana-server",
+)
+# It ends after each run, and then tells the time that this run took.
+AGAIN = "fortress-host-metrics"
+AGAIN_SECONDS = 15
+# What a sample takes on the disk, where Prometheus has compacted nothing yet: in its first two hours.
+BYTES_A_SAMPLE = 1.5
+LOOK = """
+look() {{
+    date +%s%N
+    systemctl show --property=Id,ActiveState,CPUUsageNSec,MemoryCurrent {units} {again}
+    echo
+    curl --silent --max-time 2 http://127.0.0.1/nginx_status \\
+        | sed -n 's/^ *[0-9]* [0-9]* \\([0-9]*\\) *$/requests=\\1/p'
+    echo ---
+}}
+look; sleep {seconds}; look
+for query in 'rate(prometheus_tsdb_head_samples_appended_total[5m])' \\
+    'prometheus_tsdb_compaction_chunk_size_bytes_sum / prometheus_tsdb_compaction_chunk_samples_sum'; do
+    curl --silent --max-time 5 --get --data-urlencode "query=sum($query)" http://127.0.0.1:{port}/api/v1/query; echo
+done
+"""
+AS_ROOT = 'if [ "$(id -u)" = 0 ]; then exec sh -s; else exec sudo -n sh -s; fi'
+PAUSED = """
+trap 'systemctl start {running}' EXIT
+systemctl stop {running}
+{look}
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the parts on one host have cost."""
+
+    parts: Mapping[str, tuple[float, float]]
+    """Of each part the share of one core, and its memory in bytes."""
+    requests: float
+    """Requests that nginx answered a second, those of the nginx exporter among them."""
+    samples: float
+    """Samples that Prometheus took a second; 0 on a host without it."""
+    bytes_a_day: float
+    """What they take on the disk."""
+
+
+def parse(said: str) -> Cost:
+    """Return the cost that follows from what a host has said: two looks, then two answers of Prometheus."""
+    before, after, answers = said.split("---\n", 2)
+    (began, units, asked), (ended, later, asked_later) = look(before), look(after)
+    seconds = (ended - began) / 1e9
+    parts = {}
+    for name, unit in later.items():
+        if unit.get("ActiveState") != "active" and name != AGAIN:
+            continue
+        spent = number(unit.get("CPUUsageNSec"))
+        if name == AGAIN:
+            share = spent / 1e9 / AGAIN_SECONDS
+        else:
+            share = (spent - number(units.get(name, {}).get("CPUUsageNSec"))) / 1e9 / seconds
+        parts[name] = max(0.0, share), number(unit.get("MemoryCurrent"))
+    samples, size = [value(line) for line in [*answers.splitlines(), "", ""][:2]]
+    return Cost(parts, (asked_later - asked) / seconds, samples, samples * (size or BYTES_A_SAMPLE) * 86400)
+
+
+def look(said: str) -> tuple[int, dict[str, dict[str, str]], int]:
+    """Return the time in nanoseconds, each unit's properties, and how many requests nginx had answered."""
+    moment, _, rest = said.strip().partition("\n")
+    units = {}
+    for block in rest.split("\n\n"):
+        found = {key: value for key, _, value in (line.partition("=") for line in block.splitlines())}
+        if "Id" in found:
+            units[found["Id"].removesuffix(".service")] = found
+    asked = re.search(r"^requests=(\d+)$", rest, re.MULTILINE)
+    return int(moment), units, int(asked[1]) if asked else 0
+
+
+def number(text: str | None) -> float:
+    """Return a number that systemd has said; 0 where it does not know."""
+    return float(text) if text and text.isdigit() and int(text) < 2**63 else 0.0
+
+
+def value(answer: str) -> float:
+    """Return the one number that Prometheus has answered; 0 where there is none, as a mean of nothing (NaN)."""
+    try:
+        found = float(json.loads(answer)["data"]["result"][0]["value"][1])
+    except (ValueError, KeyError, IndexError, TypeError):
+        return 0.0
+    return 0.0 if math.isnan(found) else found
+
+
+def size(memory: float) -> str:
+    """Return bytes in MiB; in a container the kernel may not account for them."""
+    return f"{memory / 2**20:8.1f} MiB" if memory else " " * 8 + "?"
+
+
+def screen(host: str, cost: Cost, without: Cost | None = None) -> list[str]:
+    """Return the lines that say what the parts on a host have cost."""
+    found = [f"{host}: {cost.requests:.0f} requests a second"]
+    for name, (share, memory) in sorted(cost.parts.items(), key=lambda part: -part[1][0]):
+        found.append(f"  {name:<30} {share:7.2%} of a core {size(memory)}")
+    total = sum(share for share, _ in cost.parts.values())
+    memory = sum(memory for _, memory in cost.parts.values())
+    found.append(f"  {'all':<30} {total:7.2%} of a core {size(memory)}")
+    if cost.samples:
+        found.append(f"  {cost.samples:.0f} samples a second, {cost.bytes_a_day / 2**20:.0f} MiB of disk a day")
+    if without and without.requests:
+        found.append(
+            f"  {cost.requests / without.requests:.1%} of the {without.requests:.0f} requests a second without them"
+        )
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-i", "--inventory", required=True)
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--pause", action="store_true", help="measure for as long without the parts, too")
+    options = parser.parse_args(arguments)
+    hosts = Hosts(options.inventory)
+    port = hosts.variable("fortress_prometheus_port")
+    script = LOOK.format(units=" ".join(WATCHERS), again=AGAIN, seconds=options.seconds, port=port)
+
+    def ask(name: str, reach: Mapping[str, str], commands: str) -> Cost:
+        command = [*ssh(name, reach), AS_ROOT] if ssh(name, reach) else ["sh", "-c", AS_ROOT]
+        done = subprocess.run(command, input=commands, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            sys.exit(f"{name} could not be asked: {done.stderr.strip()}")
+        return parse(done.stdout)
+
+    reached = hosts.reach()
+    with ThreadPoolExecutor() as pool:
+        costs = dict(zip(reached, pool.map(lambda name: ask(name, reached[name], script), reached), strict=True))
+        without: dict[str, Cost] = {}
+        if options.pause:
+            paused = {
+                name: PAUSED.format(look=script, running=" ".join(part for part in cost.parts if part != AGAIN))
+                for name, cost in costs.items()
+            }
+            found = pool.map(lambda name: ask(name, reached[name], paused[name]), reached)
+            without = dict(zip(reached, found, strict=True))
+    for name, cost in costs.items():
+        print("\n".join(screen(name, cost, without.get(name))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
