@@ -28,7 +28,9 @@ from tests.controller import Run, ansible, run_tasks
 from tests.several import Cluster, several
 from tools.remote import Hosts
 
-UNITS = " ".join(f"--unit='{unit}'" for unit in ("iris-api@*", "nginx", "prometheus*", "grafana-server", "init.scope"))
+UNITS = " ".join(
+    f"--unit='{unit}'" for unit in ("iris-api@*", "nginx", "mtail", "prometheus*", "grafana-server", "init.scope")
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -78,7 +80,7 @@ def resolve(source: str, folder: Path) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def inventory(request: pytest.FixtureRequest) -> str:
     """The inventory as it was given."""
     return str(request.config.fortress_inventory)  # type: ignore[attr-defined]
@@ -130,6 +132,33 @@ def preflight(tmp_path: Path) -> Callable[..., str]:
 def promtool() -> str:
     """Prometheus' own tool, which evaluates rules and queries over series that a test makes up."""
     program = ROOT / ".cache" / "promtool"
+    if not program.exists():
+        pytest.skip(f"there is no {program}: tools/control-node could not download Debian's package")
+    return str(program)
+
+
+@pytest.fixture(scope="session")
+def prometheus_server() -> str:
+    """Prometheus itself, of this machine's release."""
+    program = ROOT / ".cache" / "prometheus"
+    if not program.exists():
+        pytest.skip(f"there is no {program}: tools/control-node could not download Debian's package")
+    return str(program)
+
+
+@pytest.fixture(scope="session")
+def amtool() -> str:
+    """Alertmanager's own tool, which reads a configuration as Alertmanager does; of this machine's release."""
+    program = ROOT / ".cache" / "amtool"
+    if not program.exists():
+        pytest.skip(f"there is no {program}: tools/control-node could not download Debian's package")
+    return str(program)
+
+
+@pytest.fixture(scope="session")
+def mtail() -> str:
+    """Debian's mtail, which reads logs; of the release that this machine has."""
+    program = ROOT / ".cache" / "mtail"
     if not program.exists():
         pytest.skip(f"there is no {program}: tools/control-node could not download Debian's package")
     return str(program)

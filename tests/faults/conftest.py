@@ -17,6 +17,7 @@ from testinfra.host import Host
 from tests import ROOT
 from tests.faults.table import AttackRow, Row
 from tests.faults.traffic import Load, Record, Strike, Traffic, wait_until_whole
+from tests.ordered import put_in_order
 
 HERE = Path(__file__).resolve().parent
 # Both take the same inputs and may give them other classes: a client must get the one of the model its answer names.
@@ -122,12 +123,7 @@ ORDER = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files of this folder into their order, and leave those of others where they are."""
-    places = [place for place, item in enumerate(items) if item.path.parent == HERE]
-    ours = sorted(
-        (items[place] for place in places), key=lambda item: ORDER.index(item.path.stem.removeprefix("test_"))
-    )
-    for place, item in zip(places, ours, strict=True):
-        items[place] = item
+    put_in_order(items, HERE, ORDER)
 
 
 ROWS = pytest.StashKey[list[Row]]()

@@ -11,8 +11,11 @@ testinfra_hosts = ["ansible://gateway"]
 
 UNITS = {
     "Prometheus": ("prometheus", "http://127.0.0.1:9090/-/ready"),
+    "Alertmanager": ("prometheus-alertmanager", "http://127.0.0.1:9093/-/ready"),
     "the nginx exporter": ("prometheus-nginx-exporter", "http://127.0.0.1:9113/metrics"),
     "the node exporter": ("prometheus-node-exporter", "http://127.0.0.1:9100/metrics"),
+    "mtail": ("mtail", "http://127.0.0.1:3903/metrics"),
+    "the blackbox exporter": ("prometheus-blackbox-exporter", "http://127.0.0.1:9115/metrics"),
     "Grafana": ("grafana-server", "http://127.0.0.1:3000/grafana/api/health"),
 }
 # Kills a unit, and says how many seconds later its address answers again.

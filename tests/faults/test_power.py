@@ -22,6 +22,7 @@ testinfra_hosts = ["ansible://gateway"]
 UNITS = (
     "iris-api@1 iris-api@2 iris-api@3 nginx"
     " prometheus prometheus-nginx-exporter prometheus-node-exporter grafana-server"
+    " mtail prometheus-blackbox-exporter"
 )
 
 

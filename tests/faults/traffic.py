@@ -191,6 +191,7 @@ def wait_until_whole(host: Host, seconds: float = 60) -> None:
     """Wait until every unit of the site runs, and nginx takes every instance for good."""
     check = (
         "systemctl is-active --quiet nginx prometheus prometheus-nginx-exporter prometheus-node-exporter"
+        " mtail prometheus-blackbox-exporter"
         " iris-api@1 iris-api@2 iris-api@3"
         " && for port in 8001 8002 8003; do"
         " curl --silent --fail --max-time 1 127.0.0.1:$port/health/ready || exit 1; done"

@@ -1,0 +1,98 @@
+"""What receives the notifications of a site, and what the tests of alerts ask it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+from tests.operator import play
+from tests.ordered import put_in_order
+from tests.several import Cluster
+
+PORT = 9911
+FOLDER = "/run/fortress-test-receiver"
+TOKEN = "a token that a test sends"
+RECEIVER = {"name": "test", "webhook_url": f"http://127.0.0.1:{PORT}/alerts", "webhook_token": TOKEN}
+UNIT = "fortress-test-receiver"
+
+
+def now(host: Host) -> float:
+    """Return the time of the host's clock."""
+    return float(host.check_output("date +%s.%N"))
+
+
+def wait_for(what: Callable[[], Any], seconds: float) -> bool:
+    """Return whether what is asked for becomes true in this time."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(2)
+    return True
+
+
+class Received:
+    """What a receiver on the host got."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def posts(self, path: str, since: float = 0) -> list[dict[str, Any]]:
+        """Return what came to a path since a time of the host's clock."""
+        lines = self._host.check_output(f"cat {FOLDER}/received").splitlines()
+        return [post for post in map(json.loads, lines) if post["path"] == path and post["at"] >= since]
+
+    def told(self, alert: str, status: str, since: float) -> float | None:
+        """Return when somebody was first told that an alert fires, or has ended (`resolved`)."""
+        for post in self.posts("/alerts", since):
+            for each in json.loads(post["body"])["alerts"]:
+                if each["labels"]["alertname"] == alert and each["status"] == status:
+                    return float(post["at"])
+        return None
+
+
+@pytest.fixture(scope="session")
+def received(cluster: Cluster, inventory: str) -> Iterator[Received]:
+    """Have the site notify a receiver on the host, and send its heartbeat there; at the end nobody again."""
+    host = cluster.hosts[cluster.groups["monitoring"][0]]
+    program = base64.b64encode((Path(__file__).parent / "receiver_on_host.py").read_bytes()).decode()
+    host.check_output(f"install -d {FOLDER} && echo {program} | base64 -d > {FOLDER}/receiver.py")
+    host.check_output(f"systemd-run --unit={UNIT} /usr/bin/python3 {FOLDER}/receiver.py {PORT} {FOLDER}/received")
+    done = play(
+        inventory,
+        "site.yml",
+        "--tags",
+        "alertmanager",
+        fortress_alert_receivers=[RECEIVER],
+        fortress_alert_heartbeat_url=f"http://127.0.0.1:{PORT}/heartbeat",
+    )
+    try:
+        assert done.returncode == 0, done.stdout
+        yield Received(host)
+    finally:
+        play(inventory, "site.yml", "--tags", "alertmanager")
+        host.run(f"systemctl stop {UNIT}; rm -r {FOLDER}")
+
+
+@pytest.fixture
+def one_host(host: Host) -> None:
+    """The instances and the gateway are on the host that monitors them."""
+    # Not whether they run: a test that left them stopped must not make the next one pass.
+    if not (host.file("/opt/iris-api/current").exists and host.service("nginx").exists):
+        pytest.skip("gateway and instances are on other hosts")
+
+
+# Two of them wait for what others have begun: the time passes once.
+ORDER = ("alertmanager", "drift", "dashboards", "runbooks", "heartbeat")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files of this folder into their order."""
+    put_in_order(items, Path(__file__).parent, ORDER)
