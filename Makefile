@@ -90,6 +90,11 @@ hold: control  ## Lock deployments and rollbacks: make hold WHY="the fair is on"
 unlock: control  ## Allow deployments again
 	@$(ON_API) 'iris-deploy unlock --who $(shell id -un)@$(shell uname -n)'
 
+.PHONY: silence
+silence: control  ## Keep alerts back for a while: ALERT=Name or HOST=name, FOR=2h WHY="..."; END=id ends it; alone: what is silent
+	@$(BIN)/python -m tools.silence --inventory inventory/$(INVENTORY) $(if $(ALERT),--alert '$(ALERT)') $(if $(HOST),--host '$(HOST)') \
+	    $(if $(FOR),--for '$(FOR)') $(if $(WHY),--why "$$WHY") $(if $(END),--end '$(END)')
+
 ON_API = $(BIN)/ansible -i inventory/$(INVENTORY) api --become -m ansible.builtin.command -a
 
 ##@ Use it
@@ -118,9 +123,26 @@ flood: $(ENV_FILE)  ## 20 rapid requests: 200s, then 503s
 balance: $(ENV_FILE)  ## How 30 requests spread over the instances
 	@tools/tour balance $(ENV_FILE)
 
+.PHONY: status
+status: control  ## One screen: units, release, model, certificate, alerts, requests, errors, p99; JSON=1 for programs
+	@$(BIN)/python -m tools.status --inventory inventory/$(INVENTORY) $(if $(JSON),--json)
+
 .PHONY: logs
-logs: control  ## Follow the journal of every host, or of one: HOST=
-	@$(REMOTE) --hosts $(or $(HOST),all) -- sudo journalctl --follow --lines=50 --unit="'iris-api@*'" --unit=nginx --unit="'prometheus*'" --unit=grafana-server
+logs: control  ## Follow gateways and instances of every host, or of one: HOST=
+	@$(REMOTE) --hosts $(or $(HOST),all) -- $(FOLLOW)
+
+# Both at once; a host that is no gateway has no access log.
+FOLLOW = sudo journalctl --follow --lines=50 --unit="'iris-api@*'" --unit=nginx --unit="'prometheus*'" --unit=grafana-server \
+    "& if [ -d /var/log/nginx ]; then sudo tail --follow=name --retry --quiet --lines=20 /var/log/nginx/access.log; fi; wait"
+
+.PHONY: trace
+trace: control  ## One request through gateway and instances, by its X-Request-ID: ID=
+	@test -n "$(ID)" || { echo "Which request? make trace ID=...: X-Request-ID of an answer, request_id of an error" >&2; exit 1; }
+	@$(BIN)/python -m tools.trace --inventory inventory/$(INVENTORY) '$(ID)'
+
+.PHONY: top
+top: control  ## Who asks the gateways, is limited or has a wrong password, by their logs; LINES=2000 HOST=
+	@$(BIN)/python -m tools.top --inventory inventory/$(INVENTORY) $(if $(HOST),--hosts '$(HOST)') $(if $(LINES),--lines '$(LINES)')
 
 .PHONY: ssh
 ssh: control  ## A shell on the host, or on one of several: HOST=
@@ -171,8 +193,12 @@ model: tests-venv  ## Train the shipped models anew, in models/
 	@$(BIN)/python models/train.py
 
 .PHONY: dashboards
-dashboards: tests-venv  ## Make Grafana's dashboards anew
+dashboards: tests-venv  ## Make Grafana's dashboards and Prometheus' console pages anew
 	@$(BIN)/python -m tools.dashboards
+
+.PHONY: rules
+rules: tests-venv  ## Make Prometheus' rules anew
+	@$(BIN)/python -m tools.rules
 
 .PHONY: docs
 docs: tests-venv  ## Build docs/ as a site in build/docs; a warning is an error
@@ -211,6 +237,8 @@ lint: tests-venv  ## Style, types, YAML, roles, shell scripts, references
 	$(BIN)/python -m tools.ansible_lint --offline -q
 	git grep -nIE '^#!/bin/(ba)?sh' | sed -n 's/:1:.*//p' | xargs shellcheck
 	$(BIN)/python tools/reference --check
+	$(BIN)/python -m tools.rules --check
+	$(BIN)/python -m tools.dashboards --check
 	$(BIN)/python -m tests.matrix.table --check
 	@$(MAKE) docs
 
@@ -263,14 +291,16 @@ HOST_TESTS_base := tests/host/test_base.py
 HOST_TESTS_pki := tests/blackbox/test_tls.py
 HOST_TESTS_iris_api := tests/host/test_api.py
 HOST_TESTS_nginx := tests/host/test_gateway.py
+HOST_TESTS_prometheus := tests/host/test_monitoring.py tests/host/test_dashboards.py
+HOST_TESTS_grafana := $(HOST_TESTS_prometheus)
 
 .PHONY: test-vm
 test-vm: tests-venv
 	@$(LOCALVM) setup
 	@echo "==> Testing the local VM itself"
 	$(SUDO) env PATH="$$PATH" $(BIN)/pytest tests/localvm
-	@echo "==> Testing the whole site on Debian 13 and on Debian 12, and several hosts of both; each is printed when it is done (20 minutes)"
-	@$(MAKE) --jobs=2 --output-sync=target test-site-default test-site-debian12 test-site-cluster
+	@echo "==> Testing the whole site on Debian 13 and on Debian 12, its alerts, and several hosts; each is printed when it is done (25 minutes)"
+	@$(MAKE) --jobs=3 --output-sync=target test-site-default test-site-debian12 test-site-alerts test-site-cluster
 
 # One of Molecule's scenarios by its name.
 test-site-%: tests-venv
@@ -295,6 +325,10 @@ faults: tests-venv  ## Break things under load and attack, count failed requests
 FAULTS_RECORD := build/faults.json
 
 ##@ Measure it
+
+.PHONY: observing
+observing: control  ## What observing costs while somebody asks the site: SECONDS=60; PAUSE=1 compares with a time without it
+	@$(BIN)/python -m tools.observing -i inventory/$(INVENTORY) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PAUSE),--pause)
 
 .PHONY: bench
 bench: tests-venv  ## Against the limit, the naive way and its peers: docs/benchmarks.md (three quarters of an hour)

@@ -38,6 +38,10 @@ def recipe(*arguments: str) -> str:
         (["remove", "HOST=api2", "CHECK=1"], "playbooks/remove.yml --limit 'api2' --check"),
         (["hold", "WHY=the fair is on"], ' "the fair is on"\''),
         (["unlock"], "'iris-deploy unlock --who "),
+        (["silence"], "-m tools.silence --inventory inventory/local"),
+        (["silence", "ALERT=NginxDown"], "--inventory inventory/local --alert 'NginxDown'"),
+        (["silence", "HOST=gate1", "FOR=2h", "WHY=it is mine"], "--for '2h' --why \"$WHY\""),
+        (["silence", "END=8d7f"], "--end '8d7f'"),
         (["history"], "'iris-deploy history'"),
         (["backup", "TO=/mnt/b"], 'playbooks/backup.yml -e \'{"backup_to": "/mnt/b"}\''),
         (["backup", "RECIPIENTS=/r"], '-e \'{"backup_recipients": "/r"}\''),
@@ -45,6 +49,11 @@ def recipe(*arguments: str) -> str:
         (["restore", "FROM=x", "INVENTORY=new"], "unpack 'x' --inventory 'new' ) &&"),
         (["restore", "FROM=x", "USE=here", "KEY=k"], "unpack 'x' --use 'here' --key 'k')"),
         (["restore", "FROM=x", "HOST=api1"], "\"inventory/$name\" playbooks/restore.yml -e restore_hosts='api1'"),
+        (["status"], "-m tools.status --inventory inventory/local"),
+        (["status", "JSON=1"], "-m tools.status --inventory inventory/local --json"),
+        (["trace", "ID=0123abcd"], "-m tools.trace --inventory inventory/local '0123abcd'"),
+        (["logs", "HOST=gate1"], "--hosts gate1 -- sudo journalctl --follow"),
+        (["logs"], "tail --follow=name --retry --quiet --lines=20 /var/log/nginx/access.log"),
         (["test-unit", "T=tests/roles/test_pki.py"], "pytest tests/roles/test_pki.py"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
@@ -56,7 +65,7 @@ def test_what_is_given_reaches_the_command(arguments: list[str], command: str) -
 @pytest.mark.parametrize(
     "target",
     ["converge", "deploy", "rollback", "history", "hold", "unlock", "verify", "rotate-credentials",
-     "retire-credentials", "renew-certificates", "backup", "remove", "logs", "ssh"],
+     "retire-credentials", "renew-certificates", "backup", "remove", "logs", "ssh", "status", "trace"],
 )  # fmt: skip
 def test_another_inventory_is_meant_by_every_target(target: str) -> None:
     """Or what is meant for one site would happen to another."""

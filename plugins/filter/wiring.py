@@ -17,6 +17,7 @@ description:
   - O(in_url) puts an IPv6 address into brackets, as it stands before a port.
   - O(host_addresses) lists the IP addresses at which other hosts reach one that is known by an address or a name.
   - O(target) is what Prometheus scrapes at a port of a host.
+  - O(probes) is what Prometheus has the blackbox exporter ask of several hosts.
   - O(instances) lists the instances of a host of the group api, as nginx and Prometheus know them.
   - O(in_turn) takes the first of each list, then the second of each, and so on.
   - O(repeated) lists what a list has more than once.
@@ -63,6 +64,20 @@ def target(address: str, port: int, host: str) -> Target:
         host: Name of the host, which becomes the label `instance`.
     """
     return {"address": f"{in_url(address)}:{port}", "labels": {"instance": str(host)}}
+
+
+def probes(hosts: Iterable[str], urls: Iterable[str], exporter: str) -> list[Target]:
+    """Return what Prometheus scrapes for the probes of several hosts: the exporter, which is told whom to ask.
+
+    Args:
+        hosts: Names of the hosts, which become the label `instance`.
+        urls: What each of them is asked for.
+        exporter: Where the blackbox exporter listens, with its port.
+    """
+    return [
+        {"address": str(exporter), "labels": {"instance": str(host), "__param_target": str(url)}}
+        for host, url in zip(hosts, urls, strict=True)
+    ]
 
 
 def instances(address: str, base_port: int, count: int, host: str) -> list[Target]:
@@ -127,6 +142,7 @@ class FilterModule:
             "in_url": in_url,
             "host_addresses": host_addresses,
             "target": target,
+            "probes": probes,
             "instances": instances,
             "in_turn": in_turn,
             "repeated": repeated,

@@ -56,7 +56,9 @@ def test_an_outsider_does_not_see_grafana(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize(
-    "port", [9090, 9100, 9113, 3000], ids=["prometheus", "node_exporter", "nginx_exporter", "grafana"]
+    "port",
+    [9090, 9093, 9100, 9113, 3000, 3903, 9115],
+    ids=["prometheus", "alertmanager", "node_exporter", "nginx_exporter", "grafana", "mtail", "blackbox_exporter"],
 )
 def test_an_outsider_does_not_reach_the_monitoring(gateway: Gateway, port: int) -> None:
     try:

@@ -33,7 +33,8 @@ def test_health_is_open_and_says_ok(gateway: Gateway) -> None:
 
 def test_300_requests_land_100_on_each_instance(gateway: Gateway) -> None:
     served = Counter(gateway.predict().headers["x-served-by"] for _ in range(300))
-    assert served == {f"iris-api@{n}": 300 // INSTANCES for n in range(1, INSTANCES + 1)}
+    # The monitoring's probe takes a turn of its own every 15 s.
+    assert served == {f"iris-api@{n}": pytest.approx(300 // INSTANCES, abs=3) for n in range(1, INSTANCES + 1)}
 
 
 def test_instances_take_turns(gateway: Gateway) -> None:

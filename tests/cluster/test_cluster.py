@@ -42,7 +42,8 @@ def test_300_requests_of_each_gateway_spread_over_the_instances_of_all_hosts(
         answers = [client.post("/predict", json=IRIS) for _ in range(300)]
         assert {answer.status_code for answer in answers} == {200}, gateway
         served = Counter(answer.headers["x-served-by"] for answer in answers)
-        assert served == dict.fromkeys(everybody(cluster), 50), gateway
+        # The monitoring's probe takes a turn of its own every 15 s.
+        assert served == dict.fromkeys(everybody(cluster), pytest.approx(50, abs=3)), gateway
 
 
 @pytest.fixture
@@ -55,8 +56,10 @@ def all_doors(cluster: Cluster) -> Iterator[list[tuple[str, int]]]:
     yield [
         *((host, port) for host in cluster.groups["api"] for port in PORTS),
         *((host, 9113) for host in cluster.groups["gateway"]),
+        *((host, 3903) for host in cluster.groups["gateway"]),
         *((host, 9100) for host in cluster.addresses),
         (monitor, 9090),
+        (monitor, 9093),
         (monitor, 3000),
     ]
     cluster.hosts[monitor].run(f"systemctl stop {unit}")
@@ -69,14 +72,15 @@ def test_a_port_is_open_to_whom_it_is_for(cluster: Cluster, all_doors: list[tupl
     def expected(source: str) -> set[tuple[str, int]]:
         to_instances = {door for door in all_doors if door[1] in PORTS}
         to_exporters = {door for door in all_doors if door[1] in (9100, 9113)}
+        to_mtail = {door for door in all_doors if door[1] == 3903}
         to_grafana = {door for door in all_doors if door[1] == 3000}
         found = {door for door in all_doors if door[0] == source}
         if source in group["gateway"]:
             found |= to_instances | to_grafana
         if source in group["monitoring"]:
-            found |= to_instances | to_exporters
+            found |= to_instances | to_exporters | to_mtail
         if source == CONTROL:
-            found |= set(all_doors) - to_instances
+            found |= set(all_doors) - to_instances - to_mtail
         return found
 
     sources = [*cluster.addresses, CONTROL, OUTSIDER]
@@ -93,11 +97,13 @@ def test_prometheus_reaches_all_and_takes_no_two_for_one(cluster: Cluster) -> No
         targets = [target for target in json.loads(told)["data"]["activeTargets"] if target["health"] == "up"]
         return {tuple(target["labels"].get(name, "") for name in ("job", "instance", "host")) for target in targets}
 
-    expected = {("prometheus", "prometheus", "")}
+    expected = {(name, name, "") for name in ("prometheus", "alertmanager")}
     expected |= {("nginx", host, "") for host in cluster.groups["gateway"]}
+    expected |= {(job, host, "") for job in ("gateway", "probe") for host in cluster.groups["gateway"]}
     expected |= {("node", host, "") for host in cluster.addresses}
     expected |= {("iris-api", f"iris-api@{n}", host) for host in cluster.groups["api"] for n in INSTANCES}
-    wait_for(lambda: up() == expected, 15)
+    # The probe has a turn every 15 s.
+    wait_for(lambda: up() == expected, 40)
     assert up() == expected
 
 

@@ -33,7 +33,8 @@ IN_CODE = re.compile(r"(?<![\w./~$}-])((?:[\w.@*-]+/)+[\w.@*-]*)")
 ANY_NAME = re.compile(r"\b(?:NAME|VERSION|USER|ID|N)\b")
 TARGET = re.compile(r"\bmake (?:-s )?([a-z]+(?:-[a-z0-9]+)*)\b(?![./=])")
 VARIABLE = re.compile(
-    r"\b(?:fortress|base|pki|iris_api|nginx|nginx_exporter|node_exporter|prometheus|grafana)_[a-z0-9_]*[a-z0-9]\b"
+    r"\b(?:fortress|base|pki|iris_api|nginx|nginx_exporter|node_exporter|blackbox_exporter|mtail|alertmanager|prometheus|grafana)"
+    r"_[a-z0-9_]*[a-z0-9]\b"
 )
 
 

@@ -9,7 +9,7 @@ from testinfra.host import Host
 
 testinfra_hosts = ["ansible://all"]
 
-GUARDED = [8001, 8002, 8003, 9090, 3000, 9113, 9100]
+GUARDED = [8001, 8002, 8003, 9090, 9093, 3000, 9113, 9100, 3903, 9115]
 LIMITED = [80, 443]
 
 

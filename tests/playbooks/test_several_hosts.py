@@ -76,7 +76,8 @@ def test_a_lost_host_holds_up_no_other(project: Path) -> None:
     everybody = sorted(f"{role} {host}" for role in ("base", "node_exporter") for host in ("a2", "g2", "m1"))
     assert sorted(changed[: len(everybody)]) == everybody
     assert changed[len(everybody) :] == [
-        "iris_api a2", "pki g2", "nginx g2", "nginx_exporter g2", "prometheus m1", "grafana m1",
+        "iris_api a2", "pki g2", "nginx g2", "nginx_exporter g2", "mtail g2",
+        "blackbox_exporter m1", "alertmanager m1", "prometheus m1", "grafana m1",
     ]  # fmt: skip
     settings = (project / "inventory" / "secrets" / "fortress.env").read_text()
     assert "FORTRESS_HOST=192.0.2.2\n" in settings, "the gateway that is there"

@@ -17,10 +17,11 @@ from tests import ROOT
 from tests.controller import ansible
 
 filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
-ip_addresses, in_url, host_addresses, target, instances, in_turn, repeated, basic_auth_users = (
+ip_addresses, in_url, host_addresses, target, probes, instances, in_turn, repeated, basic_auth_users = (
     filter_loader.get(name).j2_function
     for name in (
-        "ip_addresses", "in_url", "host_addresses", "target", "instances", "in_turn", "repeated", "basic_auth_users",
+        "ip_addresses", "in_url", "host_addresses", "target", "probes", "instances", "in_turn", "repeated",
+        "basic_auth_users",
     )
 )  # fmt: skip
 
@@ -85,6 +86,13 @@ def test_the_next_in_turn_is_of_another_host() -> None:
 def test_a_target_is_named_by_its_host() -> None:
     assert target("127.0.0.1", 9113, "a") == {"address": "127.0.0.1:9113", "labels": {"instance": "a"}}
     assert target("2001:db8::2", 9113, "b") == {"address": "[2001:db8::2]:9113", "labels": {"instance": "b"}}
+
+
+def test_one_exporter_asks_every_gateway() -> None:
+    assert probes(["g1", "g2"], ["https://192.0.2.1/probe", "https://[2001:db8::2]/probe"], "127.0.0.1:9115") == [
+        {"address": "127.0.0.1:9115", "labels": {"instance": "g1", "__param_target": "https://192.0.2.1/probe"}},
+        {"address": "127.0.0.1:9115", "labels": {"instance": "g2", "__param_target": "https://[2001:db8::2]/probe"}},
+    ]
 
 
 def test_what_is_there_twice_is_named_once() -> None:
@@ -187,10 +195,17 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "fortress_previous_passwords": {"rosa": "her old one"},
         "fortress_grafana_password": "that of Grafana",
         "fortress_grafana_when_unreachable": "skip",
+        "fortress_alert_receivers": [{"name": "team", "webhook_url": "https://example.com/hook"}],
+        "fortress_alert_routes": [{"receivers": ["team"]}],
+        "fortress_alert_smtp": {"server": "mail.example.com:25", "from": "a@example.com"},
+        "fortress_alert_heartbeat_url": "https://example.com/heartbeat",
+        "fortress_alertmanager_port": 9393,
         "fortress_prometheus_port": 9999,
         "fortress_grafana_port": 3333,
         "fortress_nginx_exporter_port": 9911,
         "fortress_node_exporter_port": 9910,
+        "fortress_mtail_port": 3904,
+        "fortress_blackbox_exporter_port": 9916,
         "fortress_secrets_dir": str(folder / "elsewhere"),
     }
     # The rest is not for roles: how the control node reaches the site, what it checks and what it prints.
@@ -221,12 +236,12 @@ def test_a_host_that_is_everything_trusts_private_networks_and_itself(one: dict[
         assert ipaddress.ip_network(network).is_private, network
         assert ipaddress.ip_network(network).prefixlen >= 12, network
     assert TRUSTED == ["172.16.0.0/12"]
-    monitoring = {
-        port for name, port in SETTINGS.items() if name.endswith("_port") and name != "fortress_api_base_port"
-    }
-    assert len(monitoring) == 4
+    # Those that people look at; the others are for hosts of the inventory alone.
+    names = ("prometheus", "alertmanager", "grafana", "nginx_exporter", "node_exporter")
+    monitoring = {SETTINGS[f"fortress_{name}_port"] for name in names}
+    assert len(monitoring) == 5
     reached = reached_by(one)
-    assert set(reached) == {8001, 8002, 8003} | monitoring
+    assert set(reached) == {8001, 8002, 8003, 3903, 9115} | monitoring
     for port, networks in reached.items():
         assert networks == ({*TRUSTED, "192.0.2.10"} if port in monitoring else {"192.0.2.10"}), port
     variables = [name for name in one if name.endswith("_trusted_networks")]
@@ -239,7 +254,7 @@ def test_a_port_is_open_to_the_roles_that_need_it(several: dict[str, dict[str, A
     """And to no host because it is in the inventory. A host's services reach one another at its address too."""
     for host in ("g1", "g2"):
         exporters = {*TRUSTED, *addresses(host, "m1")}
-        assert reached_by(several[host]) == {9100: exporters, 9113: exporters}
+        assert reached_by(several[host]) == {9100: exporters, 9113: exporters, 3903: addresses("m1")}
     for host in ("a1", "a2"):
         instance = addresses(host, "g1", "g2", "m1")
         assert reached_by(several[host]) == {
@@ -248,8 +263,10 @@ def test_a_port_is_open_to_the_roles_that_need_it(several: dict[str, dict[str, A
         }
     assert reached_by(several["m1"]) == {
         9090: {*TRUSTED, *addresses("m1")},
+        9093: {*TRUSTED, *addresses("m1")},
         3000: {*TRUSTED, *addresses("m1", "g1", "g2")},
         9100: {*TRUSTED, *addresses("m1")},
+        9115: addresses("m1"),
     }
 
 
@@ -265,6 +282,8 @@ def test_a_unit_talks_with_the_roles_that_need_it(several: dict[str, dict[str, A
         assert set(told["node_exporter_trusted_networks"]) == reached[9100]
         assert set(told["iris_api_clients"]) == addresses(host, "g1", "g2", "m1")
         assert set(told["nginx_exporter_trusted_networks"]) == {*TRUSTED, *addresses(host, "m1")}
+        assert set(told["mtail_clients"]) == addresses(host, "m1")
+        assert set(told["blackbox_exporter_gateways"]) == addresses(host, "g1", "g2")
         assert set(told["nginx_trusted_networks"]) == {*TRUSTED, *addresses(host)}
         assert set(told["prometheus_trusted_networks"]) == {*TRUSTED, *addresses(*several)}
         assert set(told["grafana_trusted_networks"]) == {*TRUSTED, *addresses(host, "g1", "g2")}
@@ -281,7 +300,7 @@ def test_whatever_listens_is_guarded(one: dict[str, Any]) -> None:
     listen = [value for name, value in one.items() if name.endswith("_listen_address")]
     ports = {int(address.rsplit(":", 1)[1]) for address in listen} | {one["grafana_port"]}
     ports |= {one["iris_api_base_port"] + number for number in range(one["iris_api_instances"])}
-    assert len(ports) == 7
+    assert len(ports) == 10
     assert set(reached_by(one)) == ports
 
 
@@ -317,9 +336,42 @@ def test_prometheus_scrapes_every_host(one: dict[str, Any], several: dict[str, d
     assert targets_of(one, "nginx") == {"iris": "127.0.0.1:9113"}
     assert targets_of(one, "node") == {"iris": "127.0.0.1:9100"}
     assert targets_of(several["m1"], "nginx") == {host: f"{ADDRESSES[host]}:9113" for host in ("g1", "g2")}
+    assert targets_of(one, "gateway") == {"iris": "127.0.0.1:3903"}
+    assert targets_of(several["m1"], "gateway") == {host: f"{ADDRESSES[host]}:3903" for host in ("g1", "g2")}
     assert targets_of(several["m1"], "node") == {host: f"{ADDRESSES[host]}:9100" for host in sorted(several)}
     assert several["g1"]["nginx_grafana_upstream"] == "192.0.2.5:3000"
     assert one["nginx_grafana_upstream"] == "127.0.0.1:3000"
+
+
+def test_each_gateway_is_probed_from_the_monitoring_host(
+    one: dict[str, Any], several: dict[str, dict[str, Any]]
+) -> None:
+    """By a user that is nobody else's, whose password gateway and monitoring host know without telling each other."""
+    for told, hosts in ((one, ["iris"]), (several["m1"], ["g1", "g2"])):
+        assert {target["labels"]["instance"]: target["labels"]["__param_target"] for target in jobs(told)["probe"]} == {
+            host: f"https://{ADDRESSES[host]}/probe" for host in hosts
+        }
+        assert {target["address"] for target in jobs(told)["probe"]} == {told["blackbox_exporter_listen_address"]}
+        assert told["blackbox_exporter_listen_address"].startswith("127.0.0.1:")
+        assert told["blackbox_exporter_server_name"] == SETTINGS["fortress_domain"]
+    [settings] = [job["settings"] for job in one["prometheus_scrape_jobs"] if job["name"] == "probe"]
+    assert settings["params"] == {"module": ["gateway"]}
+    for told in (one, *several.values()):
+        [user] = told["nginx_probe_users"]
+        assert user["name"] == told["blackbox_exporter_user"]
+        assert user["name"] not in [each["name"] for each in told["nginx_basic_auth_users"]]
+        assert re.fullmatch("[0-9a-f]{64}", user["password"])
+
+
+def test_a_host_tells_the_states_of_the_units_that_it_has(
+    one: dict[str, Any], several: dict[str, dict[str, Any]]
+) -> None:
+    everywhere = {"fortress-*", "prometheus-node-exporter.service"}
+    own = {host: set(told["node_exporter_units"]) - everywhere for host, told in several.items()}
+    assert own["a1"] == own["a2"] == {"iris-api@*.service", "iris-api.target", "iris-deploy*.service"}
+    assert {"nginx.service", "mtail.service"} < own["g1"] == own["g2"]
+    assert {"prometheus.service", "grafana-server.service"} < own["m1"]
+    assert set(one["node_exporter_units"]) == everywhere | own["a1"] | own["g1"] | own["m1"]
 
 
 def test_what_is_set_for_a_host_is_heard_by_those_who_talk_with_it(tmp_path: Path) -> None:
@@ -347,8 +399,8 @@ def test_what_is_set_for_a_host_is_heard_by_those_who_talk_with_it(tmp_path: Pat
     assert set(reached_by(told["a1"])) == {8001, 9100}
     assert set(reached_by(told["a2"])) == {9001, 9002, 9100}
     assert reached_by(told["a2"])[9002] == {*addresses("g1", "g2"), "2001:db8::4", "2001:db8::5"}
-    assert set(reached_by(told["g2"])) == {9101, 9114}
-    assert set(reached_by(told["m1"])) == {3001, 9091, 9100}
+    assert set(reached_by(told["g2"])) == {3903, 9101, 9114}
+    assert set(reached_by(told["m1"])) == {3001, 9091, 9093, 9100, 9115}
     assert told["m1"]["prometheus_external_url"] == "http://[2001:db8::5]:9091"
     assert told["a2"]["iris_api_bind_address"] == "2001:db8::4"
 
@@ -389,14 +441,25 @@ def test_every_setting_of_a_site_reaches_its_role(other: dict[str, Any]) -> None
         "nginx_trusted_networks": ["10.0.0.0/8", "192.0.2.10"],
         "nginx_upstream_timeout": "4s",
         "node_exporter_listen_address": ":9910",
+        "mtail_listen_address": "127.0.0.1:3904",
+        "blackbox_exporter_listen_address": "127.0.0.1:9916",
+        "blackbox_exporter_server_name": "api.example.com",
         "pki_dns_names": ["api.example.com"],
         "pki_ip_addresses": ["192.0.2.10"],
         "prometheus_external_url": "http://192.0.2.10:9999",
         "prometheus_listen_address": ":9999",
+        "prometheus_alertmanagers": ["127.0.0.1:9393"],
+        "prometheus_external_labels": {"site": "api.example.com"},
+        "alertmanager_listen_address": ":9393",
+        "alertmanager_external_url": "http://192.0.2.10:9393",
+        "alertmanager_receivers": [{"name": "team", "webhook_url": "https://example.com/hook"}],
+        "alertmanager_routes": [{"receivers": ["team"]}],
+        "alertmanager_smtp": {"server": "mail.example.com:25", "from": "a@example.com"},
+        "alertmanager_heartbeat_url": "https://example.com/heartbeat",
     }
     assert {name: other[name] for name in expected} == expected
     assert other["pki_secrets_dir"].endswith("/elsewhere/pki")
-    assert set(reached_by(other)) == {7001, 7002, 9999, 3333, 9911, 9910}
+    assert set(reached_by(other)) == {7001, 7002, 9999, 9393, 3333, 9911, 9910, 3904, 9916}
 
 
 def test_the_gateway_waits_longer_than_an_instance_may_take(one: dict[str, Any]) -> None:
@@ -409,6 +472,7 @@ def test_the_gateway_waits_longer_than_an_instance_may_take(one: dict[str, Any])
 
 SECRET = re.compile(
     r"_fortress_passwords|_fortress_grafana_password|previous_passwords?\b|htpasswd|grafana_admin_password|grafana_secret_key"
+    r"|blackbox_exporter_password"
     r"|'ansible.builtin.file', _pki_key_source"
 )
 

@@ -19,7 +19,7 @@ ROLES = sorted(path.parents[1] for path in (ROOT / "roles").glob("*/tasks/main.y
 FACTS = ROOT / "playbooks/tasks/facts.yml"
 PHASES = ["preflight", "install", "configure", "service"]
 SECTIONS = ["Requirements", "On the host", "Tags", "Example", "Variables"]
-HEADER = re.compile(r"[#;] Managed by Fortress \(role (\w+)\): ")
+HEADER = re.compile(r"(?:[#;]|<!--) Managed by Fortress \(role (\w+)\): ")
 # Ansible prints "ok: [host] => Refuse weak passwords" where nothing was refused.
 UNUSUAL = {
     "Refuse",
@@ -215,9 +215,13 @@ def test_the_readme_has_the_same_sections_and_explains_the_role_first(role: Path
     [
         ("nginx", "/etc/nginx/fortress.htpasswd", "www-data", "0640"),
         ("nginx", "/etc/nginx/fortress-previous.htpasswd", "www-data", "0640"),
+        ("nginx", "/etc/nginx/fortress-probe.htpasswd", "www-data", "0640"),
         ("pki", "/etc/ssl/fortress/privkey.pem", "root", "0600"),
+        ("blackbox_exporter", "/etc/fortress/probe-password", "root", "0600"),
         ("grafana", "/etc/grafana/secrets/admin_password", "grafana", "0640"),
         ("grafana", "/etc/grafana/secrets/secret_key", "grafana", "0640"),
+        ("alertmanager", "/etc/prometheus/alertmanager-secrets/smtp_password", "prometheus", "0640"),
+        ("alertmanager", "/etc/prometheus/alertmanager.yml", "prometheus", "0640"),
     ],
 )
 def test_a_secret_is_for_its_service_alone_and_in_no_output(role: str, path: str, group: str, mode: str) -> None:
@@ -226,6 +230,8 @@ def test_a_secret_is_for_its_service_alone_and_in_no_output(role: str, path: str
     variables: dict[str, Any] = {"inventory_dir": "/nowhere", "inventory_hostname": "host"}
     for part in ("defaults", "vars"):
         variables |= loader.load_from_file(str(folder / part / "main.yml"), trusted_as_template=True) or {}
+    # Without an address it has no secret.
+    variables["alertmanager_heartbeat_url"] = "https://example.com/ping"
 
     def evaluate(value: Any) -> Any:
         return Templar(loader, variables).template(trust_as_template(value)) if isinstance(value, str) else value

@@ -70,14 +70,18 @@ def test_every_role_has_the_same_anatomy(role: Path) -> None:
 SAFE: dict[str, Any] = {
     # Who gets in.
     "base_port_clients": [],
+    "blackbox_exporter_gateways": [],
+    "blackbox_exporter_listen_address": "127.0.0.1:9115",
     "base_trusted_networks": [],
     "fortress_trusted_networks": ["172.16.0.0/12"],
     "grafana_trusted_networks": [],
     "iris_api_bind_address": "127.0.0.1",
     "iris_api_clients": [],
+    "mtail_clients": [],
     "nginx_basic_auth_allow_weak_passwords": False,
     "nginx_basic_auth_users": [],
     "nginx_exporter_trusted_networks": [],
+    "nginx_probe_users": [],
     "nginx_trusted_networks": ["172.16.0.0/12"],
     "node_exporter_trusted_networks": [],
     "prometheus_trusted_networks": [],
@@ -114,7 +118,7 @@ def test_a_site_that_sets_nothing_is_a_safe_one() -> None:
 def test_what_holds_a_secret_is_not_shown_where_it_is_mistyped() -> None:
     known = {name: option for role in ROLES for name, option in options(role).items()}
     secret = {name for name in known if re.search(r"passwords?$|secret_key$", name) and known[name]["type"] != "bool"}
-    assert len(secret) == 5
+    assert len(secret) == 6
     assert {name for name in secret if not known[name].get("no_log")} == set()
 
 
@@ -128,7 +132,7 @@ def test_the_wiring_names_only_what_roles_know() -> None:
 def test_no_role_reads_what_is_shared_or_anothers() -> None:
     for role in [role for role in ROLES if role.name != "fortress"]:
         for path in role.rglob("*"):
-            if path.is_file() and path.parent.name not in ("__pycache__", "dashboards"):
+            if path.is_file() and path.parent.name not in ("__pycache__", "dashboards", "consoles"):
                 for number, line in enumerate(path.read_text().splitlines(), 1):
                     names = set(line.replace("fortress_no_log", "").split("fortress_")[1:])
                     jinja = "{{" in line or "{%" in line

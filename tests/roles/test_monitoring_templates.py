@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ import yaml
 
 from tests import ROOT
 from tests.controller import render
+from tools.dashboards.__main__ import DASHBOARDS
 
 UNITS = {
     "nginx_exporter": "prometheus-nginx-exporter",
     "node_exporter": "prometheus-node-exporter",
     "prometheus": "prometheus",
+    "alertmanager": "prometheus-alertmanager",
     "grafana": "grafana-server",
 }
+PROBE = {"blackbox_exporter_password": "9f86d081884c7d659a2feaa0c55ad015"}
 SECRETS = {"grafana_admin_password": "correct horse battery", "grafana_secret_key": "0123456789abcdef"}
 
 
@@ -90,6 +94,39 @@ def test_prometheus_keeps_a_bounded_history_and_cannot_be_stopped_over_http() ->
     )
 
 
+def test_prometheus_hands_its_alerts_to_whom_it_is_told() -> None:
+    assert "alerting" not in prometheus()
+    [told] = prometheus(prometheus_alertmanagers=["127.0.0.1:9093"])["alerting"]["alertmanagers"]
+    assert told == {"static_configs": [{"targets": ["127.0.0.1:9093"]}]}
+
+
+def test_an_alert_says_of_which_site_it_is() -> None:
+    told = prometheus(prometheus_external_labels={"site": "a.test"})["global"]["external_labels"]
+    assert told == {"site": "a.test"}
+
+
+def test_alertmanager_opens_no_port_of_a_cluster_and_reaches_its_receivers() -> None:
+    arguments = render("alertmanager", "etc/default/prometheus-alertmanager").splitlines()[-1]
+    assert arguments == 'ARGS="--web.listen-address=:9093 --cluster.listen-address="'
+    # It would work in both directions, and receivers may be anywhere.
+    assert "IPAddressDeny" not in sandbox("alertmanager")
+
+
+def test_alertmanagers_configuration_is_what_the_filter_makes() -> None:
+    settings = {"alertmanager_receivers": [{"name": "team", "webhook_url": "https://x.test/a"}]}
+    made = yaml.safe_load(render("alertmanager", "etc/prometheus/alertmanager.yml", **settings))
+    assert [each["name"] for each in made["receivers"]] == ["everybody", "nobody"]
+    assert made["receivers"][0]["webhook_configs"] == [{"url": "https://x.test/a", "send_resolved": True}]
+    assert made["route"]["group_wait"] == "10s"
+    for file in made["templates"]:
+        assert (ROOT / "roles/alertmanager/files/etc/prometheus" / file).is_file()
+
+
+def test_a_receiver_that_cannot_be_notified_is_refused(preflight: Callable[..., str]) -> None:
+    assert preflight("alertmanager") == ""
+    assert "The receiver team can't be notified" in preflight("alertmanager", alertmanager_receivers=[{"name": "team"}])
+
+
 def test_the_address_people_use_is_told_to_prometheus_if_there_is_one() -> None:
     arguments = render("prometheus", "etc/default/prometheus", prometheus_external_url="http://mon:9090").splitlines()
     assert "--web.external-url=http://mon:9090 " in arguments[-1]
@@ -108,7 +145,7 @@ def test_a_service_comes_back_however_often_it_dies(role: str) -> None:
     assert "\nRestart=always\nRestartSec=2\n" in service
 
 
-@pytest.mark.parametrize("role", UNITS)
+@pytest.mark.parametrize("role", sorted(set(UNITS) - {"alertmanager"}))
 def test_a_service_talks_to_trusted_networks_and_loopback_alone(role: str) -> None:
     assert sandbox(role)["IPAddressAllow"] == ["localhost"]
     directives = sandbox(role, **{f"{role}_trusted_networks": ["172.16.0.0/12", "fd00::/8"]})
@@ -116,11 +153,81 @@ def test_a_service_talks_to_trusted_networks_and_loopback_alone(role: str) -> No
     assert directives["IPAddressAllow"] == ["localhost 172.16.0.0/12 fd00::/8"]
 
 
-@pytest.mark.parametrize("role", ["nginx_exporter", "node_exporter"])
-def test_an_exporter_is_not_the_user_who_owns_prometheus_data(role: str) -> None:
-    directives = sandbox(role)
+def test_an_exporter_is_not_the_user_who_owns_prometheus_data() -> None:
+    directives = sandbox("nginx_exporter")
     assert directives["User"] == [""]
     assert directives["DynamicUser"] == ["yes"]
+    assert sandbox("node_exporter")["User"] == ["fortress-node-exporter"]
+
+
+def blackbox(**settings: Any) -> Any:
+    return yaml.safe_load(render("blackbox_exporter", "etc/prometheus/blackbox.yml", **settings))["modules"]["gateway"]
+
+
+def test_a_job_may_have_settings_of_its_own() -> None:
+    """The probe asks less often than the rest, and says which gateway by a label of the target."""
+    settings = {"metrics_path": "/probe", "params": {"module": ["gateway"]}, "scrape_interval": "15s"}
+    target = {"address": "127.0.0.1:9115", "labels": {"instance": "g1", "__param_target": "https://192.0.2.1/probe"}}
+    configuration = prometheus(prometheus_scrape_jobs=[{"name": "probe", "settings": settings, "targets": [target]}])
+    assert configuration["scrape_configs"][1] == settings | {
+        "job_name": "probe",
+        "static_configs": [{"targets": ["127.0.0.1:9115"], "labels": target["labels"]}],
+    }
+
+
+def test_promtool_takes_the_job_of_the_probe(promtool: str, tmp_path: Path) -> None:
+    settings = {"metrics_path": "/probe", "params": {"module": ["gateway"]}, "scrape_interval": "15s"}
+    target = {"address": "127.0.0.1:9115", "labels": {"instance": "g1", "__param_target": "https://192.0.2.1/probe"}}
+    jobs = [{"name": "probe", "settings": settings, "targets": [target]}]
+    text = render("prometheus", "etc/prometheus/prometheus.yml", prometheus_scrape_jobs=jobs)
+    (tmp_path / "prometheus.yml").write_text(text.replace("rules/*.yml", "none/*.yml"))
+    command = [promtool, "check", "config", str(tmp_path / "prometheus.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_gateway_is_asked_as_a_client_asks_it() -> None:
+    module = blackbox(blackbox_exporter_server_name="api.example.com")
+    assert module["http"]["headers"] == {"Host": "api.example.com"}
+    assert module["http"]["fail_if_not_ssl"] is True
+    # By the name, whatever the address is; and by the authorities of the host unless others are given.
+    assert module["http"]["tls_config"] == {"server_name": "api.example.com"}
+    assert "insecure_skip_verify" not in str(module)
+    certificate = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"
+    trusting = blackbox(blackbox_exporter_ca_certificates=certificate)["http"]["tls_config"]
+    written = render(
+        "blackbox_exporter", trusting["ca_file"].lstrip("/"), blackbox_exporter_ca_certificates=certificate
+    )
+    assert certificate in written
+
+
+def test_the_password_of_the_probe_is_in_no_file_that_others_read() -> None:
+    """The service manager reads it as root, and shows it to the service alone."""
+    for path in ("etc/prometheus/blackbox.yml", "etc/default/prometheus-blackbox-exporter"):
+        assert PROBE["blackbox_exporter_password"] not in render("blackbox_exporter", path, **PROBE)
+    unit = render(
+        "blackbox_exporter", "etc/systemd/system/prometheus-blackbox-exporter.service.d/fortress.conf", **PROBE
+    )
+    assert "\nLoadCredential=password:/etc/fortress/probe-password\n" in unit
+    shown = "/run/credentials/prometheus-blackbox-exporter.service/password"
+    assert blackbox()["http"]["basic_auth"] == {"username": "fortress-probe", "password_file": shown}
+
+
+def test_what_asks_wherever_it_is_told_to_listens_on_loopback() -> None:
+    arguments = render("blackbox_exporter", "etc/default/prometheus-blackbox-exporter").splitlines()[-1]
+    assert "--web.listen-address=127.0.0.1:9115" in arguments
+    unit = "etc/systemd/system/prometheus-blackbox-exporter.service.d/fortress.conf"
+    written = render("blackbox_exporter", unit, blackbox_exporter_gateways=["192.0.2.1", "192.0.2.2"])
+    assert "\nIPAddressDeny=any\nIPAddressAllow=localhost 192.0.2.1 192.0.2.2\n" in written
+    assert "StartLimitIntervalSec=0" in written.partition("[Service]")[0]
+    assert "\nRestart=always\nRestartSec=2\n" in written
+
+
+def test_a_probe_without_a_password_is_refused(preflight: Callable[..., str]) -> None:
+    assert preflight("blackbox_exporter", **PROBE) == ""
+    said = preflight("blackbox_exporter", blackbox_exporter_ca_certificates="none", **PROBE)
+    assert "blackbox_exporter_ca_certificates has no certificate in PEM" in said
+    assert "blackbox_exporter_password has 0 characters" in preflight("blackbox_exporter")
 
 
 def test_grafana_lives_below_the_gateways_path_and_calls_nobody() -> None:
@@ -159,7 +266,7 @@ def test_another_list_of_fingerprints_is_another_keyring() -> None:
 def test_the_dashboards_are_where_grafana_looks_for_them() -> None:
     provider = yaml.safe_load(render("grafana", "etc/grafana/provisioning/dashboards/fortress.yml"))["providers"][0]
     folder = ROOT / "roles/grafana/files" / provider["options"]["path"].lstrip("/")
-    assert {path.name for path in folder.iterdir()} == {"nginx.json", "iris-api.json"}
+    assert {path.name for path in folder.iterdir()} == set(DASHBOARDS)
     home = grafana_ini()["dashboards"]["default_home_dashboard_path"]
     assert Path(home).name in {path.name for path in folder.iterdir()}
 
