@@ -291,8 +291,12 @@ HOST_TESTS_base := tests/host/test_base.py
 HOST_TESTS_pki := tests/blackbox/test_tls.py
 HOST_TESTS_iris_api := tests/host/test_api.py
 HOST_TESTS_nginx := tests/host/test_gateway.py
-HOST_TESTS_prometheus := tests/host/test_monitoring.py tests/host/test_dashboards.py
+HOST_TESTS_prometheus := tests/host/test_monitoring.py tests/alerts/test_dashboards.py
 HOST_TESTS_grafana := $(HOST_TESTS_prometheus)
+HOST_TESTS_mtail := tests/host/test_signals.py
+HOST_TESTS_blackbox_exporter := $(HOST_TESTS_mtail)
+HOST_TESTS_node_exporter := $(HOST_TESTS_mtail)
+HOST_TESTS_alertmanager := tests/alerts/test_alertmanager.py
 
 .PHONY: test-vm
 test-vm: tests-venv

@@ -128,40 +128,36 @@ def preflight(tmp_path: Path) -> Callable[..., str]:
     return run
 
 
-@pytest.fixture(scope="session")
-def promtool() -> str:
-    """Prometheus' own tool, which evaluates rules and queries over series that a test makes up."""
-    program = ROOT / ".cache" / "promtool"
+def unpacked(name: str) -> str:
+    """Return a program that tools/control-node takes out of its Debian package, of this machine's release."""
+    program = ROOT / ".cache" / name
     if not program.exists():
         pytest.skip(f"there is no {program}: tools/control-node could not download Debian's package")
     return str(program)
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Prometheus' own tool, which evaluates rules and queries over series that a test makes up."""
+    return unpacked("promtool")
 
 
 @pytest.fixture(scope="session")
 def prometheus_server() -> str:
-    """Prometheus itself, of this machine's release."""
-    program = ROOT / ".cache" / "prometheus"
-    if not program.exists():
-        pytest.skip(f"there is no {program}: tools/control-node could not download Debian's package")
-    return str(program)
+    """Prometheus itself."""
+    return unpacked("prometheus")
 
 
 @pytest.fixture(scope="session")
 def amtool() -> str:
-    """Alertmanager's own tool, which reads a configuration as Alertmanager does; of this machine's release."""
-    program = ROOT / ".cache" / "amtool"
-    if not program.exists():
-        pytest.skip(f"there is no {program}: tools/control-node could not download Debian's package")
-    return str(program)
+    """Alertmanager's own tool, which reads a configuration as Alertmanager does."""
+    return unpacked("amtool")
 
 
 @pytest.fixture(scope="session")
 def mtail() -> str:
-    """Debian's mtail, which reads logs; of the release that this machine has."""
-    program = ROOT / ".cache" / "mtail"
-    if not program.exists():
-        pytest.skip(f"there is no {program}: tools/control-node could not download Debian's package")
-    return str(program)
+    """Debian's mtail, which reads logs."""
+    return unpacked("mtail")
 
 
 STARTED = pytest.StashKey[float]()

@@ -103,6 +103,13 @@ def test_a_check_has_all_its_parts(target: str, commands: list[str]) -> None:
     assert [command for command in commands if command not in said] == []
 
 
+def test_a_role_is_tested_by_files_that_are_there() -> None:
+    named = re.findall(r"^HOST_TESTS_\w+ := (.+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    files = [word for line in named for word in line.split() if not word.startswith("$")]
+    assert len(files) >= 7
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+
+
 def test_a_locale_that_is_not_there_is_no_end_of_ansible() -> None:
     environment = os.environ | {"LC_ALL": "xx_YY.UTF-8"}
     command = ["make", "converge", "INVENTORY=example", "PLAYBOOK=.venv/bin/ansible-playbook --version"]
