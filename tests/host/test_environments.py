@@ -94,7 +94,7 @@ def first(host: Host) -> str:
     return str(ready(host, 1)["deployment"])
 
 
-@pytest.mark.parametrize("name", MOST_MB)
+@pytest.mark.parametrize("name", [pytest.param("boosted", marks=pytest.mark.one_release), "own", "mixed"])
 @pytest.mark.usefixtures("first")
 def test_a_model_brings_what_the_release_has_not_got(host: Host, inventory: str, models: Path, name: str) -> None:
     before = host.check_output("ls /opt/iris-api/releases")
@@ -128,6 +128,7 @@ def test_the_way_back_takes_the_interpreter_along(host: Host, inventory: str, fi
     assert interpreter(host, 1).startswith("/opt/iris-api/releases/")
 
 
+@pytest.mark.one_release
 def test_a_bundle_that_was_changed_is_refused_before_anything_of_it_is_fetched(
     host: Host, inventory: str, models: Path
 ) -> None:
@@ -154,6 +155,7 @@ def keys(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.one_release
 def test_a_site_that_demands_signatures_deploys_what_is_signed_and_nothing_else(
     host: Host, inventory: str, models: Path, keys: Path
 ) -> None:
