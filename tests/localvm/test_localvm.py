@@ -254,6 +254,10 @@ def test_stop_lets_services_end_and_start_brings_it_back(trixie: Guest) -> None:
 def test_a_cut_is_a_cut(trixie: Guest) -> None:
     trixie.run("sudo systemd-run --quiet --unit=cut --property='ExecStop=touch /farewell' sleep 1000")
     trixie.run("echo written | sudo tee /data; sync")
+    # Nobody lives on to see that others are gone.
+    survivor = "while systemctl show --property=Version; do :; done"
+    for number in range(8):
+        trixie.run(f"sudo systemd-run --quiet --unit=survivor{number} sh -c '{survivor}; touch /survivor{number}'")
     with socket.create_connection((trixie.address, 22), timeout=3) as peer:
         assert peer.recv(4) == b"SSH-"
         started = time.monotonic()
@@ -264,7 +268,7 @@ def test_a_cut_is_a_cut(trixie: Guest) -> None:
             while peer.recv(1000):
                 pass
     localvm("start", trixie.name)
-    assert trixie.run("cat /data; ls /farewell", check=False) == "written"
+    assert trixie.run("cat /data; ls /farewell /survivor*", check=False) == "written"
     eventually(lambda: trixie.run("systemctl is-system-running", check=False) == "running")
 
 
