@@ -95,6 +95,10 @@ silence: control  ## Keep alerts back for a while: ALERT=Name or HOST=name, FOR=
 	@$(BIN)/python -m tools.silence --inventory inventory/$(INVENTORY) $(if $(ALERT),--alert '$(ALERT)') $(if $(HOST),--host '$(HOST)') \
 	    $(if $(FOR),--for '$(FOR)') $(if $(WHY),--why "$$WHY") $(if $(END),--end '$(END)')
 
+.PHONY: notify
+notify: control  ## Send a test notification to whoever is told of alerts, and say who got it: SEVERITY=warning HOST=name
+	@$(BIN)/python -m tools.notify --inventory inventory/$(INVENTORY) $(if $(SEVERITY),--severity '$(SEVERITY)') $(if $(HOST),--host '$(HOST)')
+
 ON_API = $(BIN)/ansible -i inventory/$(INVENTORY) api --become -m ansible.builtin.command -a
 
 ##@ Use it

@@ -38,6 +38,8 @@ def recipe(*arguments: str) -> str:
         (["remove", "HOST=api2", "CHECK=1"], "playbooks/remove.yml --limit 'api2' --check"),
         (["hold", "WHY=the fair is on"], ' "the fair is on"\''),
         (["unlock"], "'iris-deploy unlock --who "),
+        (["notify"], "-m tools.notify --inventory inventory/local"),
+        (["notify", "SEVERITY=warning", "HOST=gate1"], "--severity 'warning' --host 'gate1'"),
         (["silence"], "-m tools.silence --inventory inventory/local"),
         (["silence", "ALERT=NginxDown"], "--inventory inventory/local --alert 'NginxDown'"),
         (["silence", "HOST=gate1", "FOR=2h", "WHY=it is mine"], "--for '2h' --why \"$WHY\""),

@@ -16,11 +16,33 @@ from tests.operator import play
 from tests.ordered import put_in_order
 from tests.several import Cluster
 
-PORT = 9911
+PORT, MAIL_PORT = 9911, 9912
 FOLDER = "/run/fortress-test-receiver"
-TOKEN = "a token that a test sends"
-RECEIVER = {"name": "test", "webhook_url": f"http://127.0.0.1:{PORT}/alerts", "webhook_token": TOKEN}
+TOKEN, PASSWORD = "a token that a test sends", "a password that a test sends"
+RECEIVER = {
+    "name": "test",
+    "webhook_url": f"http://127.0.0.1:{PORT}/alerts",
+    "webhook_token": TOKEN,
+    "email_to": ["ana@example.com", "ben@example.com"],
+    "slack_url": f"http://127.0.0.1:{PORT}/slack",
+    "slack_channel": "#site",
+}
+# By its name, which is in the certificate.
+SMTP = {"server": f"localhost:{MAIL_PORT}", "from": "site@example.com", "user": "fortress", "password": PASSWORD}
 UNIT = "fortress-test-receiver"
+TRUSTED = "/usr/local/share/ca-certificates/fortress-test.crt"
+START = f"""
+apt-get --quiet --quiet install --yes python3-aiosmtpd
+install -d {FOLDER}
+printf '%s' '{PASSWORD}' > {FOLDER}/password
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -days 2 \\
+    -addext subjectAltName=DNS:localhost -keyout {FOLDER}/key.pem -out {FOLDER}/certificate.pem
+install -m 0644 {FOLDER}/certificate.pem {TRUSTED}
+update-ca-certificates
+systemctl restart prometheus-alertmanager
+systemd-run --unit={UNIT} /usr/bin/python3 {FOLDER}/receiver.py {FOLDER} {PORT} {MAIL_PORT}
+"""
+END = f"systemctl stop {UNIT}; rm -r {FOLDER} {TRUSTED}; update-ca-certificates --fresh"
 
 
 def now(host: Host) -> float:
@@ -39,15 +61,19 @@ def wait_for(what: Callable[[], Any], seconds: float) -> bool:
 
 
 class Received:
-    """What a receiver on the host got."""
+    """What receivers on the host got."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
 
     def posts(self, path: str, since: float = 0) -> list[dict[str, Any]]:
-        """Return what came to a path since a time of the host's clock."""
+        """Return what came to a path, or as `mail`, since a time of the host's clock."""
         lines = self._host.check_output(f"cat {FOLDER}/received").splitlines()
         return [post for post in map(json.loads, lines) if post["path"] == path and post["at"] >= since]
+
+    def of(self, path: str, text: str, since: float) -> list[dict[str, Any]]:
+        """Return what came there and has this text."""
+        return [post for post in self.posts(path, since) if text in post.get("subject", "") + post["body"]]
 
     def told(self, alert: str, status: str, since: float) -> float | None:
         """Return when somebody was first told that an alert fires, or has ended (`resolved`)."""
@@ -60,17 +86,17 @@ class Received:
 
 @pytest.fixture(scope="session")
 def received(cluster: Cluster, inventory: str) -> Iterator[Received]:
-    """Have the site notify a receiver on the host, and send its heartbeat there; at the end nobody again."""
+    """Have the site notify receivers on the host, and send its heartbeat there; at the end nobody again."""
     host = cluster.hosts[cluster.groups["monitoring"][0]]
     program = base64.b64encode((Path(__file__).parent / "receiver_on_host.py").read_bytes()).decode()
-    host.check_output(f"install -d {FOLDER} && echo {program} | base64 -d > {FOLDER}/receiver.py")
-    host.check_output(f"systemd-run --unit={UNIT} /usr/bin/python3 {FOLDER}/receiver.py {PORT} {FOLDER}/received")
+    host.check_output(f"set -e; install -d {FOLDER}; echo {program} | base64 -d > {FOLDER}/receiver.py; {START}")
     done = play(
         inventory,
         "site.yml",
         "--tags",
         "alertmanager",
         fortress_alert_receivers=[RECEIVER],
+        fortress_alert_smtp=SMTP,
         fortress_alert_heartbeat_url=f"http://127.0.0.1:{PORT}/heartbeat",
     )
     try:
@@ -78,7 +104,7 @@ def received(cluster: Cluster, inventory: str) -> Iterator[Received]:
         yield Received(host)
     finally:
         play(inventory, "site.yml", "--tags", "alertmanager")
-        host.run(f"systemctl stop {UNIT}; rm -r {FOLDER}")
+        host.run(END)
 
 
 @pytest.fixture

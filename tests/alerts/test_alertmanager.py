@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 
 import pytest
 from testinfra.host import Host
 
 from tests import ROOT
-from tests.alerts.conftest import TOKEN, Received, now, wait_for
+from tests.alerts.conftest import PASSWORD, RECEIVER, SMTP, TOKEN, Received, now, wait_for
 
 testinfra_hosts = ["ansible://monitoring"]
 
@@ -27,9 +30,14 @@ def test_no_port_of_a_cluster_is_open(host: Host) -> None:
 
 
 def test_a_secret_is_for_alertmanager_alone(host: Host, received: Received) -> None:
-    file = host.file("/etc/prometheus/alertmanager-secrets/test_webhook_token")
-    assert (file.user, file.group, file.mode) == ("root", "prometheus", 0o640)
-    assert TOKEN not in host.file("/etc/prometheus/alertmanager.yml").content_string
+    for name, secret in (
+        ("test_webhook_token", TOKEN),
+        ("test_slack_url", RECEIVER["slack_url"]),
+        ("smtp_password", PASSWORD),
+    ):
+        file = host.file(f"/etc/prometheus/alertmanager-secrets/{name}")
+        assert (file.user, file.group, file.mode) == ("root", "prometheus", 0o640)
+        assert secret not in host.file("/etc/prometheus/alertmanager.yml").content_string
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +51,35 @@ def test_a_fault_reaches_a_receiver_within_a_minute(
 ) -> None:
     begun = now(host)
     host.check_output("systemctl stop iris-api@3")
+    title = f"IrisApiInstanceDown at {os.environ['FORTRESS_DOMAIN']}"
     try:
         assert wait_for(lambda: received.told("IrisApiInstanceDown", "firing", begun), 60)
+        # The other ways take no longer; a receiver may get both at once.
+        assert wait_for(lambda: received.of("mail", title, begun) and received.of("/slack", title, begun), 5)
     finally:
         host.check_output("systemctl start iris-api@3")
     ended["IrisApiInstanceDown"] = now(host)
-    [post, *_] = received.posts("/alerts", begun)
+    [post, *_] = received.of("/alerts", '"IrisApiInstanceDown"', begun)
     assert post["token"] == f"Bearer {TOKEN}"
     [alert, *_] = json.loads(post["body"])["alerts"]
     runbook, _, section = alert["annotations"]["runbook"].partition("#")
     assert f"## {alert['labels']['alertname']}" in (ROOT / runbook).read_text()
     assert section == alert["labels"]["alertname"].lower()
+    [mail, *_] = received.of("mail", title, begun)
+    assert (mail["sender"], mail["to"]) == (SMTP["from"], RECEIVER["email_to"])
+    [slack, *_] = received.of("/slack", title, begun)
+    message = json.loads(slack["body"])
+    assert message["channel"] == RECEIVER["slack_channel"]
+    for text in (mail["body"], message["attachments"][0]["text"]):
+        assert alert["annotations"]["summary"] in text and alert["annotations"]["runbook"] in text
+
+
+def test_a_test_notification_says_who_got_it(inventory: str, received: Received) -> None:
+    command = [sys.executable, "-m", "tools.notify", "--inventory", inventory]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for way in ("webhook to 127.0.0.1:9911", "email to ana@example.com, ben@example.com", "slack to test"):
+        assert f"told: {way}\n" in done.stdout
 
 
 def test_what_is_silenced_is_not_told(host: Host, received: Received, one_host: None) -> None:
