@@ -319,18 +319,25 @@ robust: tests-venv  ## Schema, fuzz and load through the gateway; the long run: 
 	@$(LOCALVM) setup
 	$(BIN)/molecule test --scenario-name robust
 
-# The tests of several hosts are in the folder of the others, too: CLUSTER=whole for their scenario alone.
 .PHONY: faults
-faults: tests-venv  ## Break things under load and attack, count failed requests: docs/faults.md (an hour)
-	@$(LOCALVM) setup
-	@mkdir -p build && rm -f $(FAULTS_RECORD)
-	@red=; for scenario in faults cluster upgrade; do \
-	    CLUSTER=$${scenario/#cluster/whole} FORTRESS_FAULTS_RECORD=$(CURDIR)/$(FAULTS_RECORD) $(BIN)/molecule test --scenario-name $$scenario || red="$$red $$scenario"; \
-	done; \
-	test -z "$$red" || { echo "Red:$$red. docs/faults.md stays as it was." >&2; exit 1; }
-	@$(BIN)/python -m tests.faults.table $(FAULTS_RECORD)
+faults: tests-venv  ## Break things under load, count failed requests: docs/faults.md (three quarters of an hour)
+	$(call UNDER_LOAD,faults cluster upgrade)
 
-FAULTS_RECORD := build/faults.json
+.PHONY: attacks
+attacks: tests-venv  ## One client attacks, another one asks: docs/faults.md (25 minutes, on a machine that does nothing else)
+	$(call UNDER_LOAD,attacks)
+
+# Runs scenarios of Molecule; where all of them are green, what they recorded becomes tables of docs/faults.md.
+# The tests of several hosts are in the folder of the others, too: CLUSTER=whole for their scenario alone.
+define UNDER_LOAD
+@$(LOCALVM) setup
+@mkdir -p build && rm -f build/$@.json
+@red=; for scenario in $(1); do \
+    CLUSTER=$${scenario/#cluster/whole} FORTRESS_FAULTS_RECORD=$(CURDIR)/build/$@.json $(BIN)/molecule test --scenario-name $$scenario || red="$$red $$scenario"; \
+done; \
+test -z "$$red" || { echo "Red:$$red. docs/faults.md stays as it was." >&2; exit 1; }
+@$(BIN)/python -m tests.faults.table build/$@.json
+endef
 
 ##@ Measure it
 

@@ -16,7 +16,7 @@ from tools import pages
 
 PAGE = ROOT / "docs" / "faults.md"
 BEGIN = "<!-- written by make faults -->\n"
-ATTACKS_BEGIN = "<!-- attacks, written by make faults -->\n"
+ATTACKS_BEGIN = "<!-- attacks, written by make attacks -->\n"
 # What the tests note where nothing was left that could have answered.
 OUTAGES = ("nothing else can answer", "answered with 502")
 HEAD = (
@@ -172,7 +172,7 @@ def write_attacks(rows: list[AttackRow], page: Path = PAGE) -> None:
 
 if __name__ == "__main__":
     record = json.loads(Path(sys.argv[1]).read_text())
-    # A run of some tests alone has nothing to say about the others.
+    # `make faults` has nothing to say about the attacks, and `make attacks` nothing about the faults.
     if record["faults"]:
         write([Row.from_json(row) for row in record["faults"]])
     if record["attacks"]:

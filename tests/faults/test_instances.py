@@ -144,7 +144,8 @@ def test_a_request_that_kills_its_instance(
     assert answer.json()["code"] == "bad_gateway"
     assert len(before - after) == 2, f"{before} became {after}"
     tried = json.loads(host.run(f"grep poison-{traffic.run} /var/log/nginx/access.log").stdout)
-    assert len(re.split(", | : ", tried["upstream_addr"])) == 2, tried
+    # Not attempts: one over a kept connection that was closed reached nobody, and was made anew.
+    assert len(set(re.split(", | : ", tried["upstream_addr"]))) == 2, tried
     record("a request that kills its instance", traffic, max(found["took"].values()), "itself answered with 502")
     traffic.assert_nothing_failed()
 
