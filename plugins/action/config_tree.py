@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import hmac
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 
 TEMPLATE_SUFFIX = ".j2"
+# By which host_survey has seen what not everybody may read.
+KEY = "_fortress_survey_key"
 # Of a file, beside its content.
 KEYS = ("owner", "group", "mode")
 JINJA_OPTIONS = {"trim_blocks": True, "lstrip_blocks": True}
@@ -56,8 +59,9 @@ class ActionModule(ActionBase):
                 f"config_tree: there is no file {'in `contents`' if 'contents' in self._task.args else where}."
             )
 
-        survey = (task_vars or {}).get("ansible_facts", {}).get("survey", {})
-        if is_in_place(contents, args, survey):
+        variables = task_vars or {}
+        survey = variables.get("ansible_facts", {}).get("survey", {})
+        if is_in_place(contents, args, survey, lambda: str(self._templar.template(variables.get(KEY, "")))):
             return {"changed": False, "changed_paths": []}
         args["files"] = [{"path": path, "content": text} for path, text in sorted(contents.items())]
         result: dict[str, Any] = self._execute_module(module_name="config_tree", module_args=args, task_vars=task_vars)
@@ -101,33 +105,42 @@ class ActionModule(ActionBase):
         return contents
 
 
-def is_in_place(contents: Mapping[str, str], args: Mapping[str, Any], survey: Mapping[str, Any]) -> bool:
+def is_in_place(
+    contents: Mapping[str, str], args: Mapping[str, Any], survey: Mapping[str, Any], key: Callable[[], str]
+) -> bool:
     """Return whether host_survey has seen that a tree is on the host as it should be: then nothing asks the host.
 
     Args:
         contents: Absolute path to text.
         args: The other options of the task.
-        survey: The fact of host_survey; what it does not have (a host that keeps no list, a file that not everybody may
-            read) has to be asked for.
+        survey: The fact of host_survey; what it does not have (a host that keeps no list, a file that was not there)
+            has to be asked for.
+        key: Returns the key that the survey was given for files that not everybody may read.
     """
     written = survey.get("written") or {}
     record, absent = args.get("unapplied") or "", args.get("absent") or []
     # A record by its absolute path is not where the survey looks.
-    if not written or args.get("in_use") or record.startswith("/") or survey.get("unapplied", {}).get(record):
+    if not written or record.startswith("/") or survey.get("unapplied", {}).get(record):
         return False
     if set(absent) - set(survey.get("missing", [])):
+        return False
+    if set((args.get("in_use") or {}).values()) - set(survey.get("succeeding", [])):
         return False
     for path, text in contents.items():
         wanted = {"owner": "root", "group": "root", "mode": "0644", **{k: args[k] for k in KEYS if k in args}}
         for pattern, exception in (args.get("attributes") or {}).items():
             if fnmatch(path, pattern):
-                wanted |= exception
+                wanted |= {name: value for name, value in exception.items() if name in KEYS}
         seen = written.get(path)
         if seen is None:
             return False
         wanted["mode"] = f"{int(str(wanted['mode']), 8):04o}"
-        # A secret has one key more, and is asked for.
-        if seen != {**wanted, "sha256": hashlib.sha256(text.encode()).hexdigest()}:
+        content = text.encode()
+        if "hmac" in seen:
+            wanted["hmac"] = hmac.digest(key().encode(), content, "sha256").hex()
+        else:
+            wanted["sha256"] = hashlib.sha256(content).hexdigest()
+        if seen != wanted:
             return False
     return True
 

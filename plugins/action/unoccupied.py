@@ -1,7 +1,8 @@
-"""Stop the run where a host has already what a role would take, replace or run into: see the module host_survey."""
+"""Stop the run where a host has already what a role would take, or lacks what it needs: see the module host_survey."""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from ansible.plugins.action import ActionBase
 
 DOCUMENTATION = r"""
 module: unoccupied
-short_description: Check that a role's ports, configuration files and space are free on the host
+short_description: Check that a role's ports, configuration files and space are free on the host, and its address there
 description:
   - Judges what the module host_survey found on the host, and runs on the control node alone.
   - Where that module has not run it passes.
@@ -37,6 +38,12 @@ options:
     description: Whether sites of an nginx are in the way.
     type: bool
     default: false
+  address:
+    description: The address that the role is to listen at, which the host must have; a name is not looked up.
+    type: str
+  address_variable:
+    description: The variable by which another address is set, for the message.
+    type: str
   needs_mb:
     description: What folders need, in 10^6 bytes; those on one file system share its space.
     type: dict
@@ -51,7 +58,19 @@ Survey = Mapping[str, Any]
 class ActionModule(ActionBase):
     """Runs on the control node only."""
 
-    _VALID_ARGS = frozenset({"unit", "ports", "port_variable", "files", "package", "nginx_sites", "needs_mb"})
+    _VALID_ARGS = frozenset(
+        {
+            "unit",
+            "ports",
+            "port_variable",
+            "files",
+            "package",
+            "nginx_sites",
+            "address",
+            "address_variable",
+            "needs_mb",
+        }
+    )
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return a failure whose message has a sentence for each thing that is in the way."""
@@ -75,6 +94,8 @@ def conflicts(
     files: Sequence[str] = (),
     package: str = "",
     nginx_sites: bool = False,
+    address: str = "",
+    address_variable: str = "",
     needs_mb: Mapping[str, int] | None = None,
 ) -> Iterator[str]:
     """Yield a sentence for each thing in the way, with what to do about it; arguments as in DOCUMENTATION."""
@@ -89,6 +110,11 @@ def conflicts(
             f"{', '.join(foreign)} was written by somebody else and would be replaced. Save what is in it and run "
             f"there `apt-get purge {package}`, or give another host."
         )
+    if is_foreign(survey, address):
+        yield (
+            f"{address} is no address of this host. Set {address_variable} to its own in the network of the other "
+            "hosts; `ip address` there lists what it has."
+        )
     for shortage in space_conflicts(survey, needs_mb or {}):
         yield f"{shortage}. Make room, or give another host."
 
@@ -102,6 +128,17 @@ def port_conflicts(survey: Survey, ports: Iterable[int | str], unit: str) -> lis
         if each["port"] in wanted and not each["unit"].startswith(unit)
     }
     return sorted(found, key=lambda text: (int(text.split()[0]), text))
+
+
+def is_foreign(survey: Survey, address: str) -> bool:
+    """Return whether an address is none of the host's; one for all addresses, or a name, is not foreign."""
+    try:
+        wanted = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    own = {ipaddress.ip_address(each) for each in survey["addresses"]}
+    # Where the host lists none, it has no program that would.
+    return bool(own) and not wanted.is_unspecified and wanted not in own
 
 
 def space_conflicts(survey: Survey, needs_mb: Mapping[str, int]) -> list[str]:

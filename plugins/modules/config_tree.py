@@ -32,8 +32,8 @@ description:
     kept in C(/var/lib/fortress/before), and so are the names of files and folders that are new. M(host_removal) takes it all back.
   - A run may be cut after the files are written and before a handler has applied them. With O(unapplied) the host remembers that, and
     the next run reports these files as changed, until a handler says by O(applied) that they are in use.
-  - Where M(host_survey) has seen at the beginning of the run that every file is as it should be, and that no record names one, the host is not
-    asked again. It sees what everybody may read; a secret, and what O(in_use) says, is asked for each time.
+  - Where M(host_survey) has seen at the beginning of the run that every file is as it should be, that what O(in_use) asks succeeds, and that no
+    record names one, the host is not asked again.
 options:
   path:
     description: Only these sub-trees or files, relative to the role's folders. All of them, unless O(contents) is given.

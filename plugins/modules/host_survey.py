@@ -6,10 +6,12 @@ from __future__ import annotations
 import contextlib
 import grp
 import hashlib
+import hmac
 import json
 import os
 import pwd
 import re
+import shlex
 import stat
 import subprocess
 from pathlib import Path
@@ -50,6 +52,17 @@ options:
     type: list
     elements: str
     default: []
+  commands:
+    description: Commands that ask whether something is in use, and change nothing.
+    type: list
+    elements: str
+    default: []
+  key:
+    description:
+      - A secret of the site. With it what config_tree has written for a service alone is seen too, as an HMAC, by which nobody without the key can
+        try passwords.
+    type: str
+    default: ""
 author: Fortress
 """
 
@@ -111,10 +124,19 @@ ansible_facts:
         users:
           description: C(home), C(shell) and C(comment) of each of O(users) that is there.
           type: dict
+        succeeding:
+          description: Those of O(commands) that succeed.
+          type: list
+          elements: str
+        addresses:
+          description: The IP addresses of the host.
+          type: list
+          elements: str
         written:
           description:
-            - C(sha256), C(mode), C(owner) and C(group) of each file that config_tree has written on this host and that everybody may read. With it
-              config_tree knows without asking once more that a tree is as it should be.
+            - C(sha256), C(mode), C(owner) and C(group) of each file that config_tree has written on this host. With it config_tree knows without
+              asking once more that a tree is as it should be.
+            - Of a file that not everybody may read C(hmac) in place of C(sha256); without O(key) nothing.
           type: dict
         unapplied:
           description: The files of each record of config_tree that were written and are not in use.
@@ -139,7 +161,14 @@ class Survey:
         self.root = root
 
     def of(
-        self, packages: list[str], paths: list[str], units: list[str], files: list[str], users: list[str]
+        self,
+        packages: list[str],
+        paths: list[str],
+        units: list[str],
+        files: list[str],
+        users: list[str],
+        commands: list[str],
+        key: str,
     ) -> dict[str, Any]:
         """Return everything that was found: see RETURN."""
         return {
@@ -162,7 +191,9 @@ class Survey:
             "files": {path: self.file(path) for path in files if (self.root / path.lstrip("/")).is_file()},
             "missing": [path for path in files if not os.path.lexists(self.root / path.lstrip("/"))],
             "users": self.users(users),
-            "written": self.written(),
+            "succeeding": [command for command in commands if succeeds(*shlex.split(command))],
+            "addresses": self.addresses(output("ip", "-oneline", "address", "show")),
+            "written": self.written(key.encode()),
             "unapplied": self.unapplied(),
         }
 
@@ -275,8 +306,12 @@ class Survey:
                 found[name] = {"home": entry.pw_dir, "shell": entry.pw_shell, "comment": entry.pw_gecos}
         return found
 
-    def written(self) -> dict[str, dict[str, str]]:
-        """Return the files that config_tree has written, but for those that not everybody may read."""
+    def addresses(self, text: str) -> list[str]:
+        """Return the IP addresses of the host, by the lines of ip."""
+        return re.findall(r"^\d+: \S+ +inet6? ([0-9a-f.:]+)", text, re.MULTILINE)
+
+    def written(self, key: bytes) -> dict[str, dict[str, str]]:
+        """Return the files that config_tree has written; without a key, but for those that not everybody may read."""
         try:
             paths = (self.root / WRITTEN).read_text().splitlines()
         except OSError:
@@ -286,9 +321,13 @@ class Survey:
             file = self.root / path.lstrip("/")
             with contextlib.suppress(OSError, KeyError):
                 about = file.lstat()
-                if stat.S_ISREG(about.st_mode) and about.st_mode & stat.S_IROTH:
+                is_open = bool(about.st_mode & stat.S_IROTH)
+                if stat.S_ISREG(about.st_mode) and (is_open or key):
                     owner, group = pwd.getpwuid(about.st_uid).pw_name, grp.getgrgid(about.st_gid).gr_name
                     found[path] = {**self.file(path), "owner": owner, "group": group}
+                    if not is_open:
+                        del found[path]["sha256"]
+                        found[path]["hmac"] = hmac.digest(key, file.read_bytes(), "sha256").hex()
         return found
 
     def unapplied(self) -> dict[str, list[str]]:
@@ -322,11 +361,20 @@ def output(*command: str) -> str:
         return ""
 
 
+def succeeds(*command: str) -> bool:
+    """Return whether a program ends well; where it is missing it does not."""
+    try:
+        return subprocess.run(command, capture_output=True, check=False, timeout=20).returncode == 0
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
 def main() -> None:
     """Run as a module."""
     strings = {"type": "list", "elements": "str", "default": []}
+    lists = ("packages", "paths", "units", "files", "users", "commands")
     module = AnsibleModule(
-        argument_spec={"packages": strings, "paths": strings, "units": strings, "files": strings, "users": strings},
+        argument_spec=dict.fromkeys(lists, strings) | {"key": {"type": "str", "default": "", "no_log": True}},
         supports_check_mode=True,
     )
     found = Survey().of(**module.params)

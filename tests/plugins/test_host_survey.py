@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import hashlib
+import hmac
 import json
 import os
 import pwd
@@ -129,6 +130,17 @@ def test_a_folder_that_is_not_there_yet_has_the_space_of_the_one_above(host: Sur
     assert host.file_system("/")["exists"] is True
 
 
+def test_the_addresses_of_a_host_are_found(host: Survey) -> None:
+    said = r"""
+1: lo    inet 127.0.0.1/8 scope host lo\       valid_lft forever preferred_lft forever
+2: eth0    inet 10.0.0.4/24 brd 10.0.0.255 scope global eth0\       valid_lft forever preferred_lft forever
+2: eth0    inet6 2001:db8::1/64 scope global \       valid_lft forever preferred_lft forever
+3: wg0@if4    inet 10.9.0.1 peer 10.9.0.2/32 scope global wg0\       valid_lft forever preferred_lft forever
+"""
+    assert host.addresses(said) == ["127.0.0.1", "10.0.0.4", "2001:db8::1", "10.9.0.1"]
+    assert host.addresses("") == []
+
+
 def test_a_package_counts_as_installed_only_where_it_is_whole(host: Survey) -> None:
     states = ["nginx 1.26.3-3+deb13u1 installed", "grafana 12.0.0 config-files", "gone  unknown", "curl 8 unpacked"]
     assert host.installed("\n".join(states)) == {"nginx": "1.26.3-3+deb13u1"}
@@ -166,8 +178,12 @@ def test_all_of_it_is_found_on_this_machine(tmp_path: Path) -> None:
         ["no-such.service"],
         [str(file), "/no/file"],
         ["root", "nobody-of-that-name"],
+        ["test -d /", "test -d /no/folder", "no-such-program --version"],
+        "",
     )
     assert found.keys() == {
+        "succeeding",
+        "addresses",
         "listeners",
         "nginx_sites",
         "changed_files",
@@ -188,11 +204,12 @@ def test_all_of_it_is_found_on_this_machine(tmp_path: Path) -> None:
     assert found["running"] == []
     assert found["files"] == {str(file): {"sha256": hashlib.sha256(b"\0\xff").hexdigest(), "mode": "4750"}}
     assert found["missing"] == ["/no/file"]
+    assert found["succeeding"] == ["test -d /"]
     assert found["users"].keys() == {"root"}
     assert found["users"]["root"]["home"] == "/root"
 
 
-def test_what_config_tree_has_written_is_found_but_for_what_is_not_everybodys(host: Survey) -> None:
+def test_what_config_tree_has_written_is_found_and_a_secret_by_a_key_alone(host: Survey) -> None:
     write(host, "/etc/demo/open", "open\n").chmod(0o644)
     write(host, "/etc/demo/secret", "secret\n").chmod(0o640)
     (host.root / "etc/demo/link").symlink_to("open")
@@ -206,9 +223,12 @@ def test_what_config_tree_has_written_is_found_but_for_what_is_not_everybodys(ho
     write(host, "/var/lib/fortress/unapplied/demo", "/etc/demo/open\n")
     owner = {"owner": pwd.getpwuid(os.getuid()).pw_name, "group": grp.getgrgid(os.getgid()).gr_name}
     digest = hashlib.sha256(b"open\n").hexdigest()
-    assert host.written() == {"/etc/demo/open": {"sha256": digest, "mode": "0644", **owner}}
+    everybodys = {"/etc/demo/open": {"sha256": digest, "mode": "0644", **owner}}
+    assert host.written(b"") == everybodys
+    sealed = hmac.digest(b"key", b"secret\n", "sha256").hex()
+    assert host.written(b"key") == everybodys | {"/etc/demo/secret": {"hmac": sealed, "mode": "0640", **owner}}
     assert host.unapplied() == {"demo": ["/etc/demo/open"]}
 
 
 def test_a_host_that_keeps_no_list_has_none(host: Survey) -> None:
-    assert (host.written(), host.unapplied()) == ({}, {})
+    assert (host.written(b"key"), host.unapplied()) == ({}, {})

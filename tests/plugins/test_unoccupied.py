@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from plugins.action.unoccupied import conflicts, port_conflicts, space_conflicts
+from plugins.action.unoccupied import conflicts, is_foreign, port_conflicts, space_conflicts
 
 NOTHING: dict[str, Any] = {"listeners": [], "nginx_sites": [], "changed_files": [], "file_systems": {}}
 
@@ -53,6 +53,23 @@ def test_folders_on_one_file_system_share_its_space() -> None:
 def test_a_read_only_file_system_has_no_space() -> None:
     found = space_conflicts({"file_systems": {"/usr": system(1, 9000, True)}}, {"/usr": 600})
     assert found == ["/usr can't be written to: the file system is read-only"]
+
+
+@pytest.mark.parametrize(
+    ("address", "foreign"),
+    [
+        ("192.0.2.77", True),
+        ("10.0.0.4", False),
+        ("2001:db8::0:1", False),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("api.example.com", False),
+    ],
+)
+def test_an_address_in_numbers_must_be_the_hosts(address: str, foreign: bool) -> None:
+    survey = {"addresses": ["127.0.0.1", "10.0.0.4", "2001:db8::1"]}
+    assert is_foreign(survey, address) is foreign
+    assert not is_foreign({"addresses": []}, address)
 
 
 def test_configuration_of_somebody_else_is_in_the_way_where_it_would_be_replaced() -> None:

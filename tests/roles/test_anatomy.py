@@ -93,6 +93,15 @@ def test_a_service_is_asked_for_only_where_the_facts_do_not_say_that_it_runs(rol
 
 
 @each_role
+def test_what_is_in_use_is_asked_by_the_facts(role: Path) -> None:
+    """A command that they leave out would be a question to the host at each run."""
+    [survey] = [entry for entry in yaml.safe_load(FACTS.read_text()) if "host_survey" in entry]
+    for task in tasks(role):
+        commands = (module(task, "config_tree") or {}).get("in_use", {}).values()
+        assert set(commands) <= set(survey["host_survey"]["commands"]), task["name"]
+
+
+@each_role
 def test_tasks_and_handlers_are_named_in_the_usual_words(role: Path) -> None:
     for folder in ("tasks", "handlers"):
         for task in tasks(role, folder):
