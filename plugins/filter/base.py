@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,7 +13,7 @@ name: base
 short_description: What the role base reads from its settings
 description:
   - O(ca_certificate_path) gives the path on a host of a CA certificate.
-  - O(not_networks) lists what is no address or network in numbers.
+  - O(not_networks) lists what is no address or network in numbers; O(no_networks) says which variables have such.
 author: Fortress
 """
 
@@ -34,6 +34,12 @@ def not_networks(candidates: Sequence[str] | str) -> list[str]:
     return [candidate for candidate in candidates if not _is_network(candidate)]
 
 
+def no_networks(variables: Mapping[str, Sequence[str] | str]) -> list[str]:
+    """Return a phrase for each variable that has what is no network, `base_trusted_networks has office.example.com`."""
+    odd = {name: not_networks(networks) for name, networks in variables.items()}
+    return [f"{name} has {', '.join(found)}" for name, found in odd.items() if found]
+
+
 def _is_network(candidate: str) -> bool:
     # nft takes the length of a prefix, and neither a netmask nor a zone.
     if not re.fullmatch(r"[^/%]+(/[0-9]+)?", candidate):
@@ -50,4 +56,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name the filters of this file."""
-        return {"ca_certificate_path": ca_certificate_path, "not_networks": not_networks}
+        return {"ca_certificate_path": ca_certificate_path, "not_networks": not_networks, "no_networks": no_networks}

@@ -13,6 +13,7 @@ short_description: Whether the settings of a site can work, and whose credential
 description:
   - O(odd_user_names) lists the names that no user can have.
   - O(not_hosts) lists what is neither an address nor a name of a host.
+  - O(out_of_range) says of each number that is too small or too large what it must be.
   - O(port_conflicts) names those who would listen on the same port.
   - O(credentials_conflict) compares what a host remembers of its credentials with a secrets folder.
   - O(lost_credentials) says what to do about files that are missing in a secrets folder.
@@ -35,6 +36,22 @@ def odd_user_names(users: Sequence[str]) -> list[str]:
 def not_hosts(candidates: Sequence[str]) -> list[str]:
     """Return what is neither an IP address nor a host's name, such as a URL or an address with a port, in its order."""
     return [candidate for candidate in candidates if not (HOST.fullmatch(candidate) or _is_address(candidate))]
+
+
+def out_of_range(numbers: Sequence[Mapping[str, Any]], values: Sequence[int]) -> list[str]:
+    """Return a sentence for each number that is out of its range.
+
+    Args:
+        numbers: Of each `variable`, its name, and `least` and `most`, between which it must be; perhaps `unit`, which
+            stands before "from", and `remedy`, which ends the sentence in place of a full stop.
+        values: What they are.
+    """
+    return [
+        f"{each['variable']} is {value}; give a whole number {each.get('unit', '')}"
+        f"from {each['least']} to {each['most']}{each.get('remedy', '.')}"
+        for each, value in zip(numbers, values, strict=True)
+        if not each["least"] <= value <= each["most"]
+    ]
 
 
 def _is_address(candidate: str) -> bool:
@@ -148,5 +165,6 @@ class FilterModule:
             "lost_credentials": lost_credentials,
             "not_hosts": not_hosts,
             "odd_user_names": odd_user_names,
+            "out_of_range": out_of_range,
             "port_conflicts": port_conflicts,
         }

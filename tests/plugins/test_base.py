@@ -8,8 +8,8 @@ from ansible.plugins.loader import filter_loader
 from tests import ROOT
 
 filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
-ca_certificate_path, not_networks = (
-    filter_loader.get(name).j2_function for name in ("ca_certificate_path", "not_networks")
+ca_certificate_path, no_networks, not_networks = (
+    filter_loader.get(name).j2_function for name in ("ca_certificate_path", "no_networks", "not_networks")
 )
 
 
@@ -45,6 +45,11 @@ def test_addresses_and_networks_of_both_families_are_networks(network: str) -> N
 )
 def test_what_nft_could_not_read_is_no_network(text: str) -> None:
     assert not_networks(["192.0.2.7", text, "::1"]) == [text]
+
+
+def test_each_variable_that_has_one_is_named() -> None:
+    networks = {"a": ["::1"], "b": ["::1", "office", "shop"], "c": "10.0.0.0/8"}
+    assert no_networks(networks) == ["b has office, shop", "c has 10.0.0.0/8"]
 
 
 def test_a_text_in_place_of_a_list_is_none() -> None:

@@ -7,22 +7,17 @@ from ansible.plugins.loader import filter_loader
 from tests import ROOT
 
 filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
-series_labels, not_scraped = (filter_loader.get(name).j2_function for name in ("series_labels", "not_scraped"))
+mixed_jobs, not_scraped = (filter_loader.get(name).j2_function for name in ("mixed_jobs", "not_scraped"))
 
 
-def test_a_target_has_its_address_as_its_instance_unless_a_label_says_otherwise() -> None:
-    targets = [
-        {"address": "192.0.2.1:9100"},
-        {"address": "192.0.2.2:9100", "labels": None},
-        {"address": "192.0.2.3:9100", "labels": {"host": "a3"}},
-        {"address": "192.0.2.4:9100", "labels": {"instance": "a4"}},
-    ]
-    assert series_labels(targets) == [
-        {"instance": "192.0.2.1:9100"},
-        {"instance": "192.0.2.2:9100"},
-        {"instance": "192.0.2.3:9100", "host": "a3"},
-        {"instance": "a4"},
-    ]
+def test_a_job_is_mixed_where_two_of_its_targets_have_the_same_labels() -> None:
+    """Its address is a target's instance, unless a label says otherwise."""
+    two = [{"address": "192.0.2.1:9100"}, {"address": "192.0.2.2:9100", "labels": None}]
+    same = [{"address": each["address"], "labels": {"instance": "a"}} for each in two]
+    apart = [{"address": each["address"], "labels": {"instance": "a", "host": each["address"]}} for each in two]
+    named = [two[0], {"address": "192.0.2.3:9100", "labels": {"instance": "192.0.2.1:9100"}}]
+    jobs = {"two": two, "same": same, "apart": apart, "named": named}
+    assert mixed_jobs([{"name": name, "targets": targets} for name, targets in jobs.items()]) == ["same", "named"]
 
 
 def test_a_target_that_does_not_answer_is_named_unless_its_host_is_left_out() -> None:

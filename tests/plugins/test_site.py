@@ -17,9 +17,16 @@ from tests import ROOT
 from tests.controller import ansible, check_inventory
 
 filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
-credentials_conflict, lost_credentials, not_hosts, odd_user_names, port_conflicts = (
+credentials_conflict, lost_credentials, not_hosts, odd_user_names, out_of_range, port_conflicts = (
     filter_loader.get(name).j2_function
-    for name in ("credentials_conflict", "lost_credentials", "not_hosts", "odd_user_names", "port_conflicts")
+    for name in (
+        "credentials_conflict",
+        "lost_credentials",
+        "not_hosts",
+        "odd_user_names",
+        "out_of_range",
+        "port_conflicts",
+    )
 )
 lookup_loader.add_directory(str(ROOT / "plugins" / "lookup"))
 store = sys.modules[lookup_loader.get("credentials", class_only=True).__module__].store
@@ -50,6 +57,16 @@ def test_hosts_are_addresses_or_names_alone() -> None:
     good = ["192.0.2.7", "2001:db8::1", "iris", "iris_1", "iris-1.example.com"]
     odd = ["", "https://iris", "iris:443", "192.0.2.0/24", "[::1]", "-iris", "a b", "iris.", "a\n", "a" * 254]
     assert not_hosts([*good, *odd]) == odd
+
+
+def test_a_number_out_of_its_range_is_named_with_both_ends() -> None:
+    seconds = {"variable": "deadline", "least": 1, "most": 60, "unit": "of seconds "}
+    port = {"variable": "port", "least": 1, "most": 65535, "remedy": "; 0 is none."}
+    assert out_of_range([seconds, port], [1, 65535]) == []
+    assert out_of_range([seconds, port], [61, 0]) == [
+        "deadline is 61; give a whole number of seconds from 1 to 60.",
+        "port is 0; give a whole number from 1 to 65535; 0 is none.",
+    ]
 
 
 def test_a_port_that_two_want_is_named_with_both() -> None:
