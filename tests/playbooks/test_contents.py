@@ -34,6 +34,12 @@ def listed() -> list[tuple[str, str, set[str]]]:
     return found
 
 
+def made_of(plays: list[dict[str, Any]]) -> list[str]:
+    """Return the roles that plays run from their beginning, in their order."""
+    imports = [task.get("ansible.builtin.import_role", {}) for play in plays for task in play.get("tasks", [])]
+    return [role["name"] for role in imports if role and "tasks_from" not in role]
+
+
 def test_each_role_can_be_converged_alone(listed: list[tuple[str, str, set[str]]]) -> None:
     """Its tasks, its preflight's included, carry its name as a tag, and nobody else's; what all need is always run."""
     seen = set()
@@ -66,19 +72,28 @@ def test_the_run_ends_with_the_question_whether_every_service_answers(listed: li
 
 def test_a_host_whose_packages_somebody_else_installs_is_waited_for() -> None:
     plays = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text())
-    installing = [play for play in plays if "roles" in play]
+    installing = [play for play in plays if made_of([play])]
     assert len(installing) == 4
     assert all(play["module_defaults"]["ansible.builtin.apt"]["lock_timeout"] >= 600 for play in installing)
 
 
 def test_a_role_that_is_in_the_site_has_its_preflight_there() -> None:
     plays = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text())
-    assert {role["role"] for play in plays for role in play.get("roles", [])} == ROLES
+    assert set(made_of(plays)) == ROLES
+
+
+@pytest.mark.parametrize("playbook", ["site", "gateway"])
+def test_what_a_preflight_has_validated_is_not_validated_again(playbook: str) -> None:
+    """Ansible would, in a task before each role's first, and for every role of a run that is for one of them."""
+    plays = yaml.safe_load((ROOT / "playbooks" / f"{playbook}.yml").read_text())
+    assert not [play for play in plays if "roles" in play]
+    imports = [task.get("ansible.builtin.import_role", {}) for play in plays for task in play.get("tasks", [])]
+    assert {role["rolespec_validate"] for role in imports if "tasks_from" not in role and role} == {False}
 
 
 def test_what_a_site_is_made_of_is_removed_from_its_end() -> None:
     site, removal = (yaml.safe_load((ROOT / "playbooks" / f"{name}.yml").read_text()) for name in ("site", "remove"))
-    made = [role["role"] for play in site for role in play.get("roles", [])]
+    made = made_of(site)
     [tasks] = [task["block"] for play in removal for task in play["tasks"] if "block" in task]
     removed = [task["ansible.builtin.import_role"] for task in tasks if "ansible.builtin.import_role" in task]
     assert [role["name"] for role in removed] == made[::-1]
