@@ -43,7 +43,7 @@ options:
     elements: str
     default: []
   files:
-    description: Files whose content and mode are looked at.
+    description: Files whose content and mode are looked at, by their paths or by patterns of a shell.
     type: list
     elements: str
     default: []
@@ -188,8 +188,10 @@ class Survey:
             "running": self.running(
                 output("systemctl", "show", "--property=Id,ActiveState,UnitFileState", "--", *units) if units else ""
             ),
-            "files": {path: self.file(path) for path in files if (self.root / path.lstrip("/")).is_file()},
-            "missing": [path for path in files if not os.path.lexists(self.root / path.lstrip("/"))],
+            "files": {path: self.file(path) for path in self.matching(files)},
+            "missing": [
+                path for path in files if "*" not in path and not os.path.lexists(self.root / path.lstrip("/"))
+            ],
             "users": self.users(users),
             "succeeding": [command for command in commands if succeeds(*shlex.split(command))],
             "addresses": self.addresses(output("ip", "-oneline", "address", "show")),
@@ -288,6 +290,11 @@ class Survey:
             for state in states
             if state.get("ActiveState") == "active" and state.get("UnitFileState") == "enabled"
         ]
+
+    def matching(self, patterns: list[str]) -> list[str]:
+        """Return the files that there are of some patterns."""
+        found = (path for pattern in patterns for path in sorted(self.root.glob(pattern.lstrip("/"))))
+        return [f"/{path.relative_to(self.root)}" for path in found if path.is_file()]
 
     def file(self, path: str) -> dict[str, str]:
         """Return what a file holds, as a hash, and who may do what with it."""

@@ -141,6 +141,14 @@ def test_the_addresses_of_a_host_are_found(host: Survey) -> None:
     assert host.addresses("") == []
 
 
+def test_files_are_found_by_patterns(host: Survey) -> None:
+    for name in ("b-1.gpg", "a-1.gpg", "a-2.gpg", "a-3.txt"):
+        write(host, f"/etc/keys/{name}", "")
+    (host.root / "etc/keys/a-4.gpg").mkdir()
+    found = host.matching(["/etc/keys/a-*.gpg", "/etc/keys/b-1.gpg", "/etc/keys/none", "/no/*"])
+    assert found == ["/etc/keys/a-1.gpg", "/etc/keys/a-2.gpg", "/etc/keys/b-1.gpg"]
+
+
 def test_a_package_counts_as_installed_only_where_it_is_whole(host: Survey) -> None:
     states = ["nginx 1.26.3-3+deb13u1 installed", "grafana 12.0.0 config-files", "gone  unknown", "curl 8 unpacked"]
     assert host.installed("\n".join(states)) == {"nginx": "1.26.3-3+deb13u1"}
