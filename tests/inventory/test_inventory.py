@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -249,6 +250,24 @@ def test_a_host_that_is_alone_may_be_known_by_an_alias(inventory: Path) -> None:
     done = check_inventory(inventory)
     assert done.returncode == 0, done.stdout
     assert "https://iris.example.com" in variable(inventory, "_fortress_url")
+
+
+def test_a_host_is_behind_a_bastion_where_ssh_says_so(inventory: Path, tmp_path: Path) -> None:
+    """Then this machine reaches it by SSH alone. An alias may say it in the configuration of SSH."""
+    config = tmp_path / "config of ssh"
+    config.write_text("Host prod-*\n  ProxyJump bastion.example.com\n")
+    hosts: dict[str, dict[str, str]] = {
+        "direct": {"ansible_host": "192.0.2.10"},
+        "jumps": {"ansible_host": "192.0.2.10", "ansible_ssh_common_args": "-o ProxyJump=bastion.example.com"},
+        "command": {"ansible_host": "192.0.2.10", "ansible_ssh_extra_args": "-o 'ProxyCommand=ssh -W %h:%p bastion'"},
+        "alias": {"ansible_host": "prod-1", "ansible_ssh_common_args": f"-F '{config}'"},
+        "other": {"ansible_host": "iris-1", "ansible_ssh_common_args": f"-F '{config}'"},
+    }
+    (inventory / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
+    show = ["-m", "ansible.builtin.debug", "-a", "var=_fortress_behind_bastion"]
+    done = ansible("ansible", "-i", str(inventory), "all", "--playbook-dir", str(ROOT), *show)
+    found = re.findall(r"(\w+) \| SUCCESS => *\n? +_fortress_behind_bastion: (\w+)", done.stdout)
+    assert dict(found) == {"direct": "false", "jumps": "true", "command": "true", "alias": "true", "other": "false"}
 
 
 def test_all_hosts_may_have_a_key_beside_the_inventory(inventory: Path) -> None:
