@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ansible.plugins.loader import filter_loader
 
 from tests import ROOT
@@ -12,7 +14,7 @@ mixed_jobs, not_scraped = (filter_loader.get(name).j2_function for name in ("mix
 
 def test_a_job_is_mixed_where_two_of_its_targets_have_the_same_labels() -> None:
     """Its address is a target's instance, unless a label says otherwise."""
-    two = [{"address": "192.0.2.1:9100"}, {"address": "192.0.2.2:9100", "labels": None}]
+    two: list[dict[str, Any]] = [{"address": "192.0.2.1:9100"}, {"address": "192.0.2.2:9100", "labels": None}]
     same = [{"address": each["address"], "labels": {"instance": "a"}} for each in two]
     apart = [{"address": each["address"], "labels": {"instance": "a", "host": each["address"]}} for each in two]
     named = [two[0], {"address": "192.0.2.3:9100", "labels": {"instance": "192.0.2.1:9100"}}]
