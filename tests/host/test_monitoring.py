@@ -237,6 +237,7 @@ def test_a_host_that_went_down_in_order_has_said_so(host: Host) -> None:
 ABSENT = {
     "iris_api_predicted_values_total": "of models of numbers alone",
     "iris_api_predicted_value_training_ratio": "of models of numbers alone",
+    "iris_api_training_rows": "of bundles that say of how many rows they are; earlier ones did not",
     "node_nf_conntrack_entries": "of kernels that have loaded nf_conntrack, which a container does not see",
     "node_nf_conntrack_entries_limit": "of kernels that have loaded nf_conntrack, which a container does not see",
     "fortress_reboot_lease_end_seconds": "of hosts that have gone down in order once",

@@ -1,10 +1,11 @@
 """What the model is asked about and what it answers, beside what it was trained on."""
 
+from grafana_foundation_sdk.builders import timeseries
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from tools.dashboards import panels
 from tools.dashboards.figures import GREEN, ORANGE, Column, Figure, Table
-from tools.dashboards.overview import DRIFT, DRIFT_STEPS, VERSIONS
+from tools.dashboards.overview import DRIFT, OF_LIMIT_STEPS, VERSIONS
 from tools.drift import ROWS_PER_BIN, THRESHOLD
 from tools.rules import model
 from tools.rules.parts import one_line
@@ -38,6 +39,23 @@ PREDICTED = Table(
 )
 
 
+def _drift(words: str, window: str) -> timeseries.Panel:
+    return panels.limited(
+        panels.series(
+            f"Drift by feature, last {words}",
+            "The population stability index: how far the rows are from the training data. Dashed is the least limit of "
+            f"any feature: {THRESHOLD:g}, and more the fewer rows the model was trained on. The day is for models with "
+            "little traffic.",
+            "none",
+            (model.psi("feature", window), WHICH),
+            (model.psi("prediction", window), "predictions {{version}}"),
+            (f"min by (version) ({model.LIMIT})", "limit {{version}}"),
+            alerts=("FeatureDrift", "PredictionDrift"),
+            none=FEWER.replace("hour", words),
+        )
+    )
+
+
 def dashboard() -> Dashboard:
     """Build the dashboard Model."""
     figures = (
@@ -49,23 +67,21 @@ def dashboard() -> Dashboard:
         ),
         Figure(
             "Greatest drift of a feature",
-            f"Its stability index over the last hour; from {THRESHOLD:g} on it is drift.",
-            "none",
-            f"max({model.psi('feature', '1h')})",
-            DRIFT_STEPS,
+            "Its stability index over the last hour, as a share of its limit: from 100 % on it is drift.",
+            "percentunit",
+            f"max({model.of_limit('feature', '1h')})",
+            OF_LIMIT_STEPS,
             ("FeatureDrift",),
             none=FEWER,
-            decimals=2,
         ),
         Figure(
             "Drift of what is predicted",
-            "The stability index of classes or predicted numbers over the last hour.",
-            "none",
-            f"max({model.psi('prediction', '1h')})",
-            DRIFT_STEPS,
+            "The stability index of classes or predicted numbers over the last hour, as a share of its limit.",
+            "percentunit",
+            f"max({model.of_limit('prediction', '1h')})",
+            OF_LIMIT_STEPS,
             ("PredictionDrift",),
             none=FEWER,
-            decimals=2,
         ),
         Figure(
             "Out of range",
@@ -118,26 +134,7 @@ def dashboard() -> Dashboard:
             )
         ),
         panels.table_panel(PREDICTED).span(12).height(8),
-        panels.series(
-            "Drift by feature, last hour",
-            "The population stability index: how far the rows of an hour are from the training data.",
-            "none",
-            (model.psi("feature", "1h"), WHICH),
-            (model.psi("prediction", "1h"), "predictions {{version}}"),
-            alerts=("FeatureDrift", "PredictionDrift"),
-            none=FEWER,
-            limit=THRESHOLD,
-        ),
-        panels.series(
-            "Drift by feature, last day",
-            "The same over 24 hours, for models with little traffic.",
-            "none",
-            (model.psi("feature", "1d"), WHICH),
-            (model.psi("prediction", "1d"), "predictions {{version}}"),
-            alerts=("FeatureDrift", "PredictionDrift"),
-            none=FEWER.replace("hour", "day"),
-            limit=THRESHOLD,
-        ),
+        *map(_drift, ("hour", "day"), ("1h", "1d")),
         panels.table_panel(DRIFT).span(24).height(7),
         panels.series(
             "Values out of range",

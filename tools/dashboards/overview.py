@@ -4,7 +4,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from tools.dashboards import panels
 from tools.dashboards.figures import GREEN, ORANGE, RED, Column, Figure, Steps, Table
-from tools.drift import THRESHOLD
+from tools.drift import ROWS_PER_BIN, THRESHOLD
 from tools.rules import gateway, host, instances, model, objectives
 from tools.rules.objectives import OBJECTIVES, PREDICTIONS
 from tools.rules.parts import one_line, where
@@ -256,13 +256,13 @@ ROUTES = Table(
     ("LoginsRefused", "ClientsLimited", "GatewayRetries"),
     none="nobody asked in the last 5 minutes",
 )
-DRIFT_STEPS: Steps = ((None, GREEN), (THRESHOLD / 2, ORANGE), (THRESHOLD, RED))
+OF_LIMIT_STEPS: Steps = ((None, GREEN), (0.5, ORANGE), (1, RED))
 # Rows of the hour may be of a model that was replaced since; of those that serve the shares in training are known.
 IN_FORCE = "and on (feature, model, version) iris_api:drift_training:ratio"
 DRIFT = Table(
     "Model: inputs of the last hour",
-    f"The stability index compares them with the training data: from {THRESHOLD:g} on it is drift. It is computed from "
-    "40 rows a bin on.",
+    f"The stability index compares them with the training data. Its limit, above which it is drift, is {THRESHOLD:g}, "
+    f"and more for a model of few training rows. It is computed from {ROWS_PER_BIN} rows a bin on.",
     {"feature": "Feature", "model": "Model", "version": "Version"},
     (
         Column(
@@ -274,8 +274,14 @@ DRIFT = Table(
             "Stability index",
             "none",
             f"max by (feature, model, version) ({model.psi('feature', '1h')})",
-            DRIFT_STEPS,
+            ((None, GREEN), (THRESHOLD, ORANGE)),
             full=2 * THRESHOLD,
+        ),
+        Column(
+            "Of its limit",
+            "percentunit",
+            f"max by (feature, model, version) ({model.of_limit('feature', '1h')})",
+            OF_LIMIT_STEPS,
         ),
         Column(
             "Out of range",

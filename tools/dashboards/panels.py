@@ -147,6 +147,15 @@ def stacked(panel: timeseries.Panel) -> timeseries.Panel:
     return panel.stacking(common.StackingConfig().mode(look.StackingMode.NORMAL)).fill_opacity(40)
 
 
+def limited(panel: timeseries.Panel) -> timeseries.Panel:
+    """Draw the series whose legend begins with `limit` as the threshold of an alert that is no fixed number."""
+    looks = [
+        DynamicConfigValue("color", {"mode": FieldColorModeId.FIXED, "fixedColor": RED}),
+        DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [10, 10]}),
+    ]
+    return panel.override_by_regexp("/^limit/", looks)
+
+
 STATUS_COLOURS: dict[str, str] = {"/^2|^3/": GREEN, "/^4/": "yellow", "/^5/": RED, "/limiter/": "purple"}
 """By a status at the beginning of a legend; what the limiter answered is no error."""
 SEVERITY_COLOURS: dict[str, str] = {"critical": RED, "warning": ORANGE}

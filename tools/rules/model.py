@@ -3,7 +3,7 @@
 The index and its limits are those of tools/drift.py, which has the same arithmetic in numpy. All is counted in rows.
 """
 
-from tools.drift import ROWS_PER_BIN, SMOOTHING, THRESHOLD
+from tools.drift import NOISE, ROWS_PER_BIN, SMOOTHING, THRESHOLD
 from tools.rules.parts import Alert, Group, Record, where
 
 BY = "model, version, of, feature"
@@ -13,6 +13,7 @@ OF_FEATURE = '"of", "feature", "", ""'
 OF_PREDICTION = '"of", "prediction", "", ""'
 CLASS_AS_BIN = '"bin", "$1", "class", "(.+)"'
 HOLD = "2m"
+LIMIT = "iris_api:drift_limit"
 CONFIDENCE = "iris_api:confidence:mean1h"
 OUT_OF_RANGE = f"""
 sum by (model, version, feature) (increase(iris_api_out_of_range_values_total[1h]))
@@ -31,6 +32,15 @@ iris_api:drift_rows:increase1h{{of="feature", bin="missing"}} / on ({BY}) group_
 def psi(of: str, window: str = "") -> str:
     """Return the index of the features (`feature`) or of what is predicted (`prediction`), over an hour and a day."""
     return "iris_api:drift_psi" + where(f'of="{of}"', f'window="{window}"' if window else "")
+
+
+def of_limit(of: str, window: str) -> str:
+    """Return the same as a share of its limit, from 1 on an alert."""
+    return f"{psi(of, window)} / on ({BY}) group_left () {LIMIT}"
+
+
+def _drifts(of: str) -> str:
+    return f"{psi(of)} > on ({BY}) group_left () {LIMIT}"
 
 
 def _psi(window: str) -> list[Record]:
@@ -86,10 +96,19 @@ GROUPS = [
             Record("iris_api:drift_rows:increase1d", "sum_over_time(iris_api:drift_rows:increase1h[1d:1h])"),
             *_psi("1h"),
             *_psi("1d"),
+            # Bundles that were packed earlier do not say how many training rows there were.
+            Record(
+                LIMIT,
+                f"""
+                {THRESHOLD} + {NOISE} * (count by ({BY}) (iris_api:drift_training:ratio) - 1)
+                / on (model, version) group_left () max by (model, version) (iris_api_training_rows)
+                or {THRESHOLD} + 0 * count by ({BY}) (iris_api:drift_training:ratio)
+                """,
+            ),
             Alert(
                 "FeatureDrift",
                 "warning",
-                f"{psi('feature')} > {THRESHOLD}",
+                _drifts("feature"),
                 "{{ $labels.feature }} of {{ $labels.model }} {{ $labels.version }} is not what the model was trained "
                 'on: a stability index of {{ $value | printf "%.2f" }} over {{ $labels.window }}.',
                 "Predictions may be wrong without an error. docs/models.md, Drift, says how to see which values have "
@@ -99,7 +118,7 @@ GROUPS = [
             Alert(
                 "PredictionDrift",
                 "warning",
-                f"{psi('prediction')} > {THRESHOLD}",
+                _drifts("prediction"),
                 "{{ $labels.model }} {{ $labels.version }} predicts other classes or values than it was trained on: "
                 'a stability index of {{ $value | printf "%.2f" }} over {{ $labels.window }}.',
                 "What is asked about has changed. FeatureDrift names the features, unless only their combination has "

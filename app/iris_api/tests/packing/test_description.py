@@ -50,6 +50,7 @@ def test_a_target_means_the_class_that_it_names(classes: list[Any], written: lis
     assert [type(each.value) for each in manifest.classes or []] == [type(classes[0])] * 2
     assert [each.share for each in manifest.classes or []] == [0.5, 0.5]
     assert manifest.metrics["sample_accuracy"] == 1
+    assert manifest.training_rows == 20
     model = Model(Manifest.model_validate_json(manifest.model_dump_json()), SklearnEngine(manifest, estimator))
     answers = [answer.value for answer in model.predict([[0.0], [1.0]]) if answer]
     assert answers == expected

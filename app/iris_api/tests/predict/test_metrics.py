@@ -76,6 +76,14 @@ def test_what_the_data_looked_like_is_said_of_the_model_that_saw_it(client: Test
         assert {(sample.labels.get("model"), sample.labels.get("version")) for sample in samples} == {(name, "1.0.0")}
 
 
+def test_of_how_many_rows_the_training_data_was_is_said_where_it_is_known(
+    settings: Settings, client: TestClient, model: Model
+) -> None:
+    assert read(client)["training_rows",] == 120
+    older = model.manifest.model_copy(update={"training_rows": None})
+    assert "training_rows" not in Metrics(settings, older, "onnx").render().decode()
+
+
 @pytest.mark.parametrize(("categories", "nullable", "own"), [(5, False, 5), (9, False, 9), (9, True, 8), (20, True, 8)])
 def test_a_feature_has_at_most_ten_bins_and_they_hold_every_value(categories: int, nullable: bool, own: int) -> None:
     names: list[Category] = [f"c{number}" for number in range(categories)]

@@ -349,6 +349,8 @@ class Manifest(_Part):
     environment: Environment | None = None
     """None: the packages of a release are all that the model needs."""
     training: dict[str, str | int]
+    training_rows: Annotated[int, Field(ge=1)] | None = None
+    """How many rows the shares and references here are of; null where an earlier release packed it."""
     metrics: dict[str, float]
     golden_samples: Annotated[list[GoldenSample], Field(min_length=1)]
     golden_tolerance: Annotated[float, Field(gt=0, le=1e-3)]

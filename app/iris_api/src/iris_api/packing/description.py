@@ -96,6 +96,7 @@ def describe(
         **({"scores": {"method": method, "width": shares.shape[1]}} if method else {}),
         "no_onnx_reason": "it was packed without",
         "training": dict(about.training),
+        "training_rows": len(predicted),
         "metrics": dict(metrics if metrics is not None else _sample_metrics(estimator, sample, probabilities)),
         "golden_samples": [
             {

@@ -312,6 +312,11 @@ class Metrics(Collector):
             ("batch_rows", "Rows in one call of the model.", self.batch_rows),
         ):
             yield histogram.add_to(HistogramMetricFamily(f"iris_api_{name}", text))
+        if self._manifest.training_rows:
+            text = "Rows that the shares of the training data are of."
+            known = GaugeMetricFamily("iris_api_training_rows", text, labels=_MODEL)
+            known.add_metric(self._model, self._manifest.training_rows)
+            yield known
         yield from self._collect_predictions()
         yield from self._collect_features()
 
