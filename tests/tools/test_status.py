@@ -112,8 +112,8 @@ def hosts() -> dict[str, dict[str, Any]]:
     return {"fortress": copy.deepcopy(said)}
 
 
-def screen(hosts: dict[str, dict[str, Any]]) -> str:
-    console = Console(file=io.StringIO(), width=160)
+def screen(hosts: dict[str, dict[str, Any]], width: int = 160) -> str:
+    console = Console(file=io.StringIO(), width=width)
     show(console, "inventory/prod", hosts, judge(hosts))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -136,6 +136,31 @@ def test_a_site_that_is_well_is_one_screen_that_says_so(hosts: dict[str, dict[st
     ):
         assert part in said
     assert len(said.splitlines()) <= 24
+
+
+@pytest.mark.parametrize("name", ["fortress", "gate-1.iris.example.com"])
+def test_a_terminal_of_80_characters_holds_the_table_of_hosts(hosts: dict[str, dict[str, Any]], name: str) -> None:
+    hosts = {name: hosts["fortress"], "api2": {"groups": ["api"], "unreachable": "no route to it"}}
+    for instance in hosts[name]["instances"]:
+        instance["release"] = "1.1.0-acf76db7c1-cp313"
+    said = screen(hosts, width=80).splitlines()
+    assert said[2].split() == ["HOST", "GROUPS", "UNITS", "INSTANCES", "CERTIFICATE"]
+    assert said[3].split()[0] == name
+    assert [part for part in ("4 of 4 active", "2 of 2 ready", "265 days left") if part not in said[3]] == []
+    # Words of groups stand below each other where the host's name is long, and none is cut.
+    words = " ".join(said[3:8]).split()
+    assert [group for group in ("gateway", "api", "monitoring") if group not in words] == []
+    assert "iris 1.0.0 (onnx) by 1.1.0-acf76db7c1-cp313" in "\n".join(said)
+
+
+def test_hosts_that_serve_different_things_are_named_beside_each(hosts: dict[str, dict[str, Any]]) -> None:
+    hosts["api2"] = copy.deepcopy(hosts["fortress"])
+    assert "iris 1.0.0 (onnx) by 2.0.0-ab12cd34 " in screen(hosts)
+    for instance in hosts["api2"]["instances"]:
+        instance["release"] = "1.1.0-77"
+    said = screen(hosts)
+    assert "iris 1.0.0 (onnx) by 2.0.0-ab12cd34, on fortress" in said
+    assert "iris 1.0.0 (onnx) by 1.1.0-77, on api2" in said
 
 
 def alert(severity: str) -> dict[str, Any]:
