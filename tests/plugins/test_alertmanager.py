@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -159,6 +160,30 @@ def test_alertmanager_itself_takes_the_configuration_and_routes_by_it(amtool: st
     ):
         found = run(amtool, "config", "routes", "test", f"--config.file={file}", *labels.split())
         assert (found.returncode, found.stdout.strip()) == (0, receiver), found.stderr
+
+
+def test_mail_and_chat_have_what_it_means_and_a_link_to_what_to_do(amtool: str, tmp_path: Path) -> None:
+    annotations = {
+        "summary": "web1 does not answer.",
+        "description": "It is off.",
+        "runbook": "docs/runbooks.md#hostdown",
+        "runbook_url": "http://192.0.2.1:9090/consoles/runbooks.html#hostdown",
+    }
+    alert = {"status": "firing", "labels": {"alertname": "HostDown"}, "annotations": annotations}
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps({"status": "firing", "alerts": [alert, alert | {"status": "resolved"}]}))
+    template = ROOT / "roles/alertmanager/files/etc/prometheus/alertmanager_templates/fortress.tmpl"
+    text = '{{ template "fortress.text" . }}'
+    shown = run(
+        *(amtool, "template", "render", f"--template.glob={template}", f"--template.text={text}"),
+        f"--template.data={data}",
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert [line for line in shown.stdout.splitlines() if line] == [
+        "web1 does not answer.",
+        "It is off. What to do: http://192.0.2.1:9090/consoles/runbooks.html#hostdown or docs/runbooks.md#hostdown",
+        "Ended: web1 does not answer.",
+    ]
 
 
 def test_a_deployment_over_several_hosts_explains_that_they_differ() -> None:

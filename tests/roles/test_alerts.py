@@ -19,7 +19,7 @@ from tests import ROOT
 from tests.promql import metrics
 from tools.rules.__main__ import TARGET, rendered
 from tools.rules.objectives import DAYS
-from tools.rules.parts import RUNBOOKS
+from tools.rules.parts import RUNBOOKS, RUNBOOKS_PAGE
 
 RULES = sorted(TARGET.glob("*.yml"))
 TESTS = ROOT / "tests" / "rules"
@@ -116,8 +116,9 @@ def test_who_is_told_learns_how_bad_it_is_and_what_to_do(path: Path) -> None:
     for alert in alerts(path):
         name = alert["alert"]
         assert alert["labels"]["severity"] in {"critical", "warning", "info"}, name
-        assert set(alert["annotations"]) == {"summary", "description", "runbook"}, name
+        assert set(alert["annotations"]) == {"summary", "description", "runbook", "runbook_url"}, name
         assert alert["annotations"]["runbook"] == f"{RUNBOOKS}#{name.lower()}"
+        assert alert["annotations"]["runbook_url"] == f"{{{{ $externalURL }}}}/{RUNBOOKS_PAGE}#{name.lower()}"
         if alert["labels"]["severity"] == "info":
             assert sections[name].strip(), name
         else:
@@ -228,7 +229,8 @@ def prepare(path: Path, folder: Path, turn: int, known: set[tuple[str, str]]) ->
     told = load(TESTS / path.name)
     for alert in alerts(path):
         asking = [
-            {"interval": test["interval"], "input_series": test["input_series"], "alert_rule_test": asked}
+            {key: test[key] for key in ("interval", "external_url", "input_series") if key in test}
+            | {"alert_rule_test": asked}
             for test in told["tests"]
             if (asked := [each for each in test.get("alert_rule_test", []) if each["alertname"] == alert["alert"]])
         ]

@@ -10,6 +10,8 @@ Severity = Literal["critical", "warning", "info"]
 """`critical` wakes somebody: users fail now, or will soon. `warning` is for working hours. `info` notifies nobody."""
 
 RUNBOOKS = "docs/runbooks.md"
+RUNBOOKS_PAGE = "consoles/runbooks.html"
+"""The same as a page of Prometheus, below the address by which people reach it (prometheus_external_url)."""
 HEADER = """\
 # Managed by Fortress (role prometheus): changes made here are overwritten.
 # Made by tools/rules: change them there, then `make rules`.
@@ -72,7 +74,13 @@ class Alert:
         if self.hold:
             rule["for"] = self.hold
         rule["labels"] = {"severity": self.severity, **self.labels}
-        rule["annotations"] = {"summary": self.summary, "description": self.description, "runbook": self.runbook}
+        rule["annotations"] = {
+            "summary": self.summary,
+            "description": self.description,
+            "runbook": self.runbook,
+            # As receivers of others call a link to it.
+            "runbook_url": f"{{{{ $externalURL }}}}/{RUNBOOKS_PAGE}#{self.name.lower()}",
+        }
         return rule
 
 
