@@ -165,7 +165,7 @@ def test_everybody_is_asked_every_three_seconds(host: Host) -> None:
         "node": "3s",
         "gateway": "3s",
         "probe": "15s",
-    }
+    } | ({"grafana": "15s"} if host.package("grafana").is_installed else {})
     assert {t["labels"]["instance"] for t in targets if t["labels"]["job"] == "iris-api"} == {
         "iris-api@1",
         "iris-api@2",

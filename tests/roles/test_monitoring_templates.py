@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -184,6 +185,38 @@ def test_promtool_takes_the_job_of_the_probe(promtool: str, tmp_path: Path) -> N
     command = [promtool, "check", "config", str(tmp_path / "prometheus.yml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+GRAFANAS_TARGET = "etc/prometheus/targets/grafana.json"
+
+
+@pytest.mark.parametrize(
+    ("settings", "address", "path"),
+    [
+        ({}, "127.0.0.1:3000", "/grafana/metrics"),
+        ({"grafana_listen_address": "0.0.0.0", "grafana_port": 3001}, "127.0.0.1:3001", "/grafana/metrics"),
+        ({"grafana_listen_address": "fd00::5"}, "[fd00::5]:3000", "/grafana/metrics"),
+        ({"grafana_root_url": "https://grafana.example.com/"}, "127.0.0.1:3000", "/metrics"),
+    ],
+)
+def test_grafana_says_where_it_is_scraped(settings: dict[str, Any], address: str, path: str) -> None:
+    [told] = json.loads(render("grafana", GRAFANAS_TARGET, **SECRETS, **settings))
+    assert told == {"targets": [address], "labels": {"instance": "grafana", "__metrics_path__": path}}
+
+
+def test_prometheus_finds_grafana_where_the_role_says_it_is_and_nowhere_else(promtool: str, tmp_path: Path) -> None:
+    wiring = yaml.safe_load((ROOT / "group_vars/all/wiring.yml").read_text())
+    [job] = [job for job in wiring["prometheus_scrape_jobs"] if job["name"] == "grafana"]
+    text = render("prometheus", "etc/prometheus/prometheus.yml", prometheus_scrape_jobs=[job])
+    assert text.count(f"/{GRAFANAS_TARGET}") == 1
+    assert yaml.safe_load(text)["scrape_configs"][1].get("static_configs") is None
+    (tmp_path / "grafana.json").write_text(render("grafana", GRAFANAS_TARGET, **SECRETS))
+    for path in ("grafana.json", "not-installed.json"):
+        configuration = text.replace(f"/{GRAFANAS_TARGET}", str(tmp_path / path))
+        (tmp_path / "prometheus.yml").write_text(configuration.replace("rules/*.yml", "none/*.yml"))
+        command = [promtool, "check", "config", str(tmp_path / "prometheus.yml")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_gateway_is_asked_as_a_client_asks_it() -> None:

@@ -10,6 +10,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 HEALTH = {"database": "none: this is a stand-in, not Grafana", "version": "0.0.0+standin1"}
+METRICS = """\
+# HELP standin_info This is a stand-in, not Grafana.
+# TYPE standin_info gauge
+standin_info{version="0.0.0+standin1"} 1
+"""
 LOGIN = b"<!doctype html><title>Stand-in for Grafana</title><h1>This is a stand-in, not Grafana</h1>\n"
 
 
@@ -36,15 +41,17 @@ def expand(value: str) -> str:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers at the two paths a visitor or a probe comes to first, with and without the sub-path."""
+    """Answers at the paths a visitor, a probe or Prometheus comes to first, with and without the sub-path."""
 
     prefix = ""
 
     def do_GET(self) -> None:
-        """Serve the health report and the login page."""
+        """Serve the health report, metrics and the login page."""
         match urlsplit(self.path).path.removeprefix(self.prefix):
             case "/api/health":
                 self.answer(200, "application/json", json.dumps(HEALTH).encode())
+            case "/metrics":
+                self.answer(200, "text/plain; version=0.0.4; charset=utf-8", METRICS.encode())
             case "/login":
                 self.answer(200, "text/html; charset=utf-8", LOGIN)
             case _:
