@@ -120,35 +120,46 @@ class Picture:
 
 def parts() -> Picture:
     """What runs on a host, and who talks with whom."""
-    picture = Picture("The parts of a site", 984, 510)
-    picture.frame(240, 16, 728, 478, "a Debian host in the groups gateway, api and monitoring")
+    picture = Picture("The parts of a site", 984, 602)
+    picture.frame(240, 16, 728, 496, "a Debian host in the groups gateway, api and monitoring")
     clients = picture.box("outside", 16, 96, 152, 64, "Clients", "user and password")
-    trusted = picture.box("outside", 16, 262, 152, 64, "Trusted networks", "172.16.0.0/12")
-    control = picture.box("outside", 16, 400, 152, 82, "Control node", "Ansible, builds,", "secrets")
+    trusted = picture.box("outside", 16, 258, 152, 64, "Trusted networks", "172.16.0.0/12")
+    control = picture.box("outside", 16, 436, 152, 82, "Control node", "Ansible, builds,", "secrets")
+    people = picture.box("outside", 644, 534, 310, 52, "People", "by mail, Slack, webhook; a dead man's switch")
 
     nginx = picture.box(
-        "gateway", 306, 70, 200, 116, "nginx", "443: TLS, password, limits", "80: redirect,", "/nginx_status"
+        "gateway", 306, 70, 236, 116, "nginx", "443: TLS, password, limits", "80: redirect,", "/nginx_status"
     )
     instances = [
         picture.box(
             "api",
             644,
             58 + 66 * number,
-            300,
+            310,
             52,
             f"iris-api@{number + 1}",
             f"127.0.0.1:{8001 + number}, gunicorn, one worker",
         )
         for number in range(3)
     ]
-    exporter = picture.box("monitoring", 306, 268, 200, 52, "nginx exporter", "9113")
-    node = picture.box("monitoring", 306, 372, 200, 52, "node exporter", "9100")
-    prometheus = picture.box("monitoring", 604, 310, 150, 64, "Prometheus", "9090")
-    grafana = picture.box("monitoring", 804, 310, 140, 64, "Grafana", "3000, /grafana/")
+    exporters = Box(306, 218, 236, 238)
+    picture.frame(exporters.x, exporters.y, exporters.width, exporters.height, "exporters")
+    for number, (title, about) in enumerate(
+        (
+            ("mtail", "3903, reads the access log"),
+            ("nginx exporter", "9113, reads /nginx_status"),
+            ("blackbox exporter", "9115, asks as a client does"),
+            ("node exporter", "9100, host, units, release"),
+        )
+    ):
+        picture.box("monitoring", 318, 248 + 50 * number, 212, 46, title, about)
+    prometheus = picture.box("monitoring", 644, 290, 140, 64, "Prometheus", "9090")
+    grafana = picture.box("monitoring", 814, 290, 140, 64, "Grafana", "3000, /grafana/")
+    alertmanager = picture.box("monitoring", 644, 408, 140, 64, "Alertmanager", "9093")
 
     # What reaches the site passes it, and SSH does not.
-    wall = picture.box("outside", 252, 60, 24, 364, "")
-    x, y = wall.x + 16, wall.y + 182
+    wall = picture.box("outside", 252, 60, 24, 396, "")
+    x, y = wall.x + 16, wall.y + 198
     picture.parts.append(
         f'<text x="{x:g}" y="{y:g}" font-size="14" font-weight="600" fill="{INK}" text-anchor="middle"'
         f' transform="rotate(-90 {x:g} {y:g})">nftables</text>'
@@ -157,20 +168,22 @@ def parts() -> Picture:
     picture.text((180, 120), "HTTPS")
     for number, instance in enumerate(instances):
         picture.arrow(nginx.side("right", 0.3 + 0.2 * number), instance.side("left"))
-    picture.text((520, 76), "round robin")
-    picture.arrow(exporter.side("top"), nginx.side("bottom"))
-    picture.text((416, 234), "/nginx_status")
-    picture.arrow(prometheus.side("left", 0.25), exporter.side("right"))
-    picture.arrow(prometheus.side("left", 0.75), node.side("right"))
-    picture.text((526, 348), "every 3 s")
-    picture.arrow(prometheus.side("top"), instances[2].side("bottom", 0.117))
-    picture.text((689, 282), "/metrics")
+    picture.text((556, 76), "round robin")
+    picture.arrow(exporters.side("top"), nginx.side("bottom"))
+    picture.arrow(prometheus.side("left"), (exporters.x + exporters.width, prometheus.y + 32))
+    picture.text((564, 314), "every 3 s")
+    picture.arrow(prometheus.side("top"), (714, 242))
+    picture.text((724, 270), "/metrics")
     picture.arrow(grafana.side("left"), prometheus.side("right"))
-    picture.arrow(trusted.side("right"), exporter.side("left"))
-    picture.text((173, 285), "9090, 3000,", size=11)
-    picture.text((173, 311), "9113, 9100", size=11)
-    picture.arrow(control.side("right"), (302, 441))
-    picture.text((180, 434), "SSH")
+    picture.arrow(prometheus.side("bottom"), alertmanager.side("top"))
+    picture.text((724, 386), "alerts")
+    picture.arrow(alertmanager.side("bottom"), (714, people.y))
+    picture.arrow(trusted.side("right"), wall.side("left", (trusted.y + 32 - wall.y) / wall.height))
+    picture.text((173, 281), "9090, 9093,", size=11)
+    picture.text((173, 307), "3000, 9113,", size=11)
+    picture.text((173, 321), "9100", size=11)
+    picture.arrow(control.side("right"), (302, 477))
+    picture.text((180, 470), "SSH")
     return picture
 
 
