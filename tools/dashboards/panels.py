@@ -28,10 +28,11 @@ from tools.dashboards.figures import ALERTS, GREEN, ORANGE, RED, Column, Figure,
 
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="fortress-prometheus")
 """The uid stands in the role's provisioning too; it never changes."""
-RUNBOOKS = f"api/datasources/proxy/uid/{DATASOURCE.uid}/consoles/runbooks.html"
+RUNBOOKS = f"api/datasources/uid/{DATASOURCE.uid}/resources/consoles/runbooks.html"
 """Prometheus' own page of them, which Grafana fetches: it is found wherever Grafana is.
 
-Relative to Grafana's own base: of a path from the root, some versions forget below which path they are served."""
+As a resource of the datasource: below `proxy/uid/`, Grafana 9.4 takes no uid with a dash. Relative to Grafana's own
+base: of a path from the root, some versions forget below which path they are served."""
 BOARDS = {
     "fortress-nginx": "Gateway|Nginx|Logins|Clients|Probe|Certificate|Ca|ErrorBudget",
     "fortress-iris-api": "IrisApi|LatencyBudget",
