@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from testinfra.host import Host
 from tests import ROOT
 from tests.blackbox.gateway import Gateway
 from tests.operator import environment
+from tools.status.picture import RECORDED
 
 testinfra_hosts = ["ansible://monitoring"]
 
@@ -50,6 +52,27 @@ def test_every_host_answers_and_the_exit_code_says_how_the_site_is(inventory: st
     screen = run("tools.status", "-i", inventory)
     assert screen.returncode == code
     assert screen.stdout.startswith(said["status"].upper())
+
+
+# What only a fault has, or not every target and alert.
+_NOT_ALWAYS = re.compile(r"why|labels|annotations|alerts\[\]|error")
+
+
+def fields(value: Any, path: str = "") -> set[str]:
+    """Return the paths of all that an answer has, but what it has not always."""
+    if isinstance(value, dict):
+        inner = set().union(*(fields(each, f"{path}.{name}") for name, each in value.items()))
+    elif isinstance(value, list):
+        inner = set().union(*(fields(each, f"{path}[]") for each in value))
+    else:
+        inner = {path}
+    return {each for each in inner if not _NOT_ALWAYS.search(each)}
+
+
+def test_the_answer_that_the_documentation_shows_is_still_what_a_site_answers(inventory: str) -> None:
+    """docs/pictures/status.svg is drawn from a recorded one."""
+    recorded = json.loads(RECORDED.read_text(encoding="utf-8"))["hosts"]
+    assert fields([*status(inventory)[1]["hosts"].values()]) == fields([*recorded.values()])
 
 
 def test_it_answers_within_five_seconds_while_prometheus_is_stopped(host: Host, inventory: str) -> None:
