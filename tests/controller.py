@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,20 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import action_loader
 from ansible.template import Templar
 
+from app.iris_api.tests.forks import RUN
 from tests import ROOT
-from tools.ansible_forks import Forks
+from tools import ansible_forks
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@cache
-def forks() -> Forks:
-    """Return the process that forks for all tests of this one."""
-    settings = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "1"}
-    return Forks(os.environ | settings)
-
-
 def ansible(program: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run one of Ansible's programs with the project's ansible.cfg."""
-    return forks().run(program, arguments, cwd)
+    settings = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "1"}
+    environment = os.environ | settings
+    owner, folder = os.environ[RUN].split(":", 1)
+    server = ansible_forks.connect(Path(folder), int(owner), environment)
+    return ansible_forks.run(server, program, arguments, cwd, environment)
 
 
 def check_inventory(inventory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

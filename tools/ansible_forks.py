@@ -8,28 +8,28 @@ task alone: a play of one host does without it.
 
 from __future__ import annotations
 
-import atexit
+import fcntl
 import gc
 import io
-import json
 import marshal
 import os
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache, partial
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from threading import Lock, local
+from threading import local
 from types import CodeType, ModuleType, SimpleNamespace
 from typing import IO, Any, NoReturn, cast
+
+from tools import forks
 
 ROOT = Path(__file__).resolve().parents[1]
 CRYPTO = "ansible_collections.community.crypto.plugins.module_utils._crypto.module_backends"
@@ -44,66 +44,55 @@ PRELOADED = (
 PROGRAMS = {"ansible": "adhoc", "ansible-playbook": "playbook", "ansible-inventory": "inventory"}
 
 
-class Forks:
-    """The process that forks, as whoever asks for runs sees it; it ends when they do."""
-
-    def __init__(self, environment: dict[str, str]) -> None:
-        self.lock = Lock()
-        command = [sys.executable, "-m", __name__]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, text=True)
-        atexit.register(self.end)
-
-    def run(self, program: str, arguments: tuple[str, ...], cwd: Path) -> subprocess.CompletedProcess[str]:
-        """Run a program to its end."""
-        assert self.process.stdin and self.process.stdout
-        with tempfile.TemporaryDirectory() as folder:
-            outputs = [str(Path(folder, name)) for name in ("stdout", "stderr")]
-            with self.lock:
-                print(json.dumps([program, arguments, str(cwd), *outputs]), file=self.process.stdin, flush=True)
-                status = int(self.process.stdout.readline())
-            stdout, stderr = (Path(output).read_text() for output in outputs)
-        return subprocess.CompletedProcess([program, *arguments], status, stdout, stderr)
-
-    def end(self) -> None:
-        """End it, with the temporary folder that Ansible made."""
-        self.process.communicate()
+def run(
+    server: socket.socket, program: str, arguments: tuple[str, ...], cwd: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run one of Ansible's programs to its end; server: a connection to who forks."""
+    given = (PROGRAMS[program], program, *arguments)
+    return forks.run_text(server, forks.Job("tools.ansible_program", given, str(cwd), dict(environment)))
 
 
-def serve(jobs: IO[str]) -> None:
-    """Fork for each job that is asked for, and print how it ended."""
-    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as modules:
-        address = f"{folder}/modules"
-        modules.bind(address)
-        modules.listen()
-        server = os.fork()
-        if server == 0:
-            serve_modules(modules)
-        try:
-            serve_programs(jobs, address)
-        finally:
-            os.kill(server, signal.SIGTERM)
-            os.waitpid(server, 0)
+def connect(folder: Path, owner: int, environment: Mapping[str, str]) -> socket.socket:
+    """Return a connection to the process that forks, which is there until another one ends, its owner.
+
+    All who ask for it by the same folder have one. Ansible reads its settings from the environment when it is imported:
+    they are those of the first.
+    """
+    address = folder / "ansible"
+    # The folder goes with who made it, and with it what Ansible would remove when a program of its own ends.
+    settings = {"ANSIBLE_LOCAL_TEMP": str(folder / "ansible-temporary"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-P", "-m", __name__, str(address), str(owner)]
+    start = partial(subprocess.run, command, env={**environment, **settings}, check=True, stdin=subprocess.DEVNULL)
+    return forks.connect(address, partial(start, cwd=ROOT, stdout=subprocess.DEVNULL))
 
 
-def serve_programs(jobs: IO[str], modules: str) -> None:
+def serve(address: Path, owner: int) -> NoReturn:
     """Import what runs on a control node, and fork for each program."""
-    programs = {name: import_module(f"ansible.cli.{module}") for name, module in PROGRAMS.items()}
-    for module in ("executor.playbook_executor", "executor.task_executor", "executor.module_common", "vars.manager"):
-        import_module(f"ansible.{module}")
+    gc.disable()
+    modules = address.with_suffix(".modules")
+    listener = forks.listen(modules)
+    if not os.fork():
+        os.setsid()
+        forks.become_part(*forks.serve(listener, owner, before=preload))
+    listener.close()
+    for name in PROGRAMS.values():
+        import_module(f"ansible.cli.{name}")
+    for name in ("executor.playbook_executor", "executor.task_executor", "executor.module_common", "vars.manager"):
+        import_module(f"ansible.{name}")
     load_plugins()
     run_modules_by(modules)
     work_in_place()
-    path = Path(f"{modules}.templates")
+    path = address.with_suffix(".templates")
     with path.open("ab", buffering=0) as written, path.open("rb") as read:
         learn = remember_templates(written, read)
         # What a collection of garbage touches is copied: each fork would get a copy of all that was loaded.
         gc.freeze()
-        for job in jobs:
-            program, arguments, cwd, *outputs = json.loads(job)
-            work = partial(programs[program].main, [program, *arguments])
-            print(fork(work, cwd, outputs), flush=True)
-            learn()
+        listener = forks.listen(address)
+        if os.fork():
+            os._exit(0)
+        os.setsid()
+        # Ansible's temporary folder, with the modules that are packed already, is for all forks.
+        forks.become_part(*forks.serve(listener, owner, after=learn))
 
 
 def load_plugins() -> None:
@@ -119,30 +108,7 @@ def load_plugins() -> None:
     loader.strategy_loader.get("linear", class_only=True)
 
 
-def fork(work: Callable[[], object], cwd: str, outputs: list[str]) -> int:
-    """Do work to its end in a process and a folder of its own, with its output in two files; return its status."""
-    pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    gc.disable()
-    status = 1
-    try:
-        for number, name in enumerate([os.devnull, *outputs]):
-            os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
-        os.chdir(cwd)
-        work()
-        status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Ansible's temporary folder, with the modules that are packed already, is for all forks.
-    os._exit(status)
-
-
-def run_modules_by(address: str) -> None:
+def run_modules_by(address: Path) -> None:
     """Give what a local connection would pipe into a new Python to the process that has imported what modules need."""
     connection = import_module("ansible.plugins.connection.local").Connection
     execute = connection.exec_command
@@ -154,27 +120,26 @@ def run_modules_by(address: str) -> None:
         if cmd != python or not in_data:
             ended: tuple[int, bytes, bytes] = execute(self, cmd, in_data, sudoable)
             return ended
-        with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as asked:
-            program, *outputs = (Path(folder, name) for name in ("program", "stdout", "stderr"))
-            program.write_bytes(in_data)
-            asked.connect(address)
-            asked.sendall(json.dumps([os.getcwd(), str(program), *map(str, outputs)]).encode())
-            asked.shutdown(socket.SHUT_WR)
-            status = int(asked.recv(16))
-            return status, outputs[0].read_bytes(), outputs[1].read_bytes()
+        # This process has nothing of Ansible but what a host has of it.
+        with tempfile.NamedTemporaryFile() as program, socket.socket(socket.AF_UNIX) as server:
+            program.write(in_data)
+            program.flush()
+            server.connect(str(address))
+            job = forks.Job("tools.ansible_module", (program.name,), os.getcwd(), dict(os.environ))
+            done = forks.run(server, job)
+            return done.returncode, done.stdout, done.stderr
 
     connection.exec_command = exec_command
 
 
 def work_in_place() -> None:
-    """Do a task of a play of one host where the play runs; with several hosts each has a process, as in Ansible.
+    """Do each task where the play runs: of several hosts for one after the other.
 
-    Ansible forks since hosts are worked for side by side, and nothing is beside one. What a task may change for itself
-    alone stays its own here as well: the task is a copy, and the host gets back what the worker takes from it.
+    Ansible forks since hosts are worked for side by side. What a task may change for itself alone stays its own here as
+    well: the task is a copy, and the host gets back what the worker takes from it.
     """
     names = ("executor.process.worker", "_internal._task", "utils.display")
     worker, contexts, display = (cast(Any, import_module(f"ansible.{name}")) for name in names)
-    start = worker.WorkerProcess.start
     # A worker's messages go through the queue of results, which another thread of the same process prints.
     thread = local()
     display.Display._final_q = property(
@@ -182,9 +147,6 @@ def work_in_place() -> None:
     )
 
     def start_in_place(self: Any) -> None:
-        if len(self._task_vars.get("ansible_play_hosts_all", ())) != 1:
-            start(self)
-            return
         of_host = self._host.vars, self._host.groups
         parent = self._task._parent
         self._task = self._task.copy(exclude_parent=True)
@@ -236,14 +198,19 @@ def remember_templates(written: IO[bytes], read: IO[bytes]) -> Callable[[], None
         key = tuple(str.__str__(value) if isinstance(value, str) else value for value in values)
         if key not in known:
             known[key] = compile_template(self, source)
+            fcntl.lockf(written, fcntl.LOCK_EX)
             written.write(marshal.dumps((key, known[key])))
+            fcntl.lockf(written, fcntl.LOCK_UN)
         return known[key]
 
     def learn() -> None:
+        # Nobody writes half of one meanwhile.
+        fcntl.lockf(read, fcntl.LOCK_SH)
         with suppress(EOFError):
             while True:
                 key, code = marshal.load(read)
                 known.setdefault(key, code)
+        fcntl.lockf(read, fcntl.LOCK_UN)
 
     environment.compile = compile_once
     return learn
@@ -261,17 +228,6 @@ class Packed:
         return PathFinder.find_spec(name, [str(Path(sys.path[0], *name.split(".")[:-1]))])
 
 
-def serve_modules(jobs: socket.socket) -> NoReturn:
-    """Fork for each module that is to be run. This process has nothing of Ansible but what a host has of it."""
-    while True:
-        asked, _ = jobs.accept()
-        preload()
-        with asked, asked.makefile() as words:
-            cwd, program, *outputs = json.load(words)
-            work = partial(exec, Path(program).read_bytes(), {"__name__": "__main__"})
-            asked.sendall(str(fork(work, cwd, outputs)).encode())
-
-
 @cache
 def preload() -> None:
     """Import what modules need, when there is one: a check of syntax runs none."""
@@ -282,4 +238,4 @@ def preload() -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.stdin)
+    serve(Path(sys.argv[1]), int(sys.argv[2]))

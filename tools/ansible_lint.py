@@ -10,8 +10,10 @@ checked is its own affair.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from typing import Any
 from ansiblelint import file_utils, utils
 from ansiblelint.__main__ import _run_cli_entrypoint
 
-from tools.ansible_forks import Forks
+from tools import ansible_forks
 
 run = subprocess.run
 normalize = utils.normalize_task_v2
@@ -28,9 +30,9 @@ normalized: dict[int, tuple[Any, dict[str, Any]]] = {}
 
 
 @cache
-def forks(environment: frozenset[tuple[str, str]]) -> Forks:
-    """Return the process that forks where the environment is this one: Ansible reads it when it is imported."""
-    return Forks(dict(environment))
+def folder(environment: frozenset[tuple[str, str]]) -> tempfile.TemporaryDirectory[str]:
+    """Return where the process that forks is asked where the environment is this one."""
+    return tempfile.TemporaryDirectory(prefix="fortress-lint-")
 
 
 def run_by_fork(command: list[str], **options: Any) -> subprocess.CompletedProcess[Any]:
@@ -38,8 +40,9 @@ def run_by_fork(command: list[str], **options: Any) -> subprocess.CompletedProce
     if command[:2] != ["ansible-playbook", "--syntax-check"]:
         return run(command, **options)
     program, *arguments = command
-    folder = Path(options.get("cwd") or ".").absolute()
-    return forks(frozenset(options["env"].items())).run(program, tuple(arguments), folder)
+    environment = options["env"]
+    server = ansible_forks.connect(Path(folder(frozenset(environment.items())).name), os.getpid(), environment)
+    return ansible_forks.run(server, program, tuple(arguments), Path(options.get("cwd") or ".").absolute(), environment)
 
 
 def normalize_once(task: utils.Task) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -46,18 +48,34 @@ def test_items_are_told_in_their_order_and_what_a_plugin_warns_of(play: Run) -> 
     assert "/nonesuch" in said
 
 
-def test_a_play_of_one_host_works_in_place_and_each_of_several_hosts_in_a_process(tmp_path: Path) -> None:
-    def workers(hosts: str) -> list[str]:
-        task = {"ansible.builtin.debug": {"msg": WORKER}}
-        play = {"hosts": "all", "gather_facts": False, "tasks": [task, task]}
-        (tmp_path / "play.yml").write_text(json.dumps([play]))
-        done = ansible("ansible-playbook", "-i", hosts, "-c", "local", "play.yml", cwd=tmp_path)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return re.findall(r"msg: (worker-\d+)", done.stdout)
+def run_play(folder: Path, hosts: str, *tasks: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    (folder / "play.yml").write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
+    return ansible("ansible-playbook", "-i", hosts, "-c", "local", "play.yml", cwd=folder)
 
-    one = workers("a,")
-    assert len(one) == 2 and len(set(one)) == 1
-    assert len(set(workers("a,b,"))) == 4
+
+def test_a_task_is_done_where_the_play_is(tmp_path: Path) -> None:
+    task = {"ansible.builtin.debug": {"msg": WORKER}}
+    done = run_play(tmp_path, "a,b,", task, task)
+    assert done.returncode == 0, done.stdout + done.stderr
+    workers = re.findall(r"msg: (worker-\d+)", done.stdout)
+    assert len(workers) == 4 and len(set(workers)) == 1
+
+
+def test_of_several_hosts_each_has_its_own_values_and_its_own_end(tmp_path: Path) -> None:
+    done = run_play(
+        tmp_path,
+        "a,b,c,",
+        {"ansible.builtin.set_fact": {"mine": "of {{ inventory_hostname }}"}},
+        {"ansible.builtin.fail": {"msg": "no"}, "when": "inventory_hostname == 'b'"},
+        {"ansible.builtin.debug": {"msg": "it is {{ item }} {{ mine }} beside {{ hostvars.b.mine }}"}, "loop": [1, 2]},
+        {"ansible.builtin.debug": {"msg": "once {{ mine }}"}, "run_once": True, "delegate_to": "c"},
+    )
+    assert done.returncode == 2
+    said = re.findall(r"msg: (it is .*|once .*)", done.stdout)
+    assert said == [*(f"it is {item} of {host} beside of b" for host in "ac" for item in (1, 2)), "once of a"], (
+        done.stdout
+    )
+    assert re.findall(r"(\w) +: ok=(\d)", done.stdout) == [("a", "3"), ("b", "1"), ("c", "2")]
 
 
 def test_one_text_is_another_template_by_other_marks(play: Run, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_the_process_that_forks_ends_with_the_run(tmp_path: Path, monkeypatch: p
     with tempfile.TemporaryDirectory() as folder, subprocess.Popen(["sleep", "60"]) as owner:
         monkeypatch.setenv(forks.RUN, f"{owner.pid}:{folder}")
         # Libraries would take their time.
-        forks.start(Path(folder, "forks"), owner.pid)
+        forks.start(Path(folder, "programs"), owner.pid)
         process = int(forks.run("parent", env=ENVIRONMENT | {"PYTHONPATH": str(tmp_path)}).stdout)
         with open(os.pidfd_open(process)) as end:
             assert not select.select([end], [], [], 0.05)[0]
