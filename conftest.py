@@ -3,21 +3,26 @@
 import gc
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 
 from app.iris_api.tests import forks
+from tests import workers
 
 # A million objects are imported and collected, and all of them stay.
 gc.disable()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Give all workers of a run a folder in which they find what they share."""
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Give all workers of a run a folder in which they find what they share, and what they import."""
     if not hasattr(config, "workerinput"):
         folder = tempfile.TemporaryDirectory(prefix="fortress-run-")
         config.add_cleanup(folder.cleanup)
         os.environ[forks.RUN] = f"{os.getpid()}:{folder.name}"
+        # Of a fork, nobody would write down which lines it reached.
+        if set(config.getoption("tx", None) or ()) == {"popen"} and not config.getoption("cov_source", None):
+            workers.fork_workers(config, Path(folder.name))
 
 
 def pytest_runtestloop() -> None:
