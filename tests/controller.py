@@ -22,7 +22,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def ansible(program: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Run one of Ansible's programs with the project's ansible.cfg."""
+    """Run one of Ansible's programs, or a module that uses Ansible, with the project's ansible.cfg."""
     settings = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "1"}
     environment = os.environ | settings
     owner, folder = os.environ[RUN].split(":", 1)

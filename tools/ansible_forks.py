@@ -19,7 +19,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache, partial
 from importlib import import_module
@@ -27,7 +27,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from threading import local
 from types import CodeType, ModuleType, SimpleNamespace
-from typing import IO, Any, NoReturn, cast
+from typing import Any, NoReturn, cast
 
 from tools import forks
 
@@ -47,9 +47,11 @@ PROGRAMS = {"ansible": "adhoc", "ansible-playbook": "playbook", "ansible-invento
 def run(
     server: socket.socket, program: str, arguments: tuple[str, ...], cwd: Path, environment: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run one of Ansible's programs to its end; server: a connection to who forks."""
-    given = (PROGRAMS[program], program, *arguments)
-    return forks.run_text(server, forks.Job("tools.ansible_program", given, str(cwd), dict(environment)))
+    """Run one of Ansible's programs, or a module that uses Ansible, to its end; server: a connection to who forks."""
+    module, given = program, arguments
+    if program in PROGRAMS:
+        module, given = "tools.ansible_program", (PROGRAMS[program], program, *arguments)
+    return forks.run_text(server, forks.Job(module, given, str(cwd), dict(environment)))
 
 
 def connect(folder: Path, owner: int, environment: Mapping[str, str]) -> socket.socket:
@@ -82,17 +84,15 @@ def serve(address: Path, owner: int) -> NoReturn:
     load_plugins()
     run_modules_by(modules)
     work_in_place()
-    path = address.with_suffix(".templates")
-    with path.open("ab", buffering=0) as written, path.open("rb") as read:
-        learn = remember_templates(written, read)
-        # What a collection of garbage touches is copied: each fork would get a copy of all that was loaded.
-        gc.freeze()
-        listener = forks.listen(address)
-        if os.fork():
-            os._exit(0)
-        os.setsid()
-        # Ansible's temporary folder, with the modules that are packed already, is for all forks.
-        forks.become_part(*forks.serve(listener, owner, after=learn))
+    learnt = [remember(Notes(address.with_suffix(f".{remember.__name__}"))) for remember in (templates, files)]
+    # What a collection of garbage touches is copied: each fork would get a copy of all that was loaded.
+    gc.freeze()
+    listener = forks.listen(address)
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    # Ansible's temporary folder, with the modules that are packed already, is for all forks.
+    forks.become_part(*forks.serve(listener, owner, after=lambda: [learn() for learn in learnt]))
 
 
 def load_plugins() -> None:
@@ -167,15 +167,34 @@ def work_in_place() -> None:
     worker.sys = SimpleNamespace(stdout=io.StringIO(), stderr=io.StringIO())
 
 
-def remember_templates(written: IO[bytes], read: IO[bytes]) -> Callable[[], None]:
+class Notes:
+    """What forks write down for the process that forks."""
+
+    def __init__(self, path: Path) -> None:
+        self.written = path.open("ab", buffering=0)
+        self.read = path.open("rb")
+
+    def write(self, note: object) -> None:
+        """Write something down."""
+        fcntl.lockf(self.written, fcntl.LOCK_EX)
+        self.written.write(marshal.dumps(note))
+        fcntl.lockf(self.written, fcntl.LOCK_UN)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield what was not read yet."""
+        # Nobody writes meanwhile, so that no note ends in its midst.
+        fcntl.lockf(self.read, fcntl.LOCK_SH)
+        with suppress(EOFError):
+            while True:
+                yield marshal.load(self.read)
+        fcntl.lockf(self.read, fcntl.LOCK_UN)
+
+
+def templates(notes: Notes) -> Callable[[], None]:
     """Compile a template once for all runs: each has hundreds, mostly those of the run before.
 
-    Args:
-        written: The file in which forks write down what they compile.
-        read: The same file.
-
     Returns:
-        What has this process read it.
+        What has this process know what its forks have compiled.
     """
     bits = cast(Any, import_module("ansible._internal._templating._jinja_bits"))
     environment, context, settings = (
@@ -198,21 +217,61 @@ def remember_templates(written: IO[bytes], read: IO[bytes]) -> Callable[[], None
         key = tuple(str.__str__(value) if isinstance(value, str) else value for value in values)
         if key not in known:
             known[key] = compile_template(self, source)
-            fcntl.lockf(written, fcntl.LOCK_EX)
-            written.write(marshal.dumps((key, known[key])))
-            fcntl.lockf(written, fcntl.LOCK_UN)
+            notes.write((key, known[key]))
         return known[key]
 
     def learn() -> None:
-        # Nobody writes half of one meanwhile.
-        fcntl.lockf(read, fcntl.LOCK_SH)
-        with suppress(EOFError):
-            while True:
-                key, code = marshal.load(read)
-                known.setdefault(key, code)
-        fcntl.lockf(read, fcntl.LOCK_UN)
+        for key, code in notes:
+            known.setdefault(key, code)
 
     environment.compile = compile_once
+    return learn
+
+
+def files(notes: Notes) -> Callable[[], None]:
+    """Read a file of the project once for all runs, as long as nobody changes it.
+
+    Returns:
+        What has this process read what its forks have read.
+    """
+    loader = import_module("ansible.parsing.dataloader").DataLoader
+    load = loader.load_from_file
+    # By its path and how it is read: what it was when it was read, and two of what it holds.
+    known: dict[tuple[str, bool, bool], tuple[object, list[Any]]] = {}
+
+    def state(path: str) -> object:
+        found = os.stat(path)
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def load_once(
+        self: Any,
+        file_name: str,
+        cache: str = "all",
+        unsafe: bool = False,
+        json_only: bool = False,
+        trusted_as_template: bool = False,
+    ) -> Any:
+        path = str(self.path_dwim(file_name))
+        if cache == "all" and path.startswith(f"{ROOT}{os.sep}") and path not in self._FILE_CACHE:
+            key = (path, json_only, trusted_as_template)
+            then, contents = known.pop(key, (None, []))
+            if contents and then == state(path):
+                # Who gets no copy gets what Ansible keeps.
+                content, kept = contents
+                self._FILE_CACHE[path] = content if unsafe else kept
+                return content
+            notes.write(key)
+        return load(self, file_name, cache, unsafe, json_only, trusted_as_template)
+
+    def learn() -> None:
+        for path, json_only, trusted in notes:
+            # What is gone, or encrypted, is read by each run that wants it.
+            with suppress(Exception):
+                before = state(path)
+                read = partial(load, loader(), path, "none", True, json_only, trusted)
+                known[path, json_only, trusted] = before, [read(), read()]
+
+    loader.load_from_file = load_once
     return learn
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from tests import ROOT
 from tests.controller import Run, ansible
 
 # By a process that the worker starts.
@@ -85,3 +87,18 @@ def test_one_text_is_another_template_by_other_marks(play: Run, tmp_path: Path) 
     for _ in range(2):
         done = play([{"ansible.builtin.debug": {"msg": "{{ " + f"{find}) ~ ' and ' ~ {marked}" + " }}"}}])
         assert "2 [[ 2 + 2 ]] and {{ 1 + 1 }} 4" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_file_of_the_project_that_changed_is_read_again() -> None:
+    playbook = ROOT / "playbooks" / f".test-{os.getpid()}.yml"
+    try:
+        for said in ("once", "once", "otherwise"):
+            playbook.write_text(
+                json.dumps(
+                    [{"hosts": "all", "gather_facts": False, "tasks": [{"ansible.builtin.debug": {"msg": said}}]}]
+                )
+            )
+            done = ansible("ansible-playbook", "-i", "a,", "-c", "local", str(playbook))
+            assert f"msg: {said}" in done.stdout, done.stdout + done.stderr
+    finally:
+        playbook.unlink()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests import ROOT
+from tests.controller import ansible
 from tools import remote
 
 
@@ -38,8 +38,7 @@ def inventory(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tools.remote", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return ansible("tools.remote", *map(str, arguments))
 
 
 def test_port_key_user_and_jump_host_are_those_of_the_inventory(inventory: Path) -> None:
