@@ -174,7 +174,7 @@ class Notes:
         self.written = path.open("ab", buffering=0)
         self.read = path.open("rb")
 
-    def write(self, note: object) -> None:
+    def write(self, note: Any) -> None:
         """Write something down."""
         fcntl.lockf(self.written, fcntl.LOCK_EX)
         self.written.write(marshal.dumps(note))
