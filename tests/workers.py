@@ -12,6 +12,7 @@ import shlex
 import signal
 import socket
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -21,6 +22,8 @@ from tools import forks
 if TYPE_CHECKING:
     import pytest
 
+# What the application imports when it needs it, and most of its tests do.
+LATER = ("onnxruntime", "pyarrow.parquet", "pydantic.v1", "skl2onnx", "skops.io")
 # What execnet starts as the Python of a worker, with the arguments of a Python, which are the same for all.
 PYTHON = "import sys; sys.path.insert(0, {root!r}); from tests import workers; workers.be_worker({address!r})"
 
@@ -54,6 +57,9 @@ def serve(listener: socket.socket, owner: int, arguments: list[str]) -> NoReturn
             os.dup2(nothing.fileno(), number)
     # A test that cannot be imported is told by each worker, which tries it again.
     pytest.main([*arguments, "--numprocesses=0", "--dist=no", "--collect-only", "--quiet"])
+    if "iris_api.packing" in sys.modules:
+        for name in LATER:
+            import_module(name)
     gc.freeze()
     job, streams = forks.serve(listener, owner)
     signal.signal(signal.SIGINT, signal.default_int_handler)
