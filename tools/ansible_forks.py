@@ -41,7 +41,12 @@ PRELOADED = (
         for name in ("certificate_acme", "certificate_ownca", "certificate_selfsigned", "csr", "privatekey")
     ),
 )
-PROGRAMS = {"ansible": "adhoc", "ansible-playbook": "playbook", "ansible-inventory": "inventory"}
+PROGRAMS = {
+    "ansible": "adhoc",
+    "ansible-doc": "doc",
+    "ansible-inventory": "inventory",
+    "ansible-playbook": "playbook",
+}
 
 
 def run(

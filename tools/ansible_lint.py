@@ -1,4 +1,4 @@
-"""ansible-lint, with each of its syntax checks a fork of a process that has Ansible loaded.
+"""ansible-lint, with each of Ansible's programs that it starts a fork of a process that has Ansible loaded.
 
 It starts `ansible-playbook --syntax-check` for each role and playbook, some 40 times here, and nearly all of the time
 of each goes into importing Ansible: all take 33 s of the processor, by forks 15. It also finds out for each rule anew
@@ -10,6 +10,7 @@ checked is its own affair.
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
@@ -32,12 +33,14 @@ normalized: dict[int, tuple[Any, dict[str, Any]]] = {}
 @cache
 def folder(environment: frozenset[tuple[str, str]]) -> tempfile.TemporaryDirectory[str]:
     """Return where the process that forks is asked where the environment is this one."""
-    return tempfile.TemporaryDirectory(prefix="fortress-lint-")
+    made = tempfile.TemporaryDirectory(prefix="fortress-lint-")
+    atexit.register(made.cleanup)
+    return made
 
 
 def run_by_fork(command: list[str], **options: Any) -> subprocess.CompletedProcess[Any]:
     """Run a program as subprocess does; return what it said."""
-    if command[:2] != ["ansible-playbook", "--syntax-check"]:
+    if command[0] not in ansible_forks.PROGRAMS:
         return run(command, **options)
     program, *arguments = command
     environment = options["env"]
