@@ -25,6 +25,16 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
             workers.fork_workers(config, Path(folder.name))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each worker begin with some of the long tests; what each has at first is a piece of the list."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long, others = ([item for item in items if bool(item.get_closest_marker("long")) == kind] for kind in (True, False))
+    ends = [round(len(others) * number / workers) for number in range(workers + 1)]
+    items[:] = [
+        item for number in range(workers) for item in long[number::workers] + others[ends[number] : ends[number + 1]]
+    ]
+
+
 def pytest_runtestloop() -> None:
     """Collect garbage seldom: the million objects that tests import would be looked through again and again."""
     gc.freeze()

@@ -66,6 +66,7 @@ def test_the_rules_are_sound(promtool: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.long
 def test_alerts_fire_as_their_tests_say(promtool: str, tmp_path: Path) -> None:
     """Each test has the rules alone that it asks for: promtool would evaluate all of the file at each step of each."""
     files = []
@@ -274,6 +275,7 @@ def noticed(said: str) -> tuple[set[str], set[str]]:
 
 
 @each_file
+@pytest.mark.long
 def test_another_threshold_duration_or_matcher_is_noticed(promtool: str, path: Path, tmp_path: Path) -> None:
     """All those of a file are tested by one process: starting one takes longer than most tests."""
     made = {(each.of, each.what) for alert in alerts(path) for each in mistakes(alert, rules(path))}

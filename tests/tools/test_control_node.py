@@ -63,6 +63,7 @@ def set_up(checkout: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_a_changed_lock_is_installed_if_it_is_what_it_says_and_the_commands_run_by_it(
     checkout: Path, tmp_path: Path
 ) -> None:

@@ -109,6 +109,7 @@ sys.exit(cli.main(["train", "iris", f"--models-dir={models}"]) or cli.main(["che
 """
 
 
+@pytest.mark.long
 def test_a_notebook_packs_and_checks_a_bundle_without_anything_that_serves(
     notebook: dict[str, str], tmp_path: Path
 ) -> None:

@@ -84,6 +84,7 @@ def test_the_quick_way_to_a_row_takes_what_the_other_takes(parsers: list[RowPars
 
 
 @pytest.mark.parametrize("model", ["iris", "diabetes"])
+@pytest.mark.long
 def test_schemathesis_finds_nothing(model: str, start: Callable[..., Instance], tmp_path: Path) -> None:
     """All its phases and checks, over the wire."""
     instance = start(MODELS / model / "1.0.0")

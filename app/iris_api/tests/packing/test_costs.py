@@ -135,6 +135,7 @@ def packed(directory: Path, estimator: Paced) -> Path:
     return directory
 
 
+@pytest.mark.long
 def test_time_and_memory_are_those_of_the_estimator(tmp_path: Path) -> None:
     bundle = packed(tmp_path / "bundle", Paced(call=0.002, row=50e-6, megabytes=80))
     manifest = json.loads((bundle / "manifest.json").read_text())
@@ -156,6 +157,7 @@ def test_a_call_that_was_disturbed_does_not_count(tmp_path: Path, here: Callable
     assert cost["call_us"] < 10_000
 
 
+@pytest.mark.long
 def test_the_engine_without_scikit_learn_is_smaller_and_quicker() -> None:
     found = {engine: measure(BUNDLE, engine, ()) for engine in ENGINES}
     assert found["onnx"].memory_mb < found["sklearn"].memory_mb

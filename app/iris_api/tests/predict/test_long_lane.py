@@ -538,6 +538,7 @@ def rows_of(count: int) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("how", ["sleep", "numpy", "python"])
+@pytest.mark.long
 def test_everybody_else_is_served_beside_the_largest_batch(start: Start, slow_bundle: SlowBundle, how: str) -> None:
     """A second of work in one request, whether or not it holds the interpreter's lock."""
     instance = start(slow_bundle(row_seconds=0.003, how=how), IRIS_API_REQUEST_DEADLINE="10")
