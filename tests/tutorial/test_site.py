@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 from testinfra.host import Host
 
-from tests import ROOT
-from tests.operator import deploy, environment, ready
+from tests import operator
+from tests.operator import deploy, ready
 from tests.tutorial import page
 
 testinfra_hosts = ["ansible://api"]
@@ -33,18 +30,7 @@ def default_at_the_end(request: pytest.FixtureRequest) -> object:
 
 def make(command: str, inventory: str, models: Path) -> str:
     """Run one of make's commands of the page on the site of these tests, with the models of the reader's folder."""
-    program, *words = shlex.split(command)
-    assert program == "make"
-    source = Path(inventory).absolute()
-    playbook = f".venv/bin/ansible-playbook -i {source} -e iris_api_models_dir={models}"
-    # The control node is set up: these tests run on it.
-    options = ["--old-file=control", f"INVENTORY={os.path.relpath(source, ROOT / 'inventory')}", f"PLAYBOOK={playbook}"]
-    targets = [word for word in words if not word.startswith("INVENTORY=")]
-    # Molecule may have been started by make, whose options are not meant here.
-    variables = {name: value for name, value in environment().items() if not name.startswith(("MAKE", "MFLAGS"))}
-    done = subprocess.run(
-        ["make", *options, *targets], cwd=ROOT, env=variables, capture_output=True, text=True, check=False
-    )
+    done = operator.make(command, inventory, "-e", f"iris_api_models_dir={models}")
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout
 
