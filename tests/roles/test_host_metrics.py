@@ -33,7 +33,7 @@ Id=mtail.service
 ControlGroup=
 MemoryCurrent=[not set]
 MemoryMax=134217728
-NRestarts=0
+NRestarts=7
 """
 
 
@@ -129,7 +129,7 @@ def process(root: Path, group: str, number: int, opened: int, allowed: str) -> N
     (root / f"proc/{number}/limits").write_text(f"Limit Soft Limit Hard Limit Units\n{line}\n")
 
 
-def test_memory_descriptors_and_restarts_of_the_units_that_run(tmp_path: Path) -> None:
+def test_memory_and_descriptors_of_the_units_that_run_and_restarts_of_all(tmp_path: Path) -> None:
     process(tmp_path, "system.slice/nginx.service", 11, 5, "1024")
     process(tmp_path, "system.slice/nginx.service", 12, 9, "20000")
     process(tmp_path, "system.slice/nginx.service/deeper", 13, 8, "unlimited")
@@ -148,6 +148,8 @@ def test_memory_descriptors_and_restarts_of_the_units_that_run(tmp_path: Path) -
         ("unit_descriptor_limit", "iris-api@1.service"): 20000,
         ("unit_memory_limit_bytes", "iris-api@1.service"): 536870912,
         ("unit_restarts", "iris-api@1.service"): 0,
+        # It waits to be started once more.
+        ("unit_restarts", "mtail.service"): 7,
     }
 
 

@@ -58,7 +58,7 @@ def shown(patterns: Sequence[str]) -> str:
 
 
 def units(root: Path, said: str) -> Iterator[Sample]:
-    """Yield memory, descriptors and restarts of each unit that runs.
+    """Yield the restarts of each unit, and memory and descriptors of those that run.
 
     Args:
         root: below which /proc and /sys are.
@@ -66,16 +66,17 @@ def units(root: Path, said: str) -> Iterator[Sample]:
     """
     for block in said.split("\n\n"):
         found = {name: value for name, _, value in (line.partition("=") for line in block.splitlines())}
-        if not found.get("ControlGroup"):
-            continue
-        labels = {"name": found["Id"]}
+        runs, labels = bool(found.get("ControlGroup")), {"name": found["Id"]}
         for name, key in GAUGES.items():
+            # One that ends as soon as it has started mostly waits to be started again, and then has no control group.
+            if not runs and key != "NRestarts":
+                continue
             if found.get(key, "") not in NONE:
                 yield name, labels, float(found[key])
             elif key == "MemoryCurrent":
                 # Where the kernel does not account for the memory of a unit, as in some containers.
                 yield name, labels, resident(root, found["ControlGroup"])
-        if fullest := descriptors(root, found["ControlGroup"]):
+        if runs and (fullest := descriptors(root, found["ControlGroup"])):
             yield "fortress_unit_open_descriptors", labels, fullest[0]
             yield "fortress_unit_descriptor_limit", labels, fullest[1]
 
