@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 from testinfra.host import Host
 
-from tests.alerts.conftest import Received, now, wait_for
+from tests.alerts.conftest import Received, features_of, now, value_in, wait_for
 from tests.host.test_monitoring import query
 
 testinfra_hosts = ["ansible://monitoring"]
@@ -16,25 +15,14 @@ testinfra_hosts = ["ansible://monitoring"]
 ROWS = 30_000
 # As many as an instance takes: fortress_max_rows.
 ROWS_A_REQUEST = 1_000
+ALERTS = 'ALERTS{{alertname="FeatureDrift", feature="{}", window="1h"}}'
 # The rules are evaluated once a minute, and an alert is pending for two.
 EVALUATED, FIRING = 90, 240
 
 
 @pytest.fixture
 def features(host: Host) -> list[dict[str, Any]]:
-    """The features of the model that serves on this host: numbers, of which none is ever missing."""
-    manifest = host.file("/opt/iris-api/current/model/manifest.json")
-    if not manifest.exists:
-        pytest.skip("the instances are on other hosts")
-    found: list[dict[str, Any]] = json.loads(manifest.content_string)["features"]
-    assert all(feature.get("reference") and not feature.get("nullable") for feature in found)
-    return found
-
-
-def value_in(feature: dict[str, Any], number: int) -> float:
-    """Return a value in the middle of a bin."""
-    edges = [feature["training_minimum"], *feature["reference"]["edges"], feature["training_maximum"]]
-    return float((edges[number] + edges[number + 1]) / 2)
+    return features_of(host)
 
 
 def send(host: Host, features: list[dict[str, Any]], bins: list[int]) -> None:
@@ -54,22 +42,36 @@ def index(host: Host, feature: str) -> float:
     return float(found[0]["value"][1]) if found else 0.0
 
 
-def test_shifted_traffic_fires_and_as_much_unshifted_traffic_does_not(
-    host: Host, received: Received, features: list[dict[str, Any]]
+@pytest.fixture(scope="session")
+def before() -> dict[str, float]:
+    """The index before the first of these tests, and when the second one was over: files of other tests are between."""
+    return {}
+
+
+def test_rows_like_those_of_training_are_answered(
+    host: Host, before: dict[str, float], features: list[dict[str, Any]]
 ) -> None:
-    name = features[0]["name"]
-    alerts = f'ALERTS{{alertname="FeatureDrift", feature="{name}", window="1h"}}'
     # What others have sent within the hour counts too, also in an earlier run of this test.
-    before = index(host, name)
+    before["index"] = index(host, features[0]["name"])
     send(host, features, list(range(len(features[0]["reference"]["shares"]))))
+
+
+def test_they_are_no_drift(host: Host, before: dict[str, float], features: list[dict[str, Any]]) -> None:
+    name = features[0]["name"]
     rows = f'sum(iris_api:drift_rows:increase1h{{feature="{name}"}}) > {0.9 * ROWS}'
     assert wait_for(lambda: query(host, rows), EVALUATED), "the rows are not counted"
-    assert index(host, name) <= max(0.1, before)
-    if before < 0.1:
-        assert query(host, alerts) == []
-
-    begun = now(host)
+    assert index(host, name) <= max(0.1, before["index"])
+    if before["index"] < 0.1:
+        assert query(host, ALERTS.format(name)) == []
+    before["now"] = now(host)
     send(host, features, [len(features[0]["reference"]["shares"]) - 1])
+
+
+def test_rows_unlike_them_are_told_as_drift(
+    host: Host, received: Received, before: dict[str, float], features: list[dict[str, Any]]
+) -> None:
+    name = features[0]["name"]
     assert wait_for(lambda: index(host, name) > 0.2, EVALUATED)
-    assert wait_for(lambda: query(host, alerts.replace("}", ', alertstate="firing"}')), FIRING)
-    assert wait_for(lambda: received.told("FeatureDrift", "firing", begun), 60)
+    fires = ALERTS.format(name).replace("}", ', alertstate="firing"}')
+    assert wait_for(lambda: query(host, fires), FIRING)
+    assert wait_for(lambda: received.told("FeatureDrift", "firing", before["now"]), 60)
