@@ -2,124 +2,174 @@
 
 from __future__ import annotations
 
+import base64
 import json
-import re
-from dataclasses import dataclass, field
-from functools import partial
+import os
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from testinfra.host import Host
 
-from tests import ROOT
-from tests.alerts.conftest import wait_for
+from tests import operator
+from tests.alerts.conftest import SETTINGS, Received, features_of, now, value_in, wait_for
+from tests.alerts.faults import FOLDER, TOGETHER, Fault, clients
+from tests.alerts.hurried import hurried
+from tests.alerts.runbook import MAKE, PROMETHEUS, commands
+from tests.host.test_monitoring import query
+from tools.rules.__main__ import rendered
 
 testinfra_hosts = ["ansible://monitoring"]
 
-PAGE = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
-SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
-METRICS = "/var/lib/prometheus/node-exporter"
-FAILING = "fortress-test-failing.service"
-# systemctl's own: of a unit that does not run, 3 is the answer and no failure.
+# Of a unit that does not run, 3 is systemctl's answer and no failure; and make may be asked for what fails now.
 ANSWERS = {0, 1, 3}
+MAKES = {0, 2}
 
 
-@dataclass(frozen=True)
-class Fault:
-    """How an alert is caused, and what stands for the names that its runbook leaves open."""
-
-    alert: str
-    cause: str
-    names: dict[str, str] = field(default_factory=dict)
-    repair: str = "true"
-    """What the runbook can't say: the cause outside of the site."""
-    undo: str = "true"
+def put(host: Host, path: str, text: str) -> None:
+    """Write a file that everybody may read."""
+    content = base64.b64encode(text.encode()).decode()
+    host.check_output(f"echo {content} | base64 -d | install -m 0644 /dev/stdin {path}")
 
 
-# Those of a list stand at the same time: none of them hides another.
-TOGETHER = [
-    [
-        Fault("IrisApiInstanceDown", "systemctl stop iris-api@3", {"iris-api@N": "iris-api@3"}),
-        Fault("NginxExporterDown", "systemctl stop prometheus-nginx-exporter"),
-        Fault("TargetDown", "systemctl stop mtail", {"UNIT": "mtail"}),
-        Fault("HostMetricsOld", "systemctl stop fortress-host-metrics.timer"),
-        Fault(
-            "TextfileUnreadable",
-            f"echo 'not a metric' | install -m 0644 /dev/stdin {METRICS}/test.prom",
-            {"FILE": "test.prom"},
-            undo=f"rm -f {METRICS}/test.prom",
-        ),
-        Fault(
-            "PrometheusReloadFailed",
-            "echo 'groups: 3' | install -m 0644 /dev/stdin /etc/prometheus/rules/test.yml; systemctl reload prometheus",
-            {"FILE": "test.yml"},
-            undo="rm -f /etc/prometheus/rules/test.yml; systemctl reload prometheus",
-        ),
-        Fault(
-            "UnitFailed",
-            f"rm -f /run/fortress-test; printf '[Service]\\nExecStart=/usr/bin/test -e /run/fortress-test\\n' "
-            f"> /run/systemd/system/{FAILING}; systemctl daemon-reload; systemctl start {FAILING}; sleep 1",
-            {"NAME": FAILING},
-            repair="touch /run/fortress-test",
-            undo=f"rm -f /run/systemd/system/{FAILING}; systemctl daemon-reload; systemctl reset-failed",
-        ),
-    ],
-    [
-        Fault("NginxDown", "systemctl stop nginx"),
-        Fault("AlertmanagerDown", "systemctl stop prometheus-alertmanager"),
-        Fault("IrisApiDown", "systemctl stop iris-api.target 'iris-api@*'"),
-        Fault("NodeExporterDown", "systemctl stop prometheus-node-exporter"),
-    ],
-]
+def table(features: list[dict[str, Any]], rows: list[list[float]]) -> str:
+    """Return a thousand rows as CSV, these in turn."""
+    header = ",".join(str(feature["name"]) for feature in features)
+    lines = [",".join(f"{value:.6g}" for value in row) for row in rows]
+    return "\n".join([header, *(lines * 1000)[:1000], ""])
 
 
-def commands(fault: Fault, step: str) -> list[str]:
-    """Return what a step has the reader type on the host."""
-    [text] = re.findall(rf"^\*\*{step}\.\*\* (.*?)(?=^\*\*|\Z)", SECTIONS[fault.alert], re.MULTILINE | re.DOTALL)
-    found = []
-    for command in re.findall(r"`((?:sudo|curl) [^`]+)`", text):
-        for name, value in fault.names.items():
-            command = command.replace(name, value)
-        found.append(command)
-    return found
+def worlds(host: Host, features: list[dict[str, Any]]) -> tuple[str, str]:
+    """Return rows like those of training; and others, by which the model is in doubt, a tenth of them in mm for cm."""
+    bins = range(len(features[0]["reference"]["shares"]))
+    usual = [[value_in(feature, number) for feature in features] for number in bins]
+    every = [
+        [value_in(*each) for each in zip(features, some, strict=True)] for some in product(bins, repeat=len(features))
+    ]
+    names = [feature["name"] for feature in features]
+    put(host, f"{FOLDER}/every.json", json.dumps([dict(zip(names, row, strict=True)) for row in every]))
+    answers = json.loads(
+        host.check_output(
+            "curl --silent --fail --header 'Content-Type: application/json' "
+            f"--data-binary @{FOLDER}/every.json http://127.0.0.1:8001/predict"
+        )
+    )
+    confidence = [max(answer["prediction_proba"]) for answer in answers]
+    doubtful = every[confidence.index(min(confidence))]
+    return table(features, usual), table(features, [*[doubtful] * 9, [10 * value for value in usual[-1]]])
 
 
-def firing(host: Host, alert: str) -> list[Any]:
-    asked = quote(f'ALERTS{{alertname="{alert}", alertstate="firing"}}')
-    answer = host.run(f"curl --silent --max-time 5 'http://127.0.0.1:9090/api/v1/query?query={asked}'")
-    result: list[Any] = json.loads(answer.stdout)["data"]["result"]
-    return result
+def give(host: Host, rules: dict[str, str]) -> None:
+    """Have Prometheus go by these rules."""
+    for name, text in rules.items():
+        put(host, f"/etc/prometheus/rules/{name}", text)
+    host.check_output("systemctl reload prometheus")
 
 
-def ended(host: Host, alert: str) -> bool:
-    return not firing(host, alert)
+@pytest.fixture(scope="module")
+def in_a_hurry(host: Host, received: Received) -> Iterator[None]:
+    """At the end of these tests Prometheus goes by the site's own rules again."""
+    yield
+    give(host, rendered())
 
 
-@pytest.mark.parametrize("faults", TOGETHER, ids=lambda faults: " ".join(fault.alert for fault in faults))
-def test_what_a_runbook_says_ends_the_alert(host: Host, one_host: None, faults: list[Fault]) -> None:
+@pytest.fixture(scope="module")
+def asked(host: Host, in_a_hurry: None) -> Iterator[None]:
+    """Clients that keep to the limit, rows that are like those of training, and what faults are made of."""
+    features = features_of(host)
+    host.check_output(f"install -d {FOLDER} && touch {FOLDER}/fails {FOLDER}/grows {FOLDER}/opens")
+    usual, shifted = worlds(host, features)
+    put(host, f"{FOLDER}/clients.py", (Path(__file__).parent / "clients_on_host.py").read_text())
+    put(host, f"{FOLDER}/usual.csv", usual)
+    put(host, f"{FOLDER}/shifted.csv", shifted)
+    put(host, f"{FOLDER}/address", os.environ["FORTRESS_HOST"])
+    put(host, f"{FOLDER}/login", f"{os.environ['FORTRESS_USER']}:{os.environ['FORTRESS_PASSWORD']}")
+    row = {feature["name"]: value_in(feature, 0) for feature in features}
+    put(host, f"{FOLDER}/row.json", json.dumps(row))
+    host.check_output(f"ln -s usual.csv {FOLDER}/rows.csv; {clients('predictions')}; {clients('rows')}")
+    try:
+        yield
+    finally:
+        host.run("systemctl stop 'fortress-fault-*'; rm -f /run/systemd/system/fortress-fault-*")
+        host.run("systemctl daemon-reload; systemctl reset-failed 'fortress-fault-*'")
+        host.run(f"rm -r {FOLDER}")
+
+
+def firing(host: Host, since: float | None = None) -> set[str]:
+    """Return the alerts that fire, or that have fired since a time of the host's clock."""
+    alerts = 'ALERTS{alertstate="firing"}'
+    if since:
+        alerts = f"last_over_time({alerts}[{now(host) - since + 1:.0f}s])"
+    return {each["metric"]["alertname"] for each in query(host, f"count by (alertname) ({alerts})")}
+
+
+class Reader:
+    """Who reads the runbooks, and types what they say: on the host, on the control node, or into Prometheus."""
+
+    def __init__(self, host: Host, inventory: str, settings: Path) -> None:
+        self._host = host
+        self._inventory = inventory
+        self._settings = settings
+        self.typed: set[str] = set()
+
+    def types(self, command: str, fine: set[int], of_make: set[int]) -> None:
+        """Run a command, those of make once for all faults that stand at the same time."""
+        if command.startswith(PROMETHEUS):
+            assert query(self._host, command.removeprefix(PROMETHEUS)), f"nothing of {command}"
+        elif not command.startswith(MAKE):
+            done = self._host.run(command)
+            assert done.rc in fine, f"{command}: {done.stdout[-2000:]}{done.stderr}"
+        elif command not in self.typed:
+            self.typed.add(command)
+            made = operator.make(command, self._inventory, "-e", f"@{self._settings}")
+            assert made.returncode in of_make, f"{command}: {made.stdout[-6000:]}{made.stderr}"
+
+
+@pytest.fixture
+def reader(host: Host, inventory: str, tmp_path: Path) -> Reader:
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps(SETTINGS))
+    return Reader(host, inventory, settings)
+
+
+@pytest.mark.parametrize("faults", TOGETHER.values(), ids=TOGETHER)
+def test_what_a_runbook_says_ends_the_alert(
+    host: Host, inventory: str, one_host: None, asked: None, reader: Reader, faults: list[Fault]
+) -> None:
+    alerts = {fault.alert for fault in faults}
+    give(host, hurried())
+    begun = now(host)
     try:
         for fault in faults:
-            assert commands(fault, "Act"), f"{fault.alert}: nothing to type"
-            host.run(fault.cause)
-        for fault in faults:
-            assert wait_for(partial(firing, host, fault.alert), 300), f"{fault.alert} does not fire"
+            if callable(fault.cause):
+                fault.cause(host, inventory)
+            elif fault.cause:
+                host.run(fault.cause)
+        wait_for(lambda: alerts <= firing(host, begun), 150)
+        assert alerts - firing(host, begun) == set()
         for fault in faults:
             for command in commands(fault, "Confirm"):
-                done = host.run(command)
-                assert done.rc in ANSWERS, f"{command}: {done.stderr}"
-            host.check_output(fault.repair)
-            for command in commands(fault, "Act"):
-                done = host.run(command)
-                assert done.rc == 0, f"{command}: {done.stderr}"
+                reader.types(command, ANSWERS, MAKES)
+        reader.typed.clear()
+        # First what takes no time: what is converged is what is wrong then.
         for fault in faults:
-            assert wait_for(partial(ended, host, fault.alert), 300), f"{fault.alert} does not end"
+            host.check_output(fault.repair or "true")
+        acts = [command for fault in faults for command in commands(fault, "Act")]
+        for command in sorted(acts, key=lambda command: command.startswith(MAKE)):
+            reader.types(command, {0}, {0})
+        # Who converges gets the site's own.
+        give(host, hurried())
+        reader.typed.clear()
+        wait_for(lambda: not alerts & firing(host), 180)
+        assert alerts & firing(host) == set()
+        for fault in faults:
             for command in commands(fault, "Check"):
-                done = host.run(command)
-                assert done.rc == 0, f"{command}: {done.stderr}"
+                reader.types(command, {0}, {0})
     finally:
         for fault in faults:
-            host.run(fault.undo)
+            host.run(f"{fault.repair or 'true'}; {fault.undo or 'true'}")
         host.run(
             "systemctl start nginx prometheus-nginx-exporter prometheus-node-exporter prometheus-alertmanager mtail "
             "fortress-host-metrics.timer iris-api.target iris-api@1 iris-api@2 iris-api@3"

@@ -16,6 +16,10 @@ import pytest
 import yaml
 
 from tests import ROOT
+from tests.alerts.faults import NOT_RUN, TOGETHER, Fault
+from tests.alerts.hurried import SECONDS as UNITS
+from tests.alerts.hurried import hurried
+from tests.alerts.runbook import commands, written
 from tests.promql import metrics
 from tools.rules.__main__ import TARGET, rendered
 from tools.rules.objectives import DAYS
@@ -133,6 +137,39 @@ def test_who_is_told_learns_how_bad_it_is_and_what_to_do(path: Path) -> None:
 def test_every_section_of_the_runbooks_is_of_an_alert() -> None:
     sections = re.findall(r"^## (\w+)$", (ROOT / RUNBOOKS).read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(sections) == sorted(alert["alert"] for path in RULES for alert in alerts(path))
+
+
+def test_the_runbook_of_each_alert_is_tried_on_a_host_or_it_is_said_why_not() -> None:
+    caused = [fault.alert for faults in TOGETHER.values() for fault in faults]
+    assert sorted([*caused, *NOT_RUN]) == sorted(alert["alert"] for path in RULES for alert in alerts(path))
+    assert all(NOT_RUN.values())
+
+
+@pytest.mark.parametrize(
+    "fault", [fault for faults in TOGETHER.values() for fault in faults], ids=lambda each: each.alert
+)
+def test_a_runbook_says_what_ends_its_fault(fault: Fault) -> None:
+    on_the_page = [command for step in ("Confirm", "Act", "Check") for command in written(fault.alert, step)]
+    for name in fault.names:
+        assert any(name in command for command in on_the_page), f"{name} is not on the page"
+    # What is left open on the page can't be typed as it stands there.
+    typed = [command for step in ("Confirm", "Act", "Check") for command in commands(fault, step)]
+    assert [command for command in typed if re.search(r"\.\.\.|@N\b|\b(NAME|FILE|UNIT|MOUNTPOINT)\b", command)] == []
+    if fault.cause:
+        assert commands(fault, "Act") or fault.repair, "nothing ends it"
+
+
+def test_who_waits_for_a_runbook_waits_for_the_same_rules_with_shorter_durations(promtool: str, tmp_path: Path) -> None:
+    for name, text in hurried().items():
+        (tmp_path / name).write_text(text)
+        assert [rule.keys() for rule in rules(tmp_path / name)] == [rule.keys() for rule in rules(TARGET / name)]
+        for quick, rule in zip(rules(tmp_path / name), rules(TARGET / name), strict=True):
+            assert quick["expr"] == rule["expr"] or any(sign in rule["expr"] for sign in ("[", "> 120")), rule
+        windows = re.findall(r"\[(\d+)(\w)", text) + re.findall(r"(?:for|interval): (\d+)(\w)$", text, re.MULTILINE)
+        assert windows
+        assert max(int(number) * UNITS[unit] for number, unit in windows) <= 60
+    done = run(promtool, "check", "rules", *hurried(), folder=tmp_path)
+    assert done.returncode == 0, done.stdout
 
 
 def test_what_an_expression_asks_for_is_found() -> None:

@@ -1,0 +1,309 @@
+"""How the alerts are caused, for their runbooks to be tried on: several faults side by side, and which ones are not."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from testinfra.host import Host
+
+from tests import operator
+
+FOLDER = "/run/fortress-faults"
+"""What the faults have on the host; it is gone at the end."""
+TEXT_FILES = "/var/lib/prometheus/node-exporter"
+UNITS = "/run/systemd/system"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How an alert is caused, and what stands for the names that its runbook leaves open."""
+
+    alert: str
+    cause: str | Callable[[Host, str], None] = ""
+    """On the host, or what is called with host and inventory; nothing where another one of its list causes both."""
+    names: dict[str, str] = field(default_factory=dict)
+    elsewhere: tuple[str, ...] = ()
+    """Those commands of the runbook that are for another cause than this."""
+    repair: str = ""
+    """What the runbook can't say: the end of a cause that is outside of the site."""
+    undo: str = ""
+
+
+def service(name: str, *lines: str) -> str:
+    """Return what makes a unit and starts it."""
+    text = shlex.quote("\n".join(("[Service]", *lines)))
+    return f"echo {text} >{UNITS}/{name}.service; systemctl daemon-reload; systemctl start {name} || true"
+
+
+def clients(what: str) -> str:
+    """Return what starts clients, and leaves them running."""
+    return f"systemd-run --quiet --unit=fortress-fault-{what} python3 {FOLDER}/clients.py {FOLDER} {what}"
+
+
+def stop(*names: str) -> str:
+    """Return what ends clients, or whatever else has such a name; nothing is wrong where it has ended already."""
+    return f"systemctl stop {' '.join(f'fortress-fault-{name}' for name in names)} 2>/dev/null || true"
+
+
+def loop(name: str, every: str) -> str:
+    """Return what does something again and again."""
+    return f"systemd-run --quiet --unit=fortress-fault-{name} /bin/sh -c {shlex.quote(f'while :; do {every}; done')}"
+
+
+def rules(name: str, text: str) -> str:
+    """Return what gives Prometheus another file of rules."""
+    file = f"/etc/prometheus/rules/{name}.yml"
+    return f"echo {shlex.quote(text)} | install -m 0644 /dev/stdin {file}; systemctl reload prometheus; sleep 1"
+
+
+def cut_a_deployment_short(host: Host, inventory: str) -> None:
+    """Deploy another release and another model, whose calls may not end, and kill the rollback from both half-way."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = operator.deploy(
+            inventory,
+            # Tables that are too large for a short call, of which none may end.
+            *("-e", "fortress_model_name=iris-forest"),
+            *("-e", '{"fortress_max_rows": 50000, "fortress_max_body_bytes": 1000000}'),
+            *operator.broken_app(Path(folder), DOES_NOT_END),
+        )
+    assert done.returncode == 0, done.stdout
+    kept_off = "/run/systemd/system/iris-deploy-recover.service.d"
+    condition = f"mkdir {kept_off}; printf '[Unit]\\nConditionPathExists=/nowhere\\n' >{kept_off}/fault.conf"
+    host.run_expect([0], f"{condition}; systemctl daemon-reload")
+    host.run_expect([0], "systemd-run --quiet --collect iris-deploy rollback")
+    for _ in range(200):
+        if operator.ready(host, 1).get("model") == "iris":
+            break
+        time.sleep(0.1)
+    host.run_expect([0], "systemctl kill --signal=KILL 'iris-deploy-job-*.service'")
+    assert operator.ready(host, 3)["model"] == "iris-forest", "it was over before it was killed"
+    host.run_expect([0], f"rm -r {kept_off}; systemctl daemon-reload")
+
+
+# A call on such a row does not end.
+DOES_NOT_END = """
+    import time
+
+    predict = model.predict
+
+    def call(rows):
+        if rows[0][0] == 77:
+            time.sleep(3600)
+        return predict(rows)
+
+    model.predict = call
+"""
+
+BACKUPS = "build/backups-of-alerts"
+CERTIFICATE_FILE = f"{TEXT_FILES}/fortress_certificate.prom"
+NODE_EXPORTER = "/etc/systemd/system/prometheus-node-exporter.service.d/fortress.conf"
+TOKEN_FILE = "/etc/prometheus/alertmanager-secrets/test_webhook_token"
+FAILS, RESTARTS, MEMORY, DESCRIPTORS = (
+    f"fortress-fault-{name}" for name in ("fails", "restarts", "memory", "descriptors")
+)
+ERRORS = ("ErrorBudgetBurnsFast", "ErrorBudgetBurnsSteadily", "ErrorBudgetBurnsSlowly")
+LATENCY = ("LatencyBudgetBurnsFast", "LatencyBudgetBurnsSteadily", "LatencyBudgetBurnsSlowly")
+DRIFT = ("FeatureDrift", "PredictionDrift", "ValuesOutOfRange", "ConfidenceLow")
+
+GROWS = f"python3 -c \"import os, time; x = b'x' * ((58 << 20) * os.path.exists('{FOLDER}/grows')); time.sleep(9999)\""
+OPENS = (
+    'python3 -c "import os, socket, time; '
+    f"x = [socket.socket() for _ in range(56 * os.path.exists('{FOLDER}/opens'))]; time.sleep(9999)\""
+)
+# Each instance runs for a tenth of the time: more is asked for than the processors can do.
+STARVED = "systemctl kill --signal=STOP 'iris-api@*'; sleep 0.3; systemctl kill --signal=CONT 'iris-api@*'; sleep 0.03"
+FED = f"{stop('starved', 'batches')}; systemctl kill --signal=CONT 'iris-api@*'"
+# A network that breaks connections to an instance now and then.
+RESETS = (
+    "nft add table ip fortress_fault; "
+    "nft 'add chain ip fortress_fault input { type filter hook input priority -300; }'; "
+    "nft add rule ip fortress_fault input iif lo tcp dport 8002 numgen random mod 5 == 0 reject with tcp reset"
+)
+# Made 1,000 hours ago, for 1,001.
+OLD_CERTIFICATE = "; ".join(
+    f"sed -i '/_{date}_seconds.*gateway/ s/ .*/ '$(($(date +%s) + {seconds}))/ {CERTIFICATE_FILE}"
+    for date, seconds in (("not_before", -3_600_000), ("not_after", 3_600))
+)
+
+# Faults of a list do not hide each other. What takes days to come about is written where its metric is read from: the
+# dates of a certificate of which little is left, and of a backup of last week.
+TOGETHER: dict[str, list[Fault]] = {
+    # Units, what they take, and files; and more work than the two instances that are left can do.
+    "a host": [
+        Fault(
+            "IrisApiQueueLong",
+            f"{loop('starved', STARVED)}; {clients('batches')}",
+            repair=FED,
+        ),
+        *(
+            Fault(alert, elsewhere=("make rollback", "make trace"))
+            for alert in ("IrisApiOverloaded", "IrisApiSlow", "IrisApiErrors", *LATENCY)
+        ),
+        Fault(
+            "UnitRestarts",
+            service(
+                RESTARTS,
+                f"ExecStart=/bin/sh -c 'test ! -e {FOLDER}/fails && sleep 9999'",
+                *("Restart=always", "RestartSec=6"),
+            ),
+            {"NAME": RESTARTS},
+            ("make converge",),
+        ),
+        Fault(
+            "UnitFailed",
+            service(FAILS, f"ExecStart=/usr/bin/test ! -e {FOLDER}/fails"),
+            {"NAME": FAILS},
+            repair=f"rm -f {FOLDER}/fails",
+        ),
+        Fault(
+            "UnitMemoryAlmostGone",
+            service(MEMORY, "MemoryMax=64M", f"ExecStart={GROWS}"),
+            {"NAME": MEMORY},
+            repair=f"rm -f {FOLDER}/grows",
+        ),
+        Fault(
+            "UnitDescriptorsAlmostGone",
+            service(DESCRIPTORS, "LimitNOFILE=64", f"ExecStart={OPENS}"),
+            {"NAME": DESCRIPTORS},
+            repair=f"rm -f {FOLDER}/opens",
+        ),
+        Fault(
+            "IrisApiInstanceDown",
+            "systemctl stop iris-api@3",
+            {"iris-api@N": "iris-api@3"},
+            ("sudo iris-deploy recover",),
+        ),
+        Fault("TargetDown", "systemctl stop mtail", {"UNIT": "mtail"}, ("make converge",)),
+        Fault("GatewayLogUnread", elsewhere=("make converge",)),
+        Fault(
+            "TextfileUnreadable",
+            f"echo 'not a metric' | install -m 0644 /dev/stdin {TEXT_FILES}/test.prom",
+            {"FILE": "test.prom"},
+            ("make converge",),
+            undo=f"rm -f {TEXT_FILES}/test.prom",
+        ),
+        Fault(
+            "PrometheusRuleFailed",
+            rules("test-fails", "groups: [{name: test, rules: [{record: test, expr: up * on () up}]}]"),
+            {"FILE": "test-fails.yml"},
+        ),
+        Fault(
+            "PrometheusReloadFailed",
+            rules("test", "groups: 3"),
+            {"FILE": "test.yml"},
+            ("make converge",),
+            undo="rm -f /etc/prometheus/rules/test*.yml; systemctl reload prometheus",
+        ),
+        Fault("CertificateExpires", OLD_CERTIFICATE, elsewhere=("make converge",)),
+        Fault("CertificateExpiresSoon", elsewhere=("make converge",)),
+        Fault(
+            "HoldStands",
+            "iris-deploy hold --who test 'an alert is tested'",
+            elsewhere=("make hold",),
+            undo="iris-deploy unlock --who test",
+        ),
+        Fault(
+            "BackupOld",
+            "mkdir -p /var/lib/fortress; touch -d '9 days ago' /var/lib/fortress/last-backup",
+            {"make backup": f"make backup TO={BACKUPS}"},
+        ),
+    ],
+    # What nobody can reach; and what is asked is not what the model was trained for.
+    "parts": [
+        *(
+            Fault(
+                alert,
+                f"ln -sf shifted.csv {FOLDER}/rows.csv",
+                elsewhere=("make deploy",),
+                repair=f"ln -sf usual.csv {FOLDER}/rows.csv",
+            )
+            for alert in DRIFT
+        ),
+        Fault(
+            "IrisApiRestarts",
+            loop("kills", "systemctl kill --signal=KILL iris-api@2; sleep 9"),
+            {"iris-api@N": "iris-api@2"},
+            ("make trace", "make rollback PART=model"),
+            repair=stop("kills"),
+        ),
+        Fault("NginxDown", "systemctl stop nginx", elsewhere=("make converge",)),
+        Fault("ProbeFails"),
+        Fault("NodeExporterDown", "systemctl stop prometheus-node-exporter", elsewhere=("make converge",)),
+        Fault("AlertmanagerDown", "systemctl stop prometheus-alertmanager", elsewhere=("make converge",)),
+        Fault("AlertsNotSent"),
+    ],
+    # No instance; and files of the site that somebody has changed by hand.
+    "changed by hand": [
+        Fault("IrisApiDown", "systemctl stop iris-api.target 'iris-api@*'", elsewhere=("make rollback",)),
+        Fault("GatewayUpstreamErrors"),
+        *(Fault(alert, elsewhere=("make rollback", "make trace")) for alert in ERRORS),
+        Fault(
+            "NodeExporterBlind",
+            f"sed -i 's/AF_NETLINK AF_UNIX/AF_NETLINK/' {NODE_EXPORTER}; systemctl daemon-reload; "
+            "systemctl restart prometheus-node-exporter",
+        ),
+        # The exporter's start starts it, too.
+        Fault("HostMetricsOld", "systemctl stop fortress-host-metrics.timer"),
+        # Of a job that is gone altogether, Prometheus takes the last values for true for another 5 minutes.
+        Fault(
+            "TargetsMissing",
+            "sed -i '/:9113/ s/\\[.*/[]/' /etc/prometheus/prometheus.yml; systemctl reload prometheus",
+        ),
+        Fault("NotificationsFail", f"echo wrong >{TOKEN_FILE}"),
+        Fault(
+            "AlertmanagerReloadFailed",
+            "echo 'route: 3' >>/etc/prometheus/alertmanager.yml; systemctl reload prometheus-alertmanager",
+        ),
+        Fault(
+            "NginxDropsConnections",
+            f"sed -i 's/worker_connections .*/worker_connections 50;/' /etc/nginx/nginx.conf; systemctl reload nginx; "
+            f"{clients('halves')}",
+            repair=stop("halves"),
+        ),
+        Fault("GatewayLogUnreadable", "echo 'a line of another format' >>/var/log/nginx/access.log"),
+    ],
+    # A deployment that was cut short, and clients that ask too much.
+    "a deployment": [
+        Fault("LoginsRefused", clients("guesses"), repair=stop("guesses")),
+        Fault("ClientsLimited", clients("greedy"), repair=stop("greedy")),
+        Fault("NginxExporterDown", "systemctl stop prometheus-nginx-exporter"),
+        Fault("IrisApiMixed", cut_a_deployment_short),
+        Fault("IrisApiHostsDiffer"),
+        Fault("IrisApiReleasesDiffer"),
+        Fault("DeploymentRuns"),
+        Fault(
+            "GatewayRetries",
+            RESETS,
+            {"iris-api@N": "iris-api@2"},
+            repair="nft delete table ip fortress_fault",
+        ),
+        Fault(
+            "IrisApiStuck",
+            clients("endless"),
+            {"iris-api@N": "iris-api@3"},
+            ("make trace", "make rollback PART=model"),
+            repair=stop("endless"),
+        ),
+    ],
+}
+
+NOT_RUN = {
+    "HostDown": "the only host of this site is the one that monitors",
+    "HostReboots": "the same; tests/host/test_monitoring.py reads what a host leaves that goes down",
+    "Watchdog": "it always fires; tests/alerts/test_heartbeat.py ends it",
+    "CaExpires": "its runbook is a day's work with every client; tests/roles/test_pki.py renews a CA",
+    "DiskAlmostFull": "the local VM has file systems in memory and overlays, and none of a kind that is watched",
+    "InodesAlmostGone": "as DiskAlmostFull",
+    "ProcessorBusy": "the processors of the local VM are the machine's, and other tests keep them busy",
+    "MemoryAlmostGone": "the memory of the local VM is that of the machine it runs on, with all that runs there",
+    "DescriptorsAlmostGone": "the limit is the kernel's, and the local VM shares that: more than memory has room for",
+    "ConnectionTableAlmostFull": "the local VM does not see the kernel's table of connections",
+    "ClockOff": "the clock of the local VM is that of the machine it runs on",
+    "ValuesMissing": "no feature of this site's model may be missing",
+}
+"""The other alerts, and why no fault of theirs is caused here. When they fire and end is tested by promtool."""
