@@ -253,7 +253,7 @@ def running(mtail: str, tmp_path: Path) -> Iterator[Callable[[], dict[str, float
         process.terminate()
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 10) -> bool:
+def wait_for(what: Callable[[], bool], seconds: float = 30) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):
