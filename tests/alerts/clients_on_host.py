@@ -17,7 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 
 FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
-INSTANCES = (8001, 8002, 8003)
 
 
 def predictions() -> None:
@@ -55,20 +54,6 @@ def rows() -> None:
     while True:
         ask_an_instance(8001, rows_now())
         time.sleep(2)
-
-
-def batches() -> None:
-    """Send every instance more tables at once than may wait, and the next ones as soon as they are answered."""
-
-    def one_after_the_other(port: int) -> Callable[[], None]:
-        def ask() -> None:
-            while True:
-                ask_an_instance(port, rows_now())
-                time.sleep(0.1)
-
-        return ask
-
-    side_by_side(one_after_the_other(port) for port in INSTANCES * 10)
 
 
 def endless() -> None:
@@ -128,4 +113,4 @@ def side_by_side(all_of_them: Iterable[Callable[[], None]]) -> None:
 
 
 if __name__ == "__main__":
-    {each.__name__: each for each in (predictions, guesses, greedy, halves, rows, batches, endless)}[sys.argv[2]]()
+    {each.__name__: each for each in (predictions, guesses, greedy, halves, rows, endless)}[sys.argv[2]]()

@@ -54,8 +54,8 @@ def test_every_host_answers_and_the_exit_code_says_how_the_site_is(inventory: st
     assert screen.stdout.startswith(said["status"].upper())
 
 
-# What only a fault has, or not every target and alert.
-_NOT_ALWAYS = re.compile(r"why|labels|annotations|alerts\[\]|error")
+# What only a fault has, or not every target, alert and line of the history.
+_NOT_ALWAYS = re.compile(r"why|labels|annotations|alerts\[\]|error|blamed|previous")
 
 
 def fields(value: Any, path: str = "") -> set[str]:
