@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import math
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,14 +58,31 @@ frame.to_parquet("mixed.parquet")
 mixed = LGBMClassifier(n_estimators=5, num_leaves=5, n_jobs=1, verbose=-1)
 joblib.dump(mixed.fit(frame[["length", "width", "place"]], classes), "mixed.joblib")
 """
+PACKED = ROOT / "build" / "environments"
 # What an environment may take on the disk, with its wheels; pandas comes with a table of mixed columns.
 MOST_MB = {"boosted": 60, "own": 2, "mixed": 150}
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bundles as a data scientist packs them, each with its environment."""
-    folder = tmp_path_factory.mktemp("packed")
+    """Bundles as a data scientist packs them, each with its environment; packed once for both sites of `make test`."""
+    files = [Path(__file__), *(ROOT / "app" / "iris_api" / "src").rglob("*.py"), ROOT / "requirements" / "test.txt"]
+    state = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(files))).hexdigest()[:16]
+    PACKED.mkdir(parents=True, exist_ok=True)
+    folder = PACKED / state
+    with (PACKED / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            new = tmp_path_factory.mktemp("packed")
+            pack(new)
+            shutil.copytree(new / "models", f"{folder}.new", dirs_exist_ok=True)
+            Path(f"{folder}.new").rename(folder)
+    # Tests change them.
+    return Path(shutil.copytree(folder, tmp_path_factory.mktemp("models") / "models"))
+
+
+def pack(folder: Path) -> None:
+    """Train the models in a folder, and pack each."""
     (folder / "features.py").write_text(FEATURES)
     (folder / "train.py").write_text(TRAIN)
     subprocess.run([sys.executable, "train.py"], cwd=folder, check=True)
@@ -72,7 +92,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         command += ["--name", name, "--version", "1.0.0", "--target", "kind", "--no-onnx", "--models-dir", "models"]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "app" / "iris_api" / "src")}
         subprocess.run(command, cwd=folder, env=environment, check=True)
-    return folder / "models"
 
 
 @pytest.fixture(scope="module", autouse=True)
