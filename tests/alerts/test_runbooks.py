@@ -147,7 +147,7 @@ def test_what_a_runbook_says_ends_the_alert(
                 fault.cause(host, inventory)
             elif fault.cause:
                 host.run(fault.cause)
-        wait_for(lambda: alerts <= firing(host, begun), 150)
+        wait_for(lambda: alerts <= firing(host, begun), 300)
         assert alerts - firing(host, begun) == set()
         for fault in faults:
             for command in commands(fault, "Confirm"):
@@ -162,7 +162,7 @@ def test_what_a_runbook_says_ends_the_alert(
         # Who converges gets the site's own.
         give(host, hurried())
         reader.typed.clear()
-        wait_for(lambda: not alerts & firing(host), 180)
+        wait_for(lambda: not alerts & firing(host), 300)
         assert alerts & firing(host) == set()
         for fault in faults:
             for command in commands(fault, "Check"):
