@@ -18,10 +18,20 @@ from tests.several import Cluster
 
 PORT, MAIL_PORT = 9911, 9912
 FOLDER = "/run/fortress-test-receiver"
-TOKEN = "a token that a test sends"
-RECEIVER = {"name": "test", "webhook_url": f"http://127.0.0.1:{PORT}/alerts", "webhook_token": TOKEN}
+TOKEN, PASSWORD = "a token that a test sends", "a password that a test sends"
+RECEIVER = {
+    "name": "test",
+    "webhook_url": f"http://127.0.0.1:{PORT}/alerts",
+    "webhook_token": TOKEN,
+    "email_to": ["ana@example.com", "ben@example.com"],
+    "slack_url": f"http://127.0.0.1:{PORT}/slack",
+    "slack_channel": "#site",
+}
+# By its name, which is in the certificate.
+SMTP = {"server": f"localhost:{MAIL_PORT}", "from": "site@example.com", "user": "fortress", "password": PASSWORD}
 SETTINGS: dict[str, Any] = {
     "fortress_alert_receivers": [RECEIVER],
+    "fortress_alert_smtp": SMTP,
     "fortress_alert_heartbeat_url": f"http://127.0.0.1:{PORT}/heartbeat",
 }
 """Of a site that notifies the receiver."""
@@ -30,6 +40,7 @@ TRUSTED = "/usr/local/share/ca-certificates/fortress-test.crt"
 START = f"""
 apt-get --quiet --quiet install --yes python3-aiosmtpd
 install -d {FOLDER}
+printf '%s' '{TOKEN}' > {FOLDER}/token
 printf '%s' '{PASSWORD}' > {FOLDER}/password
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -days 2 \\
     -addext subjectAltName=DNS:localhost -keyout {FOLDER}/key.pem -out {FOLDER}/certificate.pem
@@ -101,9 +112,7 @@ def received(cluster: Cluster, inventory: str) -> Iterator[Received]:
     """Have the site notify receivers on the host, and send its heartbeat there; at the end nobody again."""
     host = cluster.hosts[cluster.groups["monitoring"][0]]
     program = base64.b64encode((Path(__file__).parent / "receiver_on_host.py").read_bytes()).decode()
-    host.check_output(f"install -d {FOLDER} && echo {program} | base64 -d > {FOLDER}/receiver.py")
-    command = f"/usr/bin/python3 {FOLDER}/receiver.py {PORT} {FOLDER}/received '{TOKEN}'"
-    host.check_output(f"systemd-run --unit={UNIT} {command}")
+    host.check_output(f"set -e; install -d {FOLDER}; echo {program} | base64 -d > {FOLDER}/receiver.py; {START}")
     done = play(inventory, "site.yml", "--tags", "alertmanager", **SETTINGS)
     try:
         assert done.returncode == 0, done.stdout

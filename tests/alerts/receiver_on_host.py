@@ -1,6 +1,10 @@
 """What receivers of notifications are to a test: runs on the host, and writes down what comes by HTTP and by mail.
 
-python3 receiver_on_host.py PORT FILE TOKEN
+python3 receiver_on_host.py FOLDER PORT MAIL_PORT
+
+Of the folder it takes `certificate.pem` and `key.pem`, for the mail server's STARTTLS, and `token` and `password`:
+without them nobody posts or sends mail. Into its file `received` goes a line of JSON for each POST and each mail. Needs
+python3-aiosmtpd.
 """
 
 from __future__ import annotations
@@ -31,19 +35,14 @@ def keep(**entry: Any) -> None:
 class Receiver(BaseHTTPRequestHandler):
     """Answers every POST, and keeps it, unless it has another token."""
 
-    file: Path
-    token: str
-
     def do_POST(self) -> None:  # The name that http.server wants.
         """Keep path, token and body."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         token = self.headers.get("Authorization", "")
-        # A heartbeat has none.
-        known = token in ("", f"Bearer {self.token}")
+        # A heartbeat has none, and Slack neither.
+        known = token in ("", f"Bearer {(FOLDER / 'token').read_text()}")
         if known:
-            entry = {"at": time.time(), "path": self.path, "token": token, "body": body}
-            with self.file.open("a") as file:
-                file.write(json.dumps(entry) + "\n")
+            keep(path=self.path, token=token, body=body)
         self.send_response(200 if known else 401)
         self.end_headers()
         # Slack's answer, without which a message counts as refused.
@@ -72,7 +71,18 @@ def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, given
 
 
 if __name__ == "__main__":
-    Receiver.file = Path(sys.argv[2])
-    Receiver.file.touch()
-    Receiver.token = sys.argv[3]
-    HTTPServer(("127.0.0.1", int(sys.argv[1])), Receiver).serve_forever()
+    (FOLDER / "received").touch()
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(FOLDER / "certificate.pem", FOLDER / "key.pem")
+    Controller(
+        Mails(),
+        hostname="127.0.0.1",
+        port=MAIL_PORT,
+        tls_context=tls,
+        require_starttls=True,
+        authenticator=authenticate,
+        auth_required=True,
+        # Its prompts are others than Alertmanager knows.
+        auth_exclude_mechanism=["LOGIN"],
+    ).start()
+    HTTPServer(("127.0.0.1", PORT), Receiver).serve_forever()

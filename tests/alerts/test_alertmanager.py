@@ -69,6 +69,21 @@ def test_a_fault_reaches_a_receiver_within_a_minute(
     # Who is told opens it from elsewhere, as this machine does.
     url, _, section = alert["annotations"]["runbook_url"].partition("#")
     assert f'id="{section}"' in httpx.get(url, trust_env=False).raise_for_status().text
+    [mail, *_] = received.of("mail", title, begun)
+    assert (mail["sender"], mail["to"]) == (SMTP["from"], RECEIVER["email_to"])
+    [slack, *_] = received.of("/slack", title, begun)
+    message = json.loads(slack["body"])
+    assert message["channel"] == RECEIVER["slack_channel"]
+    for text in (mail["body"], message["attachments"][0]["text"]):
+        assert alert["annotations"]["summary"] in text and alert["annotations"]["runbook"] in text
+
+
+def test_a_test_notification_says_who_got_it(inventory: str, received: Received) -> None:
+    command = [sys.executable, "-m", "tools.notify", "--inventory", inventory]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for way in ("webhook to 127.0.0.1:9911", "email to ana@example.com, ben@example.com", "slack to test"):
+        assert f"told: {way}\n" in done.stdout
 
 
 def test_what_is_silenced_is_not_told(host: Host, received: Received, one_host: None) -> None:
