@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import h2.connection
 import h2.events
 import pytest
 
-from tests.blackbox.gateway import BURST, IRIS, RATE, Gateway
+from tests.blackbox.gateway import BURST, IRIS, RATE, Gateway, exchange
 
 # As many as the gateway lets one connection of HTTP/2 have open.
 FLOOD = 8
@@ -109,6 +110,17 @@ def test_a_limited_request_is_told_why_and_when_to_come_back(gateway: Gateway) -
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["strict-transport-security"] == "max-age=63072000"
         assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_connection_that_is_over_the_limit_ends(gateway: Gateway) -> None:
+    """However many requests are pipelined on it: nginx would answer all of them before it serves anybody else."""
+    request = f"GET /predict HTTP/1.1\r\nHost: {gateway.host}\r\n\r\n".encode()
+    gateway.wait(50)
+    with gateway.connect_tls() as connection:
+        answers = exchange(connection, 50 * request)
+    statuses = re.findall(rb"HTTP/1\.1 (\d+)", answers)
+    assert set(statuses[:-1]) == {b"401"} and statuses[-1] == b"503", statuses
+    assert b"Connection: close" in answers.rpartition(b"HTTP/1.1 503")[2]
 
 
 def test_who_waits_as_told_is_served_again(gateway: Gateway) -> None:
