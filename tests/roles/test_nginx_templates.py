@@ -234,6 +234,7 @@ def test_predict_is_matched_exactly_and_nothing_else_reaches_the_api(render: Ren
         "@bad_gateway",
         "@gateway_timeout",
         "@error",
+        "@limited",
         "@drop_challenge",
         "@previous_password",
         "= /_error",
@@ -309,6 +310,21 @@ def test_who_fails_at_the_current_password_is_asked_for_the_previous_one_and_for
     assert own(found["@drop_challenge"], "try_files")[0][-1] == "@previous_password"
     assert not {"satisfy", "allow"} & {entry["directive"] for entry in found["@previous_password"]}
     assert "@drop_challenge" not in [page[-1] for page in own(found["@previous_password"], "error_page")]
+
+
+@pytest.mark.parametrize("status", [503, 429])
+def test_a_connection_ends_with_the_answer_of_the_limit(render: Render, status: int) -> None:
+    parsed = parse(render(nginx_rate_limit_status=status))
+    [http] = blocks(parsed, "http")
+    [page] = [page for page in own(http["block"], "error_page") if str(status) in page]
+    assert page == [str(status), "$fortress_error_page"]
+    [chosen] = [block for block in blocks(parsed, "map") if block["args"][-1] == "$fortress_error_page"]
+    assert {each["directive"]: each["args"] for each in chosen["block"]} == {
+        "default": ["@error"],
+        "rate_limited": ["@limited"],
+    }
+    limited = locations(parsed)["@limited"]
+    assert own(limited, "keepalive_timeout") == [["0"]]
 
 
 @pytest.mark.parametrize("settings", [{}, CHANGED], ids=["defaults", "all-changed"])
