@@ -1,10 +1,11 @@
 -- Sends each thread's own requests over its one connection and compares every answer with the one that is due.
 -- wrk runs with as many threads as connections, so the answer that arrives belongs to the request that was sent last.
 --
---   AUTHORIZATION="Basic ..." wrk -s load.lua URL -- FOLDER PATTERN
+--   AUTHORIZATION="Basic ..." wrk -s load.lua URL -- FOLDER PATTERN [PAUSE]
 --
 -- FOLDER/N holds what thread N sends and expects: body, class and three probabilities, a line each, tabs between.
 -- PATTERN finds (class and) probabilities in an answer.
+-- PAUSE is how many milliseconds a thread waits before each request; without it, none.
 
 local TOLERANCE = 1e-6
 local threads = {}
@@ -16,6 +17,10 @@ end
 
 function init(args)
     pattern = args[2]
+    if args[3] then
+        local pause = tonumber(args[3])
+        function delay() return pause end
+    end
     local headers = { ["Authorization"] = os.getenv("AUTHORIZATION"), ["Content-Type"] = "application/json" }
     cases, current, checked, wrong, example = {}, 0, 0, 0, ""
     for line in io.lines(args[1] .. "/" .. number) do

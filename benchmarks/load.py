@@ -52,8 +52,8 @@ def write_cases(cases: list[tuple[str, Case]], folder: Path, threads: int) -> No
         (folder / str(thread)).write_text("\n".join(lines[thread::threads]) + "\n")
 
 
-def run(target: Target, folder: Path, connections: int, seconds: int) -> Load:
-    """Send as much as the connections carry, for some seconds."""
+def run(target: Target, folder: Path, connections: int, seconds: int, pause_ms: int = 0) -> Load:
+    """Send as much as the connections carry, for some seconds; with a pause, each of them waits before a request."""
     program = environments.debian() / "usr" / "bin" / "wrk"
     command = [
         str(program),
@@ -63,7 +63,7 @@ def run(target: Target, folder: Path, connections: int, seconds: int) -> Load:
         f"--timeout={TIMEOUT_SECONDS}s",
         f"--script={SCRIPT}",
         target.url,
-        *("--", str(folder), target.pattern),
+        *("--", str(folder), target.pattern, *([str(pause_ms)] if pause_ms else [])),
     ]
     # Everybody on the machine may read a program's arguments, nobody else its environment.
     environment = environments.debian_environ() | {"AUTHORIZATION": target.authorization}

@@ -39,7 +39,14 @@ BYTES_A_SAMPLE = 1.5
 LOOK = """
 look() {{
     date +%s%N
-    systemctl show --property=Id,ActiveState,CPUUsageNSec,MemoryCurrent {units} {again}
+    systemctl show --property=Id,ActiveState,CPUUsageNSec {units} {again}
+    for unit in {units}; do
+        group=$(systemctl show --property=ControlGroup --value $unit)
+        [ -n "$group" ] || continue
+        printf '\\nId=%s.service\\nPss=' $unit
+        processes=$(sed 's,.*,/proc/&/smaps_rollup,' "/sys/fs/cgroup$group/cgroup.procs")
+        awk '/^Pss:/ {{ sum += $2 }} END {{ print sum }}' $processes
+    done
     echo
     curl --silent --max-time 2 http://127.0.0.1/nginx_status \\
         | sed -n 's/^ *[0-9]* [0-9]* \\([0-9]*\\) *$/requests=\\1/p'
@@ -64,7 +71,7 @@ class Cost:
     """What the parts on one host have cost."""
 
     parts: Mapping[str, tuple[float, float]]
-    """Of each part the share of one core, and its memory in bytes."""
+    """Of each part the share of one core, and its memory in bytes: of pages that processes share, its part (PSS)."""
     requests: float
     """Requests that nginx answered a second, those of the nginx exporter among them."""
     samples: float
@@ -87,7 +94,7 @@ def parse(said: str) -> Cost:
             share = spent / 1e9 / AGAIN_SECONDS
         else:
             share = (spent - number(units.get(name, {}).get("CPUUsageNSec"))) / 1e9 / seconds
-        parts[name] = max(0.0, share), number(unit.get("MemoryCurrent"))
+        parts[name] = max(0.0, share), number(unit.get("Pss")) * 1024
     samples, size = [value(line) for line in [*answers.splitlines(), "", ""][:2]]
     return Cost(parts, (asked_later - asked) / seconds, samples, samples * (size or BYTES_A_SAMPLE) * 86400)
 
@@ -99,7 +106,7 @@ def look(said: str) -> tuple[int, dict[str, dict[str, str]], int]:
     for block in rest.split("\n\n"):
         found = {key: value for key, _, value in (line.partition("=") for line in block.splitlines())}
         if "Id" in found:
-            units[found["Id"].removesuffix(".service")] = found
+            units.setdefault(found["Id"].removesuffix(".service"), {}).update(found)
     asked = re.search(r"^requests=(\d+)$", rest, re.MULTILINE)
     return int(moment), units, int(asked[1]) if asked else 0
 
@@ -118,19 +125,14 @@ def value(answer: str) -> float:
     return 0.0 if math.isnan(found) else found
 
 
-def size(memory: float) -> str:
-    """Return bytes in MiB; in a container the kernel may not account for them."""
-    return f"{memory / 2**20:8.1f} MiB" if memory else " " * 8 + "?"
-
-
 def screen(host: str, cost: Cost, without: Cost | None = None) -> list[str]:
     """Return the lines that say what the parts on a host have cost."""
     found = [f"{host}: {cost.requests:.0f} requests a second"]
     for name, (share, memory) in sorted(cost.parts.items(), key=lambda part: -part[1][0]):
-        found.append(f"  {name:<30} {share:7.2%} of a core {size(memory)}")
+        found.append(f"  {name:<30} {share:7.2%} of a core" + (f" {memory / 2**20:8.1f} MiB" if memory else ""))
     total = sum(share for share, _ in cost.parts.values())
     memory = sum(memory for _, memory in cost.parts.values())
-    found.append(f"  {'all':<30} {total:7.2%} of a core {size(memory)}")
+    found.append(f"  {'all':<30} {total:7.2%} of a core {memory / 2**20:8.1f} MiB")
     if cost.samples:
         found.append(f"  {cost.samples:.0f} samples a second, {cost.bytes_a_day / 2**20:.0f} MiB of disk a day")
     if without and without.requests:
@@ -140,16 +142,14 @@ def screen(host: str, cost: Cost, without: Cost | None = None) -> list[str]:
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run as a program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-i", "--inventory", required=True)
-    parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--pause", action="store_true", help="measure for as long without the parts, too")
-    options = parser.parse_args(arguments)
-    hosts = Hosts(options.inventory)
+def measure(inventory: str, seconds: int, *, pause: bool = False) -> tuple[dict[str, Cost], dict[str, Cost]]:
+    """Return what each host's parts have cost for some seconds, and with a pause what was asked as long without them.
+
+    A host that cannot be asked ends the program.
+    """
+    hosts = Hosts(inventory)
     port = hosts.variable("fortress_prometheus_port")
-    script = LOOK.format(units=" ".join(WATCHERS), again=AGAIN, seconds=options.seconds, port=port)
+    script = LOOK.format(units=" ".join(WATCHERS), again=AGAIN, seconds=seconds, port=port)
 
     def ask(name: str, reach: Mapping[str, str], commands: str) -> Cost:
         command = [*ssh(name, reach), AS_ROOT] if ssh(name, reach) else ["sh", "-c", AS_ROOT]
@@ -159,16 +159,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return parse(done.stdout)
 
     reached = hosts.reach()
+    without: dict[str, Cost] = {}
     with ThreadPoolExecutor() as pool:
         costs = dict(zip(reached, pool.map(lambda name: ask(name, reached[name], script), reached), strict=True))
-        without: dict[str, Cost] = {}
-        if options.pause:
+        if pause:
             paused = {
                 name: PAUSED.format(look=script, running=" ".join(part for part in cost.parts if part != AGAIN))
                 for name, cost in costs.items()
             }
             found = pool.map(lambda name: ask(name, reached[name], paused[name]), reached)
             without = dict(zip(reached, found, strict=True))
+    return costs, without
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-i", "--inventory", required=True)
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--pause", action="store_true", help="measure for as long without the parts, too")
+    options = parser.parse_args(arguments)
+    costs, without = measure(options.inventory, options.seconds, pause=options.pause)
     for name, cost in costs.items():
         print("\n".join(screen(name, cost, without.get(name))))
     return 0

@@ -168,6 +168,15 @@ def test_every_wrong_or_missing_answer_is_counted(
     assert bool(seen.example) == (error == "wrong")
 
 
+def test_a_pause_makes_the_load_steady(tmp_path: Path, cases: list[Case]) -> None:
+    load.write_cases([(named(case), case) for case in cases], tmp_path / "cases", threads=4)
+    with serving(always_right, cases) as url:
+        seen = load.run(load.Target(url, "Basic x", PREDICT), tmp_path / "cases", connections=4, seconds=1, pause_ms=50)
+    assert not seen.errors
+    # Each of the four begins with one.
+    assert 4 <= seen.requests <= 4 * (seen.seconds * 1000 / 50 + 1)
+
+
 # --- A run
 
 

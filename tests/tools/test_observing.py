@@ -9,14 +9,15 @@ import pytest
 
 from tools import observing
 
-UNIT = "Id={name}.service\nActiveState={state}\nCPUUsageNSec={spent}\nMemoryCurrent={memory}\n"
+UNIT = "Id={name}.service\nActiveState={state}\nCPUUsageNSec={spent}\n"
 
 
 def said(moment: int, mtail: int, requests: int) -> str:
     units = [
-        UNIT.format(name="mtail", state="active", spent=mtail, memory=20 * 2**20),
-        UNIT.format(name="grafana-server", state="inactive", spent=5, memory="[not set]"),
-        UNIT.format(name=observing.AGAIN, state="inactive", spent=45_000_000, memory=2**64 - 1),
+        UNIT.format(name="mtail", state="active", spent=mtail),
+        UNIT.format(name="grafana-server", state="inactive", spent=5),
+        UNIT.format(name=observing.AGAIN, state="inactive", spent=45_000_000),
+        f"Id=mtail.service\nPss={20 * 1024}\n",
     ]
     return f"{moment}\n" + "\n".join(units) + f"\nrequests={requests}\n---\n"
 

@@ -1,0 +1,149 @@
+"""What the monitoring of a running site costs, under a steady load and under all that 16 connections carry.
+
+    make converge && .venv/bin/ansible-playbook -i inventory/local site.yml -e nginx_rate_limit_enabled=false
+    python -m benchmarks.observing -i inventory/local --docs
+
+The load comes from this machine, by one address, so the gateway must not limit it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import secrets
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import TypeVar
+
+from benchmarks import ROOT, load
+from benchmarks.inputs import make_cases, named
+from benchmarks.stacks import PREDICT
+from tools import observing, pages
+from tools.remote import Hosts
+
+Measured = TypeVar("Measured")
+Costs = Mapping[str, observing.Cost]
+
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN = "<!-- written by python -m benchmarks.observing --docs -->\n"
+CONNECTIONS = 16
+# 16 connections that each wait 30 ms send some 500 requests a second.
+PAUSE_MS = 30
+WARM_UP_SECONDS = 2
+# What a measurement takes beyond its own time: to read the inventory, to connect, to stop the parts and start them.
+AROUND_SECONDS = 8
+
+
+def main() -> int:
+    """Do as the command line says; 1 if an answer was wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.observing", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-i", "--inventory", required=True)
+    parser.add_argument("--seconds", type=int, default=30, help="of each measurement; default: 30")
+    parser.add_argument("--rounds", type=int, default=3, help="of full load with the parts and without; default: 3")
+    parser.add_argument("--docs", action="store_true", help="write what came out to docs/")
+    options = parser.parse_args()
+    inventory, seconds = options.inventory, options.seconds
+    target = site(inventory)
+    with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
+        cases = Path(temporary) / "cases"
+        rows = make_cases("iris", secrets.randbits(32))
+        load.write_cases([(named(case), case) for case in rows], cases, CONNECTIONS)
+        seen = load.run(target, cases, CONNECTIONS, 1)
+        if "503" in seen.example:
+            sys.exit(
+                f"The gateway limits this machine; converge with -e nginx_rate_limit_enabled=false: {seen.example}"
+            )
+        try:
+            steady = under_load(
+                lambda: observing.measure(inventory, seconds)[0],
+                lambda: load.run(target, cases, CONNECTIONS, seconds + AROUND_SECONDS, PAUSE_MS),
+            )
+            full = [
+                under_load(
+                    lambda: observing.measure(inventory, seconds, pause=True),
+                    lambda: load.run(target, cases, CONNECTIONS, 2 * (seconds + AROUND_SECONDS)),
+                )
+                for _ in range(options.rounds)
+            ]
+        except WrongError as error:
+            print(f"FAILED: {error}", file=sys.stderr)
+            return 1
+    text = report(steady, [rates(costs, without) for costs, without in full])
+    print(text)
+    if options.docs:
+        pages.put(PAGE, BEGIN, text)
+    return 0
+
+
+class WrongError(Exception):
+    """An answer was wrong or missing, so that what was measured counts for nothing."""
+
+
+def site(inventory: str) -> load.Target:
+    """Return the gateway of an inventory as `make env` has it."""
+    file = Path(Hosts(inventory).variable("fortress_secrets_dir")) / "fortress.env"
+    words = (shlex.split(line) for line in file.read_text(encoding="utf-8").splitlines())
+    known = dict(line[1].split("=", 1) for line in words if line[:1] == ["export"])
+    login = base64.b64encode(f"{known['FORTRESS_USER']}:{known['FORTRESS_PASSWORD']}".encode()).decode()
+    return load.Target(f"{known['FORTRESS_URL']}/predict", f"Basic {login}", PREDICT)
+
+
+def under_load(measured: Callable[[], Measured], asking: Callable[[], load.Load]) -> Measured:
+    """Return what is measured while something asks the site."""
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(asking)
+        time.sleep(WARM_UP_SECONDS)
+        found = measured()
+        if asked.done():
+            raise WrongError("the load ended before the measurement did")
+        if (seen := asked.result()).errors:
+            raise WrongError(f"{seen.errors} {seen.example[:500]}")
+    return found
+
+
+def rates(costs: Costs, without: Costs) -> tuple[float, float]:
+    """Return how many requests a second all hosts have answered with their parts, and without."""
+    return sum(cost.requests for cost in costs.values()), sum(cost.requests for cost in without.values())
+
+
+def report(steady: Costs, full: list[tuple[float, float]]) -> str:
+    """Return what came out, in Markdown: each part under the steady load, and the throughput with and without them."""
+    requests = sum(cost.requests for cost in steady.values())
+    parts = [(name, *part) for cost in steady.values() for name, part in cost.parts.items()]
+    parts.append(("all", sum(share for _, share, _ in parts), sum(memory for *_, memory in parts)))
+    lines = [
+        f"At {requests:.0f} requests a second:",
+        "",
+        "| part | % of a core | memory (PSS, MiB) |",
+        "|---|---:|---:|",
+        *(
+            f"| {name} | {100 * share:.1f} | {f'{memory / 2**20:.0f}' if memory else ''} |"
+            for name, share, memory in sorted(parts, key=lambda part: (part[0] == "all", -part[1]))
+        ),
+        "",
+    ]
+    if samples := sum(cost.samples for cost in steady.values()):
+        day = sum(cost.bytes_a_day for cost in steady.values()) / 2**20
+        lines += [
+            f"Prometheus took {samples:.0f} samples a second meanwhile, which are {day:.0f} MiB of disk a day.",
+            "",
+        ]
+    if full:
+        ratio = median(having / without for having, without in full)
+        lines.append(
+            f"At full load over {CONNECTIONS} connections the site answered {median(rate for rate, _ in full):.0f} "
+            f"requests a second: {ratio:.1%} of what it answers without the parts, by the median of {len(full)} rounds."
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
