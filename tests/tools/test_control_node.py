@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -32,6 +34,7 @@ def wheel(folder: Path, version: str) -> str:
     return f"{path} --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
 
 
+PROGRAM = runpy.run_path(str(ROOT / "tools" / "control-node"))
 COMMANDS = {"iris-model": "packing/cli.py", "iris-api": "server/command.py"}
 
 
@@ -80,9 +83,20 @@ def test_a_changed_lock_is_installed_if_it_is_what_it_says_and_the_commands_run_
     assert done.returncode == 1
     assert "control-node: pip could not install the packages" in done.stderr
     assert not list((checkout / ".venv").glob(".control-*"))
-    for version in ("1.0", "2.0"):
+    # By uv where it is there, and by pip where that fails.
+    uv = checkout / ".venv/bin/uv"
+    for version, installer in (("1.0", "pip"), ("2.0", "uv")):
+        uv.unlink(missing_ok=True)
+        if installer == "uv":
+            uv.symlink_to(Path(sys.executable).with_name("uv"))
+        else:
+            uv.write_text("#!/bin/sh\necho 'no route' >&2\nexit 2\n")
+            uv.chmod(0o755)
         lock.write_text(wheel(tmp_path, version))
         said = set_up(checkout)
+        assert ("uv could not, so pip does it: no route" in said) == (installer == "pip")
+        [told] = (checkout / ".venv").rglob(f"tiny-{version}.dist-info/INSTALLER")
+        assert told.read_text().strip() == installer
         assert "Installing the Python packages of requirements/control.txt" in said
         assert "Removing .venv" not in said, "although the path of the checkout has a space"
         for command in COMMANDS:
@@ -96,6 +110,33 @@ def test_a_changed_lock_is_installed_if_it_is_what_it_says_and_the_commands_run_
     assert set_up(checkout) == ""
     (checkout / "app/iris_api/src/iris_api/packing/cli.py").write_text("print('changed')\n")
     assert subprocess.run([checkout / ".venv/bin/iris-model"], capture_output=True, check=True).stdout == b"changed\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ("", {}),
+        ("global.index-url='https://a/simple'\n", {"UV_DEFAULT_INDEX": "https://a/simple"}),
+        # What the environment says comes first, and wins.
+        (":env:.index-url='https://b'\nglobal.index-url='https://a'\n", {"UV_DEFAULT_INDEX": "https://b"}),
+        (
+            "install.extra-index-url='https://c'\nglobal.cert='/etc/ca.pem'\n",
+            {"UV_INDEX": "https://c", "SSL_CERT_FILE": "/etc/ca.pem"},
+        ),
+    ],
+)
+def test_uv_asks_the_index_that_pip_asks_and_trusts_as_it_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, told: str, asked: dict[str, str]
+) -> None:
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    pip = tmp_path / "pip"
+    pip.write_text(f"#!/bin/sh\nprintf %s {shlex.quote(told)}\n")
+    pip.chmod(0o755)
+    found = PROGRAM["as_pip_does"]([str(pip)])
+    assert {name: found[name] for name in ("UV_DEFAULT_INDEX", "UV_INDEX", "SSL_CERT_FILE") if name in found} == asked
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://own")
+    assert PROGRAM["as_pip_does"]([str(pip)])["UV_DEFAULT_INDEX"] == "https://own"
 
 
 def test_a_checkout_that_everybody_may_write_to_is_named_with_the_remedy(checkout: Path) -> None:
