@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shlex
 import ssl
 import sys
@@ -115,15 +116,37 @@ def play(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def preflight(tmp_path: Path) -> Callable[..., str]:
-    """Run the preflight of a role on the control node; return what it said, or nothing if it passed."""
+def preflights(tmp_path: Path) -> Callable[..., list[str]]:
+    """Run the preflight of a role on the control node; return what it said of each of several settings, if anything.
+
+    Each is of a host of its own, so that one run of Ansible checks them all; named arguments are settings of all.
+    """
+
+    def run(role: str, *each: dict[str, Any], **shared: Any) -> list[str]:
+        hosts = {f"host-{number}": settings for number, settings in enumerate(each)}
+        (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
+        task = {"ansible.builtin.include_role": {"name": role, "tasks_from": "preflight.yml"}}
+        play = {"hosts": "all", "gather_facts": False, "vars": shared, "tasks": [task]}
+        (tmp_path / "play.yml").write_text(json.dumps([play]))
+        done = ansible("ansible-playbook", "-i", "hosts.json", "-c", "local", "play.yml", cwd=tmp_path)
+        said = dict.fromkeys(hosts, "")
+        for part in re.split(r"^(?=\S)", done.stdout, flags=re.MULTILINE):
+            if found := re.match(r"fatal: \[([\w-]+)", part):
+                # As YAML, where a text has an apostrophe twice.
+                said[found[1]] = " ".join(part.replace("''", "'").split())
+        assert bool(done.returncode) == any(said.values()), done.stdout + done.stderr
+        return list(said.values())
+
+    return run
+
+
+@pytest.fixture
+def preflight(preflights: Callable[..., list[str]]) -> Callable[..., str]:
+    """Run the preflight of a role with some settings; return what it said, or nothing if it passed."""
 
     def run(role: str, **settings: Any) -> str:
-        task = {"ansible.builtin.include_role": {"name": role, "tasks_from": "preflight.yml"}}
-        play = {"hosts": "localhost", "gather_facts": False, "vars": settings, "tasks": [task]}
-        (tmp_path / "play.yml").write_text(json.dumps([play]))
-        done = ansible("ansible-playbook", "-i", "localhost,", "-c", "local", "play.yml", cwd=tmp_path)
-        return " ".join(done.stdout.split()) if done.returncode else ""
+        [said] = preflights(role, {}, **settings)
+        return said
 
     return run
 

@@ -48,13 +48,12 @@ def test_another_version_in_the_file_is_installed_without_naming_it(
 
 
 def test_a_file_of_another_version_than_the_one_that_is_named_stops_the_run(
-    package: str, preflight: Callable[..., str]
+    package: str, preflights: Callable[..., list[str]]
 ) -> None:
     settings = {"grafana_admin_password": "x" * 20, "grafana_secret_key": "y" * 20, "grafana_deb_file": package}
-    assert "is version 12.1.0, and grafana_version says 12.0.0" in preflight(
-        "grafana", grafana_version="12.0.0", **settings
-    )
-    assert not preflight("grafana", grafana_version="12.1.0", **settings)
+    other, same = preflights("grafana", {"grafana_version": "12.0.0"}, {"grafana_version": "12.1.0"}, **settings)
+    assert "is version 12.1.0, and grafana_version says 12.0.0" in other
+    assert same == ""
 
 
 def test_grafanas_program_has_a_working_directory_that_its_user_can_read() -> None:

@@ -123,9 +123,10 @@ def test_alertmanagers_configuration_is_what_the_filter_makes() -> None:
         assert (ROOT / "roles/alertmanager/files/etc/prometheus" / file).is_file()
 
 
-def test_a_receiver_that_cannot_be_notified_is_refused(preflight: Callable[..., str]) -> None:
-    assert preflight("alertmanager") == ""
-    assert "The receiver team can't be notified" in preflight("alertmanager", alertmanager_receivers=[{"name": "team"}])
+def test_a_receiver_that_cannot_be_notified_is_refused(preflights: Callable[..., list[str]]) -> None:
+    fine, refused = preflights("alertmanager", {}, {"alertmanager_receivers": [{"name": "team"}]})
+    assert fine == ""
+    assert "The receiver team can't be notified" in refused
 
 
 def test_the_address_people_use_is_told_to_prometheus_if_there_is_one() -> None:
@@ -256,11 +257,12 @@ def test_what_asks_wherever_it_is_told_to_listens_on_loopback() -> None:
     assert "\nRestart=always\nRestartSec=2\n" in written
 
 
-def test_a_probe_without_a_password_is_refused(preflight: Callable[..., str]) -> None:
-    assert preflight("blackbox_exporter", **PROBE) == ""
-    said = preflight("blackbox_exporter", blackbox_exporter_ca_certificates="none", **PROBE)
-    assert "blackbox_exporter_ca_certificates has no certificate in PEM" in said
-    assert "blackbox_exporter_password has 0 characters" in preflight("blackbox_exporter")
+def test_a_probe_without_a_password_is_refused(preflights: Callable[..., list[str]]) -> None:
+    no_certificates = PROBE | {"blackbox_exporter_ca_certificates": "none"}
+    fine, untrusting, anonymous = preflights("blackbox_exporter", PROBE, no_certificates, {})
+    assert fine == ""
+    assert "blackbox_exporter_ca_certificates has no certificate in PEM" in untrusting
+    assert "blackbox_exporter_password has 0 characters" in anonymous
 
 
 def test_grafana_lives_below_the_gateways_path_and_calls_nobody() -> None:
@@ -304,40 +306,33 @@ def test_the_dashboards_are_where_grafana_looks_for_them() -> None:
     assert Path(home).name in {path.name for path in folder.iterdir()}
 
 
-def test_prometheus_accepts_its_own_defaults(preflight: Callable[..., str]) -> None:
-    assert preflight("prometheus") == ""
-
-
-def test_two_instances_of_one_name_are_refused(preflight: Callable[..., str]) -> None:
+def test_two_instances_of_one_name_are_refused_and_the_defaults_are_not(preflights: Callable[..., list[str]]) -> None:
     targets = [{"address": f"{host}:8001", "labels": {"instance": "iris-api@1"}} for host in ("10.0.0.1", "10.0.0.2")]
-    said = preflight("prometheus", prometheus_scrape_jobs=[{"name": "iris-api", "targets": targets}])
-    assert "prometheus_scrape_jobs the job iris-api has two targets with the same labels" in said
+    fine, refused = preflights("prometheus", {}, {"prometheus_scrape_jobs": [{"name": "iris-api", "targets": targets}]})
+    assert fine == ""
+    assert "prometheus_scrape_jobs the job iris-api has two targets with the same labels" in refused
 
 
-def test_grafana_accepts_good_secrets(preflight: Callable[..., str]) -> None:
-    assert preflight("grafana", **SECRETS) == ""
-
-
-@pytest.mark.parametrize(
-    "weak",
-    [
+def test_grafana_refuses_weak_secrets_key_ids_and_a_package_that_is_not_there(
+    preflights: Callable[..., list[str]],
+) -> None:
+    # A well-known password, a short key, and Grafana's public default.
+    weak = [
         {"grafana_admin_password": "admin"},
         {"grafana_secret_key": "short"},
         {"grafana_secret_key": "SW2YcwTIb9zpOOhoPsMm"},
-    ],
-    ids=["a well-known password", "a short key", "Grafana's public default"],
-)
-def test_grafana_refuses_weak_secrets(preflight: Callable[..., str], weak: dict[str, str]) -> None:
-    said = preflight("grafana", **(SECRETS | weak))
-    assert "`openssl rand -hex 16` makes a good one" in said
-    assert not [secret for secret in SECRETS.values() if secret in said]
-
-
-def test_a_key_id_is_no_fingerprint(preflight: Callable[..., str]) -> None:
-    said = preflight("grafana", **SECRETS, grafana_apt_key_fingerprints=["963FA27710458545"])
-    assert "a fingerprint is 40 digits" in said
-
-
-def test_a_package_that_is_not_there_is_named(preflight: Callable[..., str]) -> None:
-    said = preflight("grafana", **SECRETS, grafana_deb_file="/nowhere/grafana.deb")
-    assert "grafana_deb_file names /nowhere/grafana.deb" in said
+    ]
+    fine, key_id, no_package, *refused = preflights(
+        "grafana",
+        SECRETS,
+        SECRETS | {"grafana_apt_key_fingerprints": ["963FA27710458545"]},
+        SECRETS | {"grafana_deb_file": "/nowhere/grafana.deb"},
+        *(SECRETS | each for each in weak),
+    )
+    assert fine == ""
+    assert "a fingerprint is 40 digits" in key_id
+    assert "grafana_deb_file names /nowhere/grafana.deb" in no_package
+    assert len(refused) == len(weak)
+    for said in refused:
+        assert "`openssl rand -hex 16` makes a good one" in said
+        assert not [secret for secret in SECRETS.values() if secret in said]

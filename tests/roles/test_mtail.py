@@ -128,15 +128,16 @@ def test_every_preset_is_of_a_route_and_a_status_that_can_be() -> None:
         assert wanted in presets
 
 
-def test_mtail_listens_where_it_is_told(preflight: Callable[..., str]) -> None:
+def test_mtail_listens_where_it_is_told(preflights: Callable[..., list[str]]) -> None:
     for listen, flags in (
         (":3903", "--address= --port=3903 "),
         ("192.0.2.7:3904", "--address=192.0.2.7 --port=3904 "),
         ("[2001:db8::7]:3903", "--address=2001:db8::7 --port=3903 "),
     ):
         assert flags in render("mtail", UNIT, mtail_listen_address=listen)
-    assert preflight("mtail", mtail_listen_address=listen) == ""
-    assert "mtail_listen_address is 3903; give ADDRESS:PORT" in preflight("mtail", mtail_listen_address="3903")
+    fine, refused = preflights("mtail", {"mtail_listen_address": listen}, {"mtail_listen_address": "3903"})
+    assert fine == ""
+    assert "mtail_listen_address is 3903; give ADDRESS:PORT" in refused
 
 
 def test_mtail_reads_the_log_that_nginx_writes_and_may_read_no_other_file_of_its_group() -> None:

@@ -331,21 +331,27 @@ def test_a_certificate_of_ones_own_is_taken_with_its_chain(issue: Issue, given: 
 
 
 def test_a_certificate_of_ones_own_that_would_not_work_is_refused_with_the_reason(
-    issue: Issue, given: Given, tmp_path: Path
+    preflights: Callable[..., list[str]], given: Given, tmp_path: Path
 ) -> None:
     leaf, authority = given.certificate("leaf", "ca"), given.certificate("ca", "ca")
     other_key = ec.generate_private_key(ec.SECP256R1())
-    for files, reason in (
+    reasons: list[tuple[dict[str, str], str]] = [
         (given.files(leaf, key=other_key), "does not belong to the key"),
         (given.files(authority, leaf), "does not belong to the key"),
         (given.files(leaf, given.certificate("x", "y")), "is not followed by its chain in order"),
         (given.files(given.certificate("leaf", "ca", days=-1)), "is valid from"),
         (given.files(given.certificate("leaf", "ca", "other.test")), f"is for DNS:other.test, not for {NAME}"),
         (given.files(b"no certificate"), "must be a file on the control node that holds a certificate"),
-    ):
-        assert reason in refusal(issue(**files))
-    assert "give both or none" in refusal(issue(pki_certificate_file=str(tmp_path / "given1.crt")))
-    assert not (tmp_path / "host").exists()
+        ({"pki_certificate_file": str(tmp_path / "given1.crt")}, "give both or none"),
+    ]
+    every = preflights(
+        "pki",
+        *(files for files, _ in reasons),
+        ansible_python_interpreter=sys.executable,
+        pki_secrets_dir=str(tmp_path / "secrets"),
+    )
+    for (_, reason), said in zip(reasons, every, strict=True):
+        assert reason in said
 
 
 def test_no_key_no_password_file_and_no_certificate_is_committed() -> None:

@@ -1,7 +1,8 @@
 """Programs of the application as forks of a process that has imported the libraries they use.
 
-A fork imports the application's own code for itself. What a test judges of imports, memory, or the time of a start
-needs a new Python: `subprocess`.
+A fork has the application's own modules as well where it is to run by this tree's sources and nothing before them,
+and imports them for itself elsewhere. What a test judges of imports, memory, or the time of a start needs a new Python:
+`subprocess`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 # Of the run of pytest: the number of its process, and a folder. `conftest.py` of the repository sets it.
 RUN = "FORTRESS_PYTEST_RUN"
 
-# What they import is kept; the application's own modules are forgotten.
+# What is imported once, with all that they import.
 LOADED = (
     *("iris_api.local.predict", "iris_api.packing.cli", "iris_api.server.app", "iris_api.server.protocol"),
     *("gunicorn.app.wsgiapp", "uvicorn.main", "uvicorn_worker", "uvloop"),
@@ -80,9 +81,7 @@ def main() -> None:
     own_paths = os.environ["PYTHONPATH"].split(os.pathsep)
     for name in modules:
         importlib.import_module(name)
-    own = ("iris_api", "app", "tools")
-    for name in [name for name in sys.modules if name.partition(".")[0] in own]:
-        del sys.modules[name]
+    forget("app", "tools")
     sys.path[:] = [path for path in sys.path if path not in own_paths]
     # What a collection of garbage touches is copied: each fork would get a copy of all that was loaded.
     gc.collect()
@@ -93,8 +92,20 @@ def main() -> None:
     os.setsid()
     # Here, a fork goes on alone, and ends as any program does.
     job, streams = forks.serve(listener, int(owner))
+    paths = job.environment.get("PYTHONPATH", "").split(os.pathsep)
+    if str(SOURCE) in paths and set(paths) <= set(own_paths):
+        # It runs as a program, and is not imported.
+        sys.modules.pop(job.module, None)
+    else:
+        forget("iris_api")
     os.setsid()
     forks.become(job, streams)
+
+
+def forget(*packages: str) -> None:
+    """Forget what is imported of these."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
+        del sys.modules[name]
 
 
 if __name__ == "__main__":
