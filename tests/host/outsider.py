@@ -75,12 +75,16 @@ class Crowd:
 
     def __init__(self, wanted: dict[str, Any]) -> None:
         self.wanted = wanted
+        # One for all connections: to make it takes longer than a handshake.
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.context.check_hostname, self.context.verify_mode = False, ssl.CERT_NONE
+        self.context.set_alpn_protocols(["h2" if wanted["do"] == "ask2" else "http/1.1"])
         self.began = time.monotonic()
         self.end = self.began + wanted["seconds"]
         self.lock = threading.Lock()
         self.opened = self.answers = self.refused = 0
 
-    def open(self, *protocols: str) -> socket.socket:
+    def open(self) -> socket.socket:
         """Connect as soon as the rate allows it."""
         with self.lock:
             due = self.began + self.opened / self.wanted.get("rate", 1e9)
@@ -89,10 +93,7 @@ class Crowd:
         plain = socket.create_connection((self.wanted["host"], self.wanted["port"]), timeout=PATIENCE)
         if self.wanted["port"] != 443:
             return plain
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        context.set_alpn_protocols(list(protocols))
-        return context.wrap_socket(plain, server_hostname=NAME)
+        return self.context.wrap_socket(plain, server_hostname=NAME)
 
     def run(self) -> None:
         """Send requests until the time is over."""
@@ -122,7 +123,7 @@ class Crowd:
     def ask(self) -> None:
         """Send requests over one connection of HTTP/1.1."""
         pipelined, left = self.wanted["pipelined"], self.wanted.get("each", 10**9)
-        with self.open("http/1.1") as connection:
+        with self.open() as connection:
             while left > 0 and time.monotonic() < self.end:
                 connection.sendall(self.wanted["data"].encode("latin-1") * pipelined)
                 left -= pipelined
@@ -143,7 +144,7 @@ class Crowd:
         protocol = H2Connection(H2Configuration(header_encoding="utf-8"))
         waiting, left = 0, REQUESTS
         protocol.initiate_connection()
-        with self.open("h2") as connection:
+        with self.open() as connection:
             while (waiting or left) and time.monotonic() < self.end:
                 while waiting < STREAMS and left:
                     headers = [(name, value) for name, value in self.wanted["headers"]]
