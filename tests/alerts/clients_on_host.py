@@ -6,6 +6,7 @@ python3 clients_on_host.py FOLDER WHAT, one of the functions below; FOLDER has a
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import ssl
 import sys
@@ -49,6 +50,21 @@ def halves() -> None:
         time.sleep(5)
 
 
+def batches() -> None:
+    """Send a thousand rows at a time from each of twenty addresses, within the limit."""
+    side_by_side(
+        through_the_gateway(f"127.0.1.{number}", pause=1, body=rows_now(), headers={"Content-Type": "text/csv"})
+        for number in range(1, 21)
+    )
+
+
+def errors() -> None:
+    """Ask about a row on which the model fails, each time by the same request id."""
+    row = json.loads((FOLDER / "row.json").read_text())
+    body = json.dumps(row | {next(iter(row)): 77}).encode()
+    side_by_side([through_the_gateway("127.0.0.9", pause=0.2, body=body, headers={"X-Request-ID": "errors"})])
+
+
 def rows() -> None:
     """Send the first instance what the world is like now, every two seconds."""
     while True:
@@ -79,11 +95,16 @@ def ask_an_instance(port: int, table: bytes, patience: float = 10) -> None:
         connection.close()
 
 
-def through_the_gateway(source: str, pause: float, login: str = "") -> Callable[[], None]:
-    """Return what predicts from an address, again and again, over a connection that is kept."""
+def through_the_gateway(
+    source: str, pause: float, login: str = "", body: bytes = b"", headers: dict[str, str] | None = None
+) -> Callable[[], None]:
+    """Return what asks for predictions from an address, again and again, over a connection that is kept.
+
+    Of one row, as JSON, unless a body is given and, in the headers, its type.
+    """
     credentials = b64encode((login or (FOLDER / "login").read_text()).encode()).decode()
-    headers = {"Authorization": f"Basic {credentials}", "Content-Type": "application/json"}
-    row, gateway = (FOLDER / "row.json").read_bytes(), (FOLDER / "address").read_text()
+    sent = {"Authorization": f"Basic {credentials}", "Content-Type": "application/json"} | (headers or {})
+    asked, gateway = body or (FOLDER / "row.json").read_bytes(), (FOLDER / "address").read_text()
 
     def ask() -> None:
         connection: http.client.HTTPSConnection | None = None
@@ -93,7 +114,7 @@ def through_the_gateway(source: str, pause: float, login: str = "") -> Callable[
                 connection = connection or http.client.HTTPSConnection(
                     gateway, timeout=10, source_address=(source, 0), context=ssl._create_unverified_context()
                 )
-                connection.request("POST", "/predict", row, headers)
+                connection.request("POST", "/predict", asked, sent)
                 connection.getresponse().read()
             except (OSError, http.client.HTTPException):
                 connection = None
@@ -113,4 +134,5 @@ def side_by_side(all_of_them: Iterable[Callable[[], None]]) -> None:
 
 
 if __name__ == "__main__":
-    {each.__name__: each for each in (predictions, guesses, greedy, halves, rows, endless)}[sys.argv[2]]()
+    every = (predictions, guesses, greedy, halves, batches, errors, rows, endless)
+    {each.__name__: each for each in every}[sys.argv[2]]()
