@@ -102,7 +102,7 @@ def parse(said: str) -> Cost:
 def look(said: str) -> tuple[int, dict[str, dict[str, str]], int]:
     """Return the time in nanoseconds, each unit's properties, and how many requests nginx had answered."""
     moment, _, rest = said.strip().partition("\n")
-    units = {}
+    units: dict[str, dict[str, str]] = {}
     for block in rest.split("\n\n"):
         found = {key: value for key, _, value in (line.partition("=") for line in block.splitlines())}
         if "Id" in found:
