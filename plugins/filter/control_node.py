@@ -1,8 +1,9 @@
-"""What an Ansible that is not that of .venv lacks: collections, and modules of its Python."""
+"""What an Ansible that is not that of .venv lacks: collections, modules of its Python, and programs."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,7 @@ short_description: What is missing on the control node
 description:
   - O(missing_collections) compares a requirements file of ansible-galaxy with what is installed.
   - O(missing_modules) lists the modules that this Python does not find.
+  - O(missing_programs) lists the programs that are not on the PATH.
 author: Fortress
 """
 
@@ -37,6 +39,11 @@ def missing_collections(requirements: Mapping[str, Any]) -> list[str]:
 def missing_modules(names: Iterable[str]) -> list[str]:
     """Return the top-level modules that the Python of this Ansible does not find, in their order."""
     return [name for name in names if find_spec(name) is None]
+
+
+def missing_programs(names: Iterable[str]) -> list[str]:
+    """Return the programs that are not on the PATH, in their order."""
+    return [name for name in names if shutil.which(name) is None]
 
 
 def _is_installed(name: str, version: str) -> bool:
@@ -61,4 +68,8 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name the filters of this file."""
-        return {"missing_collections": missing_collections, "missing_modules": missing_modules}
+        return {
+            "missing_collections": missing_collections,
+            "missing_modules": missing_modules,
+            "missing_programs": missing_programs,
+        }

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from plugins.filter.control_node import missing_modules
+from plugins.filter.control_node import missing_modules, missing_programs
 from tests import ROOT
 
 MISSING = "{{ wanted | missing_collections | join(', ') }}"
@@ -40,6 +42,24 @@ def test_a_collection_is_missing_if_it_is_not_there_or_too_old(
 
 def test_a_module_is_missing_if_python_does_not_find_it() -> None:
     assert missing_modules(["json", "no_such_module", "pydantic"]) == ["no_such_module"]
+
+
+def test_a_program_is_missing_if_the_path_does_not_have_it() -> None:
+    assert missing_programs({"sh": "dash", "no-such-program": "none"}) == ["no-such-program"]
+
+
+def test_a_control_node_without_curl_is_told_so_before_anything_runs(
+    tmp_path: Path, play: Callable[..., subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A converge would install everything, and say at its end that the site does not answer."""
+    for program in ("sh", "bash", "env", "python3", "ssh"):
+        (tmp_path / program).symlink_to(str(shutil.which(program)))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = play([{"ansible.builtin.import_role": {"name": "fortress", "tasks_from": "groups"}}])
+    assert done.returncode != 0
+    said = " ".join(done.stdout.split())
+    assert "There is no curl on this machine." in said, done.stdout
+    assert "`sudo apt-get install curl`" in said
 
 
 def test_every_module_that_the_plugins_import_is_looked_for() -> None:
