@@ -93,6 +93,10 @@ options:
     description: For O(look), folders and what is in them.
     type: dict
     default: {}
+  package_losses:
+    description: As O(losses), of folders that stay with their packages where there is no record.
+    type: dict
+    default: {}
   tree:
     description: Set by the action plugin, the files of the role's templates/ and files/.
     type: list
@@ -208,10 +212,15 @@ class Removal:
         """Return whether there is anything of this project."""
         return any(self.at(path).exists() for path in MARKS)
 
-    def losses(self, folders: Mapping[str, str]) -> list[str]:
-        """Return what would be lost, as `/opt/iris-api, 312 MB: models and deployments`."""
+    def losses(self, folders: Mapping[str, str], of_packages: Mapping[str, str]) -> list[str]:
+        """Return what would be lost, as `/opt/iris-api, 312 MB: models and deployments`.
+
+        Args:
+            folders: Path to what is in it.
+            of_packages: The same, of folders that stay with their packages where there is no record.
+        """
         found = []
-        for path, content in folders.items():
+        for path, content in {**folders, **(of_packages if self.before else {})}.items():
             if self.at(path).exists():
                 size = sum(file.lstat().st_size for file in self.at(path).rglob("*") if file.is_file())
                 found.append(f"{path}, {size / 1e6:.0f} MB: {content}")
@@ -253,24 +262,29 @@ class Removal:
             paths: What is its own, whatever it holds; patterns.
             unknown: Files of the tree that stay where no record says what they were.
         """
+        bare: dict[str, list[str]] = {}
         for path in tree:
             file = self.at(path)
             if path in self.written:
                 self.restore(path)
-            # What is there, and was neither written nor ever recorded, is somebody else's: Debian's list of package sources, say.
-            elif self.before or not file.is_file() or OURS not in path + file.read_text(errors="replace").lower():
                 continue
-            elif path in unknown:
+            # What is there, and was neither written nor ever recorded, is somebody else's: Debian's list of package sources, say.
+            if self.before or (file.is_file() and OURS not in path + file.read_text(errors="replace").lower()):
+                continue
+            if path in unknown and file.exists():
                 self.left.append(
                     f"{path}: it is Fortress's, but what it was before was not recorded, and the host needs it."
                 )
             else:
                 self._remove(path)
-                if package := self._package_of(path):
-                    self.left.append(
-                        f"{package} without its {path}, which was replaced; its services are stopped and disabled. `sudo apt-get -o "
-                        f"Dpkg::Options::=--force-confmiss install --reinstall {package}` brings back the file that comes with it."
-                    )
+            # Also where a removal that was cut has taken it, and said nothing yet.
+            if path not in unknown and (self.check or not file.exists()) and (package := self._package_of(path)):
+                bare.setdefault(package, []).append(path)
+        for package, gone in bare.items():
+            self.left.append(
+                f"{package} without its {' and '.join(gone)}, replaced by Fortress; its services are stopped and disabled. `sudo apt-get "
+                f"-o Dpkg::Options::=--force-confmiss install --reinstall {package}` brings back what comes with it."
+            )
         for pattern in paths:
             for found in sorted(glob.glob(str(self.at(pattern)))):
                 path = f"/{Path(found).relative_to(self.root)}"
@@ -336,7 +350,7 @@ class Removal:
             if present := [name for name in wanted if name in installed]:
                 self.left.append(
                     f"The packages {', '.join(present)}: which of them were there before was not recorded. One that you don't use goes by "
-                    "`sudo apt-get purge --auto-remove NAME`."
+                    "`sudo apt-get purge --auto-remove NAME`; a package that another one suggests and the users of packages stay then."
                 )
             return []
         if stay := [name for name in dict.fromkeys(wanted) if name in installed and name in self.before.packages]:
@@ -422,6 +436,11 @@ class Removal:
         if kept:
             self.left.append(f"{', '.join(kept)}: of packages that stay.")
 
+    def begin(self) -> None:
+        """Have the folder of the record, by which a removal that is cut goes on, also where an earlier release made none."""
+        if not self.check:
+            self.at(MARKS[-1]).mkdir(parents=True, exist_ok=True)
+
     def leftovers(self) -> None:
         """Remove what config_tree wrote and no role names any longer, as another release has done."""
         for path in self.written:
@@ -463,8 +482,8 @@ class Removal:
             shutil.rmtree(file)
         else:
             file.unlink()
-        # Without a record a folder that only ours were in, as nginx.service.d, goes with the last of them.
-        if not self.written and file.parent.name.endswith(".d") and path.startswith(UNITS):
+        # Without a record a folder of /etc that only ours were in, as nginx.service.d, goes with the last of them.
+        if not self.written and path.startswith("/etc/") and not self._package_of(os.path.dirname(path)):
             self._remove_if_empty(file.parent)
 
     @staticmethod
@@ -574,6 +593,7 @@ def _copy(source: Path, target: Path) -> None:
 
 def remove_role(removal: Removal, wanted: Mapping[str, Any]) -> None:
     """Remove what one role has put there, but its packages."""
+    removal.begin()
     removal.stop([*wanted["units"], *wanted["services"]])
     known = removal.before.units if removal.before else {}
     removal.disable([*wanted["units"], *(service for service in wanted["services"] if service not in known)])
@@ -602,7 +622,7 @@ def main() -> None:
             [],
             ("units", "services", "paths", "unknown_without_record", "packages", "users", "tree"),
         ),
-        "dict": ({}, ("moved", "after", "in_use", "package_users", "package_folders", "losses")),
+        "dict": ({}, ("moved", "after", "in_use", "package_users", "package_folders", "losses", "package_losses")),
     }
     module = AnsibleModule(
         argument_spec={
@@ -617,7 +637,7 @@ def main() -> None:
         removal = Removal(check=module.check_mode)
         ours = removal.is_ours()
         if module.params["look"]:
-            losses = removal.losses(module.params["losses"])
+            losses = removal.losses(module.params["losses"], module.params["package_losses"])
             module.exit_json(changed=False, ours=ours, recorded=removal.before is not None, losses=losses)
         if module.params["last"]:
             remove_last(removal, module.params)

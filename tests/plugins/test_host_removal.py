@@ -238,7 +238,14 @@ def test_users_go_unless_they_were_there_or_a_package_needs_them(machine: Machin
 def test_without_a_record_what_is_doubtful_stays_and_is_named(machine: Machine) -> None:
     machine.install("nginx")
     machine.write("/etc/passwd", "root:x\nprometheus:x\niris-api:x\n")
-    ours = ["/etc/nginx/nginx.conf", "/etc/apt/sources.list.d/debian.sources", "/etc/fortress/firewall.nft"]
+    ours = [
+        "/etc/nginx/nginx.conf",
+        "/etc/apt/sources.list.d/debian.sources",
+        "/etc/prometheus/rules/api.yml",
+        "/etc/nginx/mime.types",
+        "/usr/local/sbin/demo",
+    ]
+    machine.write("/var/lib/dpkg/info/nginx.list", "/etc\n/etc/nginx\n/etc/nginx/nginx.conf\n/etc/nginx/mime.types\n")
     for path in ours:
         machine.write(path, "# Managed by Fortress (role demo)")
     machine.write("/etc/default/nginx", "of the package")
@@ -247,17 +254,50 @@ def test_without_a_record_what_is_doubtful_stays_and_is_named(machine: Machine) 
     remove_role(removal, NOTHING | {"tree": [*ours, "/etc/default/nginx"], "unknown_without_record": ours[1:2]})
     last = {"packages": ["nginx"], "users": ["iris-api"], "package_users": {"prometheus": ["prometheus"]}}
     remove_last(removal, NOTHING | last | {"package_folders": {"/var/lib/prometheus": ["prometheus"]}})
-    assert [machine.read(path) is None for path in ours] == [True, False, True]
+    assert [machine.read(path) is None for path in ours] == [True, False, True, True, True]
+    left = [
+        folder for folder in ("etc/nginx", "etc/prometheus/rules", "usr/local/sbin") if (machine.root / folder).exists()
+    ]
+    assert left == ["etc/nginx", "usr/local/sbin"], (
+        "a folder of a package, and one that every host has, stay when they are empty"
+    )
     assert machine.read("/etc/default/nginx") == "of the package"
     assert [line for line in removal.removed if "del " in line] == ["userdel iris-api"]
     assert not any("purge" in line for line in machine.ran)
     said = "\n".join(removal.left)
     for what in (
+        "nginx without its /etc/nginx/nginx.conf and /etc/nginx/mime.types, replaced",
         "debian.sources: it is Fortress's",
         "The packages nginx: which of them",
         "/var/lib/prometheus: of packages",
     ):
         assert what in said
+
+
+def test_what_would_be_lost_has_the_data_of_packages_only_where_they_go(machine: Machine) -> None:
+    for path in ("/opt/iris-api/current", "/var/lib/prometheus/metrics"):
+        machine.write(path, "")
+    asked = {"/opt/iris-api": "models"}, {"/var/lib/prometheus": "figures", "/var/lib/grafana": "users"}
+    assert machine.removal().losses(*asked) == ["/opt/iris-api, 0 MB: models"]
+    machine.record()
+    assert machine.removal().losses(*asked) == ["/opt/iris-api, 0 MB: models", "/var/lib/prometheus, 0 MB: figures"]
+
+
+def test_a_removal_without_a_record_that_is_cut_goes_on(machine: Machine) -> None:
+    machine.write("/opt/iris-api/current", "")
+    machine.write("/etc/passwd", "root:x\niris-api:x\n")
+    machine.install("nginx")
+    machine.write("/var/lib/dpkg/info/nginx.list", "/etc\n/etc/nginx\n/etc/nginx/nginx.conf\n")
+    machine.write("/etc/nginx/nginx.conf", "# Managed by Fortress")
+    wanted = NOTHING | {"paths": ["/opt/iris-api"], "tree": ["/etc/nginx/nginx.conf"]}
+    remove_role(machine.removal(), wanted)
+    again = machine.removal()
+    assert again.is_ours()
+    remove_role(again, wanted)
+    assert "nginx without its /etc/nginx/nginx.conf" in again.left[0]
+    remove_last(again, NOTHING | {"users": ["iris-api"]})
+    assert "userdel iris-api" in again.removed
+    assert not machine.removal().is_ours()
 
 
 def test_a_list_of_sources_that_was_moved_away_comes_back(machine: Machine) -> None:
