@@ -66,18 +66,21 @@ def main() -> int:
                 lambda: observing.measure(inventory, seconds)[0],
                 lambda: load.run(target, cases, CONNECTIONS, seconds + AROUND_SECONDS, PAUSE_MS),
             )
-            full = [
-                under_load(
-                    lambda: observing.measure(inventory, seconds, pause=True),
-                    lambda: load.run(target, cases, CONNECTIONS, 2 * (seconds + AROUND_SECONDS)),
+            full = []
+            for number in range(1, options.rounds + 1):
+                having, without = rates(
+                    *under_load(
+                        lambda: observing.measure(inventory, seconds, pause=True),
+                        lambda: load.run(target, cases, CONNECTIONS, 2 * (seconds + AROUND_SECONDS)),
+                    )
                 )
-                for _ in range(options.rounds)
-            ]
+                print(f"{number:3} {having:6.0f}/s with the parts, {without:6.0f}/s without", flush=True)
+                full.append((having, without))
         except WrongError as error:
             print(f"FAILED: {error}", file=sys.stderr)
             return 1
-    text = report(steady, [rates(costs, without) for costs, without in full])
-    print(text)
+    text = report(steady, full)
+    print(f"\n{text}")
     if options.docs:
         pages.put(PAGE, BEGIN, text)
     return 0
