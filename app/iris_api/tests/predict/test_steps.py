@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -153,8 +154,15 @@ KINDS = ["objects", "wrong objects", "cut objects", "wrong lines", "wrong cells"
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_step_of_a_large_body_takes_long(kind: str) -> None:
-    """By processor time: what else the machine does counts for nothing, and a collection of garbage but once."""
-    took = []
+    """By processor time: what else the machine does counts for nothing, and a collection of garbage but once.
+
+    The unit is a sum of so many numbers on the same processor, 2 to 4 ms: one of them is quicker than another.
+    """
+    units, took = [], []
+    for _ in range(5):
+        before = time.thread_time()
+        sum(range(200_000))
+        units.append(time.thread_time() - before)
     steps = reading(kind)
     try:
         while True:
@@ -164,7 +172,7 @@ def test_no_step_of_a_large_body_takes_long(kind: str) -> None:
     except (StopIteration, ApiError):
         took.append(time.thread_time() - before)
     assert len(took) > 5
-    assert sorted(took)[-2] < 0.005
+    assert sorted(took)[-2] < 2 * statistics.median(units)
 
 
 def test_several_pieces_of_work_take_turns() -> None:
