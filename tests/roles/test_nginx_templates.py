@@ -813,8 +813,11 @@ def test_of_what_was_refused_uncounted_some_is_logged(
         hits = [result for rule, result in rules.items() if rule[0] == "~" and re.search(rule[1:], value)]
         return str((hits or [rules["default"]])[0])
 
-    counted = decide("$fortress_counted", f"{limit}:{upstream}")
+    counted = decide("$fortress_counted", f"HTTP/2.0:{limit}:{upstream}")
     assert decide("$fortress_log_it", f"{counted}:{number}") == str(int(logged))
+    # Over HTTP/1 the limit ends the connection: there is no hundredth that would stand for it.
+    counted = decide("$fortress_counted", f"HTTP/1.1:{limit}:{upstream}")
+    assert decide("$fortress_log_it", f"{counted}:{number}") == str(int(logged or limit == "REJECTED"))
     assert find(parsed, "access_log")[0] == ["/var/log/nginx/access.log", "fortress", "if=$fortress_log_it"]
 
 
