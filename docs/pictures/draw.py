@@ -146,7 +146,7 @@ def parts() -> Picture:
     picture.frame(exporters.x, exporters.y, exporters.width, exporters.height, "exporters")
     for number, (title, about) in enumerate(
         (
-            ("mtail", "3903, reads the access log"),
+            ("mtail", "3903, counts nginx' log"),
             ("nginx exporter", "9113, reads /nginx_status"),
             ("blackbox exporter", "9115, asks as a client does"),
             ("node exporter", "9100, host, units, release"),

@@ -277,7 +277,7 @@ TOGETHER: dict[str, list[Fault]] = {
             "TargetsMissing",
             "sleep 40; sed -i '/:9113/ s/\\[.*/[]/' /etc/prometheus/prometheus.yml; systemctl reload prometheus",
         ),
-        Fault("GatewayLogUnreadable", "echo 'a line of another format' >>/var/log/nginx/access.log"),
+        Fault("GatewayLogUnreadable", "echo 'a line of another format' >>/var/log/nginx/counts.log"),
     ],
     # A release that is slow and fails on some rows. The clients go on when it is rolled back: the one before has an
     # answer to all that they ask.

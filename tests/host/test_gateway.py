@@ -84,6 +84,7 @@ def test_workers_are_not_root(host: Host) -> None:
         ("/etc/nginx/fortress.htpasswd", "root", "www-data", 0o640),
         ("/etc/nginx/nginx.conf", "root", "root", 0o644),
         ("/var/log/nginx/access.log", "www-data", "adm", 0o640),
+        ("/var/log/nginx/counts.log", "www-data", "adm", 0o640),
         ("/var/log/nginx/error.log", "www-data", "adm", 0o640),
     ],
 )

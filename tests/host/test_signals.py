@@ -112,8 +112,8 @@ def test_a_rotation_loses_next_to_nothing(host: Host, client: httpx.Client) -> N
     assert count(host, "fortress_gateway_unread_log_lines_total") == 0
 
 
-def test_nobody_but_mtail_of_our_services_reads_the_access_log(host: Host, gateway: Gateway) -> None:
-    file = host.file("/var/log/nginx/access.log")
+def test_nobody_but_mtail_of_our_services_reads_the_log_that_it_counts(host: Host, gateway: Gateway) -> None:
+    file = host.file("/var/log/nginx/counts.log")
     assert (file.user, file.group, file.mode) == ("www-data", "adm", 0o640)
     pid = host.check_output("systemctl show mtail --property=MainPID --value")
     groups = host.check_output(f"grep ^Groups: /proc/{pid}/status").split()[1:]

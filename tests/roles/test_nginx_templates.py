@@ -164,6 +164,19 @@ def maps(parsed: list[Directive], target: str) -> dict[str, str]:
     return {entry["directive"]: entry["args"][0] for entry in found["block"] if entry["args"]}
 
 
+def chosen(parsed: list[Directive], target: str, value: str) -> str:
+    """Return what a map makes of a value: nginx looks for the text itself first, then for the first pattern."""
+    rules = maps(parsed, target)
+    hits = [result for rule, result in rules.items() if rule[0:1] == "~" and re.search(rule[1:], value)]
+    return str(rules.get(value, (hits or [rules["default"]])[0]))
+
+
+def log_format(parsed: list[Directive], wanted: str) -> str:
+    """Return what a line of a log is made of, with nginx' variables."""
+    [parts] = [parts for name, *parts in find(parsed, "log_format") if name == wanted]
+    return "".join(part for part in parts if part != "escape=json")
+
+
 def test_every_public_variable_is_changed_in_these_tests() -> None:
     specified = DataLoader().load_from_file(str(ROLE / "meta" / "argument_specs.yml"))
     assert set(CHANGED) == set(specified["argument_specs"]["main"]["options"])
@@ -599,13 +612,11 @@ def test_a_request_goes_on_until_two_instances_have_seen_it(
     known = {"$upstream_addr": asked, "$upstream_bytes_sent": sent, "$upstream_status": status}
 
     def decide(variable: str) -> str:
-        rules = maps(parsed, variable)
         [block] = [block for block in blocks(parsed, "map") if block["args"][1] == variable]
         # Otherwise the first decision would be kept for the whole request.
         assert "volatile" in {directive["directive"] for directive in block["block"]}
         key = re.sub(r"\$\w+", lambda name: known[name[0]], block["args"][0])
-        hits = [result for rule, result in rules.items() if rule[0] == "~" and re.search(rule[1:], key)]
-        result = (hits or [rules["default"]])[0]
+        result = chosen(parsed, variable, key)
         return decide(result) if result.startswith("$") else result
 
     assert decide("$fortress_after_failure") == decision
@@ -660,8 +671,7 @@ def test_a_request_id_is_the_clients_only_if_it_is_harmless(render: Render) -> N
 
 def test_one_request_has_one_id_for_the_instance_the_log_and_the_client(render: Render) -> None:
     parsed = parse(render())
-    [[_, _, *parts]] = find(parsed, "log_format")
-    assert '"request_id":"$fortress_request_id"' in "".join(parts)
+    assert '"request_id":"$fortress_request_id"' in log_format(parsed, "fortress")
     for name, block in locations(parsed).items():
         if own(block, "proxy_pass") == [["http://iris_api"]]:
             assert ["X-Request-ID", "$fortress_request_id"] in own(block, "proxy_set_header"), name
@@ -673,9 +683,7 @@ def test_one_request_has_one_id_for_the_instance_the_log_and_the_client(render: 
 )
 def test_a_previous_password_is_in_the_log_once_it_was_accepted(render: Render, asked: str, logged: str) -> None:
     """Who asked an instance was let in; who did not was refused."""
-    rules = maps(parse(render()), "$fortress_accepted_password")
-    hits = [result for rule, result in rules.items() if rule[0] == "~" and re.search(rule[1:], asked)]
-    assert (hits or [rules["default"]])[0] == logged
+    assert chosen(parse(render()), "$fortress_accepted_password", asked) == logged
 
 
 def test_foreign_names_get_no_certificate_and_no_response(render: Render) -> None:
@@ -746,9 +754,9 @@ def test_errors_that_may_come_before_the_path_go_to_a_path(render: Render) -> No
 
 
 def test_each_line_of_the_access_log_is_json(render: Render) -> None:
-    [[name, escape, *parts]] = find(parse(render()), "log_format")
-    assert (name, escape) == ("fortress", "escape=json")
-    entry = json.loads(re.sub(r"\$\w+", "1", "".join(parts)))
+    parsed = parse(render())
+    assert find(parsed, "log_format")[0][:2] == ["fortress", "escape=json"]
+    entry = json.loads(re.sub(r"\$\w+", "1", log_format(parsed, "fortress")))
     assert set(entry) >= {
         "time", "msec", "remote_addr", "user", "method", "path", "status", "bytes", "request_time", "request_id",
         "upstream_addr", "upstream_status", "upstream_response_time", "http_version", "ssl_protocol",
@@ -759,9 +767,8 @@ def test_each_line_of_the_access_log_is_json(render: Render) -> None:
 def test_no_text_of_a_client_is_longer_in_the_log_than_its_bound(render: Render) -> None:
     """With every byte written as six, and upstream fields of ten attempts, a line stays below 4096 bytes."""
     parsed = parse(render())
-    [[_, _, *parts]] = find(parsed, "log_format")
     length = 0
-    for part in re.split(r"(\$\w+)", "".join(parts)):
+    for part in re.split(r"(\$\w+)", log_format(parsed, "fortress")):
         if not part.startswith("$logged_"):
             assert part not in {"$remote_user", "$request_uri", "$host", "$http_user_agent", "$request_method"}, part
             length += len(part)
@@ -807,18 +814,51 @@ def test_of_what_was_refused_uncounted_some_is_logged(
     render: Render, limit: str, upstream: str, number: int, logged: bool
 ) -> None:
     parsed = parse(render())
-
-    def decide(variable: str, value: str) -> str:
-        rules = maps(parsed, variable)
-        hits = [result for rule, result in rules.items() if rule[0] == "~" and re.search(rule[1:], value)]
-        return str((hits or [rules["default"]])[0])
-
-    counted = decide("$fortress_counted", f"HTTP/2.0:{limit}:{upstream}")
-    assert decide("$fortress_log_it", f"{counted}:{number}") == str(int(logged))
+    counted = chosen(parsed, "$fortress_counted", f"HTTP/2.0:{limit}:{upstream}")
+    assert chosen(parsed, "$fortress_log_it", f"{counted}:{number}") == str(int(logged))
     # Over HTTP/1 the limit ends the connection: there is no hundredth that would stand for it.
-    counted = decide("$fortress_counted", f"HTTP/1.1:{limit}:{upstream}")
-    assert decide("$fortress_log_it", f"{counted}:{number}") == str(int(logged or limit == "REJECTED"))
-    assert find(parsed, "access_log")[0] == ["/var/log/nginx/access.log", "fortress", "if=$fortress_log_it"]
+    counted = chosen(parsed, "$fortress_counted", f"HTTP/1.1:{limit}:{upstream}")
+    assert chosen(parsed, "$fortress_log_it", f"{counted}:{number}") == str(int(logged or limit == "REJECTED"))
+    # And what is counted are the same requests.
+    assert find(parsed, "access_log")[:2] == [
+        ["/var/log/nginx/access.log", "fortress", "if=$fortress_log_it"],
+        ["/var/log/nginx/counts.log", "fortress_counts", "if=$fortress_log_it"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "upstream", "by", "retried"),
+    [
+        ("PASSED", "127.0.0.1:8001", "upstream", ""),
+        # Without a limit; a host of several instances; two that were asked, and two groups of them.
+        ("", "[2001:db8::7]:8001", "upstream", ""),
+        ("PASSED", "127.0.0.1:8001, 127.0.0.1:8002", "upstream", "retried"),
+        ("DELAYED", "127.0.0.1:8001 : 127.0.0.1:3000", "upstream", "retried"),
+        ("REJECTED", "", "limiter", ""),
+        # A wrong password, and a path that nobody serves.
+        ("", "", "gateway", ""),
+        ("PASSED", "", "gateway", ""),
+    ],
+)
+def test_nginx_says_who_answered(render: Render, limit: str, upstream: str, by: str, retried: str) -> None:
+    parsed = parse(render())
+    assert chosen(parsed, "$fortress_answered_by", f"{limit}:{upstream}") == by
+    assert chosen(parsed, "$fortress_retried", upstream) == retried
+
+
+def test_no_text_of_a_client_is_in_what_is_counted(render: Render) -> None:
+    parsed = parse(render())
+    for method, counted in (("GET", "$request_method"), ("BREW", "other"), ("", "other"), ("GETX", "other")):
+        assert chosen(parsed, "$fortress_known_method", method) == counted
+    assert set(re.findall(r"\$\w+", log_format(parsed, "fortress_counts"))) == {
+        "$fortress_named", "$fortress_known_method", "$fortress_status", "$fortress_answered_by", "$fortress_weight",
+        "$bytes_sent", "$request_time", "$fortress_accepted_password", "$fortress_retried",
+    }  # fmt: skip
+
+
+def test_the_log_that_the_package_does_not_bring_is_made_as_those_that_it_does(render: Render) -> None:
+    [made] = [line for line in (render() / "etc/tmpfiles.d/fortress-nginx.conf").read_text().splitlines() if line[0] != "#"]
+    assert made.split()[:5] == ["f", "/var/log/nginx/counts.log", "0640", "www-data", "adm"]
 
 
 @pytest.mark.parametrize(
@@ -829,12 +869,10 @@ def test_of_what_was_refused_uncounted_some_is_logged(
     ],
 )
 def test_a_line_says_for_how_many_requests_it_stands(render: Render, logged: list[int], weights: list[int]) -> None:
-    rules = maps(parse(render()), "$fortress_weight")
+    parsed = parse(render())
 
     def weight(value: str) -> int:
-        # nginx looks for the text itself first.
-        hits = [result for rule, result in rules.items() if rule[0] == "~" and re.search(rule[1:], value)]
-        return int(rules.get(value) or (hits or [rules["default"]])[0])
+        return int(chosen(parsed, "$fortress_weight", value))
 
     assert [weight(f"0:{number}") for number in logged] == weights
     assert sum(weight(f"0:{number}") for number in [1, 2, 3, 4, 5, *range(100, 1001, 100)]) == 1000
@@ -865,12 +903,10 @@ def test_a_line_says_for_how_many_requests_it_stands(render: Render, logged: lis
 )
 def test_nginx_names_the_route_of_a_request_and_no_client_does(render: Render, path: str, route: str) -> None:
     parsed = parse(render(**{"nginx_probe_users": CHANGED["nginx_probe_users"]}))
-    rules = maps(parsed, "$fortress_own_route")
-    hits = [result for rule, result in rules.items() if rule[0] == "~" and re.search(rule[1:], path)]
-    assert (rules.get(path) or (hits or [rules["default"]])[0]) == route
+    assert chosen(parsed, "$fortress_own_route", path) == route
     # And mtail has the series of each of them.
     presets = DataLoader().load_from_file(str(ROOT / "roles" / "mtail" / "defaults" / "main.yml"))["mtail_routes"]
-    assert set(rules.values()) == set(presets)
+    assert set(maps(parsed, "$fortress_own_route").values()) == set(presets)
 
 
 def test_each_server_says_whose_requests_are_whose(render: Render) -> None:
@@ -937,11 +973,11 @@ def test_nginx_has_connections_for_many_addresses_that_have_all_they_may(render:
 
 def test_what_a_client_chooses_is_logged_as_far_as_it_is_utf_8(render: Render) -> None:
     parsed = parse(render())
-    [[_, _, *parts]] = find(parsed, "log_format")
+    line = log_format(parsed, "fortress")
     patterns = set()
     for name, variable, _ in evaluate("_nginx_log_texts"):
-        assert f"$logged_{name}" in "".join(parts)
-        assert f"${variable}" not in "".join(parts)
+        assert f"$logged_{name}" in line
+        assert f"${variable}" not in line
         _, (one, passed), (other, shortened) = maps(parsed, f"$utf8_{name}").items()
         assert (passed, shortened) == (f"${variable}", "$1...")
         patterns.add((one[1:], other[1:]))
