@@ -37,7 +37,7 @@ CONNECTIONS = 16
 PAUSE_MS = 30
 WARM_UP_SECONDS = 2
 # What a measurement takes beyond its own time: to read the inventory, to connect, to stop the parts and start them.
-AROUND_SECONDS = 8
+AROUND_SECONDS = 20
 
 
 def main() -> int:

@@ -40,6 +40,11 @@ LOOK = """
 look() {{
     date +%s%N
     systemctl show --property=Id,ActiveState,CPUUsageNSec {units} {again}
+    curl --silent --max-time 2 http://127.0.0.1/nginx_status \\
+        | sed -n 's/^ *[0-9]* [0-9]* \\([0-9]*\\) *$/requests=\\1/p'
+    echo ---
+}}
+memory() {{
     for unit in {units}; do
         group=$(systemctl show --property=ControlGroup --value $unit)
         [ -n "$group" ] || continue
@@ -47,12 +52,9 @@ look() {{
         processes=$(sed 's,.*,/proc/&/smaps_rollup,' "/sys/fs/cgroup$group/cgroup.procs")
         awk '/^Pss:/ {{ sum += $2 }} END {{ print sum }}' $processes
     done
-    echo
-    curl --silent --max-time 2 http://127.0.0.1/nginx_status \\
-        | sed -n 's/^ *[0-9]* [0-9]* \\([0-9]*\\) *$/requests=\\1/p'
     echo ---
 }}
-look; sleep {seconds}; look
+look; sleep {seconds}; look; memory
 for query in 'rate(prometheus_tsdb_head_samples_appended_total[5m])' \\
     'prometheus_tsdb_compaction_chunk_size_bytes_sum / prometheus_tsdb_compaction_chunk_samples_sum'; do
     curl --silent --max-time 5 --get --data-urlencode "query=sum($query)" http://127.0.0.1:{port}/api/v1/query; echo
@@ -81,8 +83,12 @@ class Cost:
 
 
 def parse(said: str) -> Cost:
-    """Return the cost that follows from what a host has said: two looks, then two answers of Prometheus."""
-    before, after, answers = said.split("---\n", 2)
+    """Return the cost that follows from what a host has said: two looks, the memory, two answers of Prometheus.
+
+    Memory comes last: to find it out takes a second of the processor, which would be missing in what is measured.
+    """
+    before, after, memory, answers = said.split("---\n", 3)
+    kept = blocks(memory)
     (began, units, asked), (ended, later, asked_later) = look(before), look(after)
     seconds = (ended - began) / 1e9
     parts = {}
@@ -94,7 +100,7 @@ def parse(said: str) -> Cost:
             share = spent / 1e9 / AGAIN_SECONDS
         else:
             share = (spent - number(units.get(name, {}).get("CPUUsageNSec"))) / 1e9 / seconds
-        parts[name] = max(0.0, share), number(unit.get("Pss")) * 1024
+        parts[name] = max(0.0, share), number(kept.get(name, {}).get("Pss")) * 1024
     samples, size = [value(line) for line in [*answers.splitlines(), "", ""][:2]]
     return Cost(parts, (asked_later - asked) / seconds, samples, samples * (size or BYTES_A_SAMPLE) * 86400)
 
@@ -102,13 +108,18 @@ def parse(said: str) -> Cost:
 def look(said: str) -> tuple[int, dict[str, dict[str, str]], int]:
     """Return the time in nanoseconds, each unit's properties, and how many requests nginx had answered."""
     moment, _, rest = said.strip().partition("\n")
-    units: dict[str, dict[str, str]] = {}
-    for block in rest.split("\n\n"):
+    asked = re.search(r"^requests=(\d+)$", rest, re.MULTILINE)
+    return int(moment), blocks(rest), int(asked[1]) if asked else 0
+
+
+def blocks(said: str) -> dict[str, dict[str, str]]:
+    """Return what is said of each unit: KEY=VALUE lines, and an empty line after each unit."""
+    units = {}
+    for block in said.split("\n\n"):
         found = {key: value for key, _, value in (line.partition("=") for line in block.splitlines())}
         if "Id" in found:
-            units.setdefault(found["Id"].removesuffix(".service"), {}).update(found)
-    asked = re.search(r"^requests=(\d+)$", rest, re.MULTILINE)
-    return int(moment), units, int(asked[1]) if asked else 0
+            units[found["Id"].removesuffix(".service")] = found
+    return units
 
 
 def number(text: str | None) -> float:

@@ -17,9 +17,11 @@ def said(moment: int, mtail: int, requests: int) -> str:
         UNIT.format(name="mtail", state="active", spent=mtail),
         UNIT.format(name="grafana-server", state="inactive", spent=5),
         UNIT.format(name=observing.AGAIN, state="inactive", spent=45_000_000),
-        f"Id=mtail.service\nPss={20 * 1024}\n",
     ]
     return f"{moment}\n" + "\n".join(units) + f"\nrequests={requests}\n---\n"
+
+
+MEMORY = f"\nId=grafana-server.service\nPss=7\n\nId=mtail.service\nPss={20 * 1024}\n\n---\n"
 
 
 def answer(number: float | None) -> str:
@@ -29,7 +31,7 @@ def answer(number: float | None) -> str:
 
 def test_a_part_costs_what_it_has_spent_meanwhile() -> None:
     begin, end = said(10**18, 10**9, 1000), said(10**18 + 60 * 10**9, 10**9 + 300_000_000, 31000)
-    cost = observing.parse(begin + end + answer(900) + answer(1.2))
+    cost = observing.parse(begin + end + MEMORY + answer(900) + answer(1.2))
     assert set(cost.parts) == {"mtail", observing.AGAIN}, "what does not run costs nothing"
     assert cost.parts["mtail"] == pytest.approx((0.005, 20 * 2**20))
     # One that runs every 15 s, and tells what its last run took.
@@ -41,7 +43,7 @@ def test_a_part_costs_what_it_has_spent_meanwhile() -> None:
 
 
 def test_before_the_first_compaction_a_usual_size_is_taken() -> None:
-    both = said(0, 0, 0) + said(10**9, 0, 0)
+    both = said(0, 0, 0) + said(10**9, 0, 0) + MEMORY
     assert observing.parse(both + answer(10) + answer(None)).bytes_a_day == 10 * observing.BYTES_A_SAMPLE * 86400
     elsewhere = observing.parse(both)
     assert (elsewhere.samples, elsewhere.bytes_a_day) == (0, 0), "Prometheus is on another host"
@@ -54,7 +56,7 @@ def test_a_mean_of_nothing_is_no_figure() -> None:
 
 def test_the_throughput_is_compared_with_that_without() -> None:
     def at(requests: int) -> observing.Cost:
-        return observing.parse(said(0, 0, 0) + said(10**9, 0, requests))
+        return observing.parse(said(0, 0, 0) + said(10**9, 0, requests) + MEMORY)
 
     assert "  97.0% of the 1000 requests a second without them" in observing.screen("iris", at(970), at(1000))
 
