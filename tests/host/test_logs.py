@@ -118,7 +118,7 @@ def test_nobody_forges_a_line(gateway: Gateway, host: Host, written: Any) -> Non
     log, journal = written()
     # The monitoring asks meanwhile, as it always does.
     assert not [
-        entry for entry in log if "forged" in entry or entry["status"] not in (401, 404) and entry["route"] != "probe"
+        entry for entry in log if "forged" in entry or (entry["status"] not in (401, 404) and entry["route"] != "probe")
     ]
     errors = [entry for entry in journal if entry["SYSLOG_IDENTIFIER"] == "nginx"]
     # Who fails is looked for among the current and the previous passwords; each is one entry that begins as nginx' do.

@@ -857,7 +857,9 @@ def test_no_text_of_a_client_is_in_what_is_counted(render: Render) -> None:
 
 
 def test_the_log_that_the_package_does_not_bring_is_made_as_those_that_it_does(render: Render) -> None:
-    [made] = [line for line in (render() / "etc/tmpfiles.d/fortress-nginx.conf").read_text().splitlines() if line[0] != "#"]
+    [made] = [
+        line for line in (render() / "etc/tmpfiles.d/fortress-nginx.conf").read_text().splitlines() if line[0] != "#"
+    ]
     assert made.split()[:5] == ["f", "/var/log/nginx/counts.log", "0640", "www-data", "adm"]
 
 
