@@ -263,14 +263,17 @@ def test_series_are_there_before_the_first_request_and_a_rotation_loses_none(
     assert {number for name, number in first.items() if name.startswith("fortress_gateway_")} == {0}
     assert not [name for name in first if name.startswith("fortress_gateway") and "prog=" in name]
 
-    write("counts.log", *[log_line()] * 3)
+    # Made before: to render it takes so long that mtail might look between the two steps of a rotation.
+    line = log_line()
+    write("counts.log", *[line] * 3)
     # What is renamed before mtail has found it would not be read at all.
     assert wait_for(lambda: running()["fortress_gateway_log_lines_total"] >= 3)
     # logrotate renames and creates, and nginx, which is told after that, still writes to the file that it has open.
-    (tmp_path / "counts.log").rename(tmp_path / "counts.log.1")
-    write("counts.log.1", log_line())
+    with (tmp_path / "counts.log").open("a") as still_open:
+        (tmp_path / "counts.log").rename(tmp_path / "counts.log.1")
+        still_open.write(f"{line}\n")
     (tmp_path / "counts.log").touch()
-    write("counts.log", *[log_line()] * 2)
+    write("counts.log", *[line] * 2)
     assert wait_for(lambda: running()["fortress_gateway_log_lines_total"] >= 6)
     assert running()["fortress_gateway_log_lines_total"] == 6
     assert running()["fortress_gateway_unread_log_lines_total"] == 0
