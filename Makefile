@@ -223,9 +223,7 @@ lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files
 ##@ Test it
 
 .PHONY: test
-test: test-fast  ## Everything, fast checks first
-	@$(MAKE) --jobs=2 --output-sync=target test-localvm test-kernels test-matrix test-clients
-	@$(MAKE) test-sites
+test: test-fast test-kernels test-matrix test-clients test-vm  ## Everything, fast checks first
 
 .PHONY: test-fast
 test-fast: tests-venv  ## What needs no VM
@@ -304,16 +302,11 @@ HOST_TESTS_blackbox_exporter := $(HOST_TESTS_mtail)
 HOST_TESTS_node_exporter := $(HOST_TESTS_mtail)
 HOST_TESTS_alertmanager := tests/alerts/test_alertmanager.py
 
-# Half of its time it waits for machines to boot and to be cut off.
-.PHONY: test-localvm
-test-localvm: tests-venv
+.PHONY: test-vm
+test-vm: tests-venv
 	@$(LOCALVM) setup
 	@echo "==> Testing the local VM itself"
 	$(SUDO) env PATH="$$PATH" $(BIN)/pytest tests/localvm
-
-.PHONY: test-sites
-test-sites: tests-venv
-	@$(LOCALVM) setup
 	@echo "==> Testing the whole site on Debian 13 and on Debian 12, its alerts, and several hosts; each is printed when it is done (25 minutes)"
 	@$(MAKE) --jobs=3 --output-sync=target test-site-default test-site-debian12 test-site-alerts test-site-cluster
 
