@@ -308,11 +308,15 @@ test-vm: tests-venv
 	@echo "==> Testing the local VM itself"
 	$(SUDO) env PATH="$$PATH" $(BIN)/pytest tests/localvm
 	@echo "==> Testing the whole site on Debian 13 and on Debian 12, its alerts, and several hosts; each is printed when it is done (25 minutes)"
-	@$(MAKE) --jobs=3 --output-sync=target test-site-default test-site-debian12 test-site-alerts test-site-cluster
+	@rm -rf build/sites
+	@$(MAKE) --jobs=3 --keep-going --output-sync=target test-site-default test-site-debian12 test-site-alerts test-site-cluster || \
+	    { echo "What was red, by scenario; build/sites has all that each printed:" >&2; \
+	    grep -aE '(FAILED|ERROR) [^ ]*tests/|\[ERROR\]|fatal: ' build/sites/*.log | cut -c -300 | tail -n 16 >&2; exit 1; }
 
-# One of Molecule's scenarios by its name.
+# One of Molecule's scenarios by its name. What it prints is kept: test-vm ends with what was red in these thousands of lines.
 test-site-%: tests-venv
-	$(BIN)/molecule test --scenario-name $*
+	@mkdir -p build/sites
+	COLUMNS=160 $(BIN)/molecule test --scenario-name $* 2>&1 | tee build/sites/$*.log
 
 .PHONY: robust
 robust: tests-venv  ## Schema, fuzz and load through the gateway; the long run: FUZZ_EXAMPLES=100000 SOAK_SECONDS=3600
