@@ -51,7 +51,7 @@ class Guest:
     @property
     def up(self) -> list[str]:
         key, known_hosts = str(self.folder / "key.pub"), str(self.folder / "known_hosts")
-        options = ["--release", self.release, "--authorized-key", key, "--known-hosts", known_hosts]
+        options = ["--release", self.release, "--authorized-key", key, "--known-hosts", known_hosts, "--disk-mb", "16"]
         return ["up", self.name, "--address", self.address, *options]
 
     @property
@@ -236,10 +236,14 @@ def test_a_units_address_filter_is_enforced(guest: Guest) -> None:
 
 
 def test_it_survives_a_reboot(guest: Guest) -> None:
+    """With its disk, which is a file system of its own and can be filled up."""
     booted = guest.boot_id()
-    guest.run("sudo touch /kept; sudo reboot", check=False)
+    assert guest.run("findmnt --noheadings --output FSTYPE /srv/disk") == "ext4"
+    guest.run("sudo dd if=/dev/zero of=/srv/disk/large bs=1M count=30", check=False)
+    assert 0 <= int(guest.run("df --output=avail -B1M /srv/disk | tail -1")) <= 1
+    guest.run("sudo rm /srv/disk/large; sudo touch /kept /srv/disk/kept; sudo reboot", check=False)
     eventually(lambda: guest.boot_id() not in ("", booted))
-    guest.run("test -e /kept")
+    guest.run("test -e /kept && test -e /srv/disk/kept")
     eventually(lambda: guest.run("systemctl is-system-running", check=False) == "running")
 
 

@@ -93,7 +93,8 @@ def up(options: argparse.Namespace) -> None:
         else:
             if built is None or not image.path(built).is_dir():
                 raise Problem("somebody removed the machine or its image at this moment: run the same command again")
-            machine = Machine(name, address, options.release, built, str(options.authorized_key.resolve()))
+            login = str(options.authorized_key.resolve())
+            machine = Machine(name, address, options.release, built, login, options.disk_mb)
             create(machine, key, [str(server) for server in options.dns or network.resolvers()])
         was_running = machine.running
         machine.start()
@@ -105,9 +106,9 @@ def up(options: argparse.Namespace) -> None:
 
 
 def check_same(machine: Machine, options: argparse.Namespace, key: str) -> None:
-    """Raise Problem if a machine was made with another address, release or key than the options name."""
+    """Raise Problem if a machine was made with another address, release, disk or key than the options name."""
     again = f"`localvm down {machine.name}` deletes it, then up makes it anew"
-    for what in ("address", "release"):
+    for what in ("address", "release", "disk_mb"):
         if (has := getattr(machine, what)) != (wanted := getattr(options, what)):
             raise Problem(f"{machine.name} exists with {what} {has}, not {wanted}: {again}")
     if key not in (machine.home / "upper/home/debian/.ssh/authorized_keys").read_text():
@@ -229,6 +230,13 @@ def parser() -> argparse.ArgumentParser:
         help="SSH public key that may log in as debian",
     )
     sub.add_argument("--known-hosts", type=Path, metavar="FILE", help="write the machine's SSH host key here")
+    sub.add_argument(
+        "--disk-mb",
+        type=int,
+        default=0,
+        metavar="MB",
+        help="give it a disk of this size beside its root, at /srv/disk: one that can be filled up",
+    )
     sub.add_argument(
         "--dns",
         action="append",

@@ -22,6 +22,7 @@ HOST_PACKAGES = {
     "nftables": "nft",
     "iproute2": "ip",
     "openssh-client": "ssh-keygen",
+    "e2fsprogs": "mkfs.ext4",
     "debian-archive-keyring": "/usr/share/keyrings/debian-archive-keyring.gpg",
 }
 

@@ -23,9 +23,13 @@ SSH_TIMEOUT = 90
 STOP_TIMEOUT = 60
 POWER_OFF = signal.SIGRTMIN + 4
 
-# The mount lives in a namespace of its own and ends with the machine, however that ends.
+# Few, as on a disk of many small files: they can be used up in a moment.
+DISK_INODES = 128
+
+# The mounts live in a namespace of their own and end with the machine, however that ends.
 BOOT = """
 mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
+if [ -e "$2/disk.img" ]; then mount -o loop "$2/disk.img" "$2/disk"; fi
 shift 2
 exec "$@"
 """
@@ -64,6 +68,8 @@ class Machine:
     image: str
     #: The file its login key came from.
     authorized_key: str
+    #: The size of a disk of its own beside its root, at /srv/disk; 0 is none.
+    disk_mb: int = 0
 
     @property
     def home(self) -> Path:
@@ -98,6 +104,7 @@ class Machine:
             *("systemd-nspawn", "--quiet", "--boot", f"--directory={self.home}/root", f"--machine={self.name}"),
             *("--register=no", "--keep-unit", "--link-journal=no", "--timezone=off", "--resolv-conf=off"),
             f"--network-bridge={network.BRIDGE}",
+            *([f"--bind={self.home}/disk:/srv/disk"] if self.disk_mb else []),
             # Without bpf IPAddressDeny= in the guest's units is accepted and does nothing; without pidfd_getfd nothing
             # in the guest can take over the sockets of an nginx that runs, which a real machine allows.
             *("--capability=CAP_BPF,CAP_PERFMON", "--system-call-filter=bpf pidfd_getfd"),
@@ -180,7 +187,7 @@ def require_free_address(address: str) -> None:
 def create(machine: Machine, key: str, resolvers: list[str]) -> None:
     """Make the machine, under a name of no meaning until it is whole."""
     require_free_address(machine.address)
-    require_free_space(STATE, NEEDS_MB)
+    require_free_space(STATE, NEEDS_MB + machine.disk_mb)
     # What an interrupted `down` left of another.
     remove_tree(machine.home)
     draft = STATE / f".new-{machine.name}"
@@ -188,6 +195,11 @@ def create(machine: Machine, key: str, resolvers: list[str]) -> None:
         for directory in ("upper", "work", "root"):
             (draft / directory).mkdir(parents=True)
         _personalize(draft / "upper", machine, key, resolvers)
+        if machine.disk_mb:
+            (draft / "disk").mkdir()
+            with (draft / "disk.img").open("wb") as disk:
+                disk.truncate(machine.disk_mb * 2**20)
+            run("mkfs.ext4", "-q", "-m", "0", "-N", str(DISK_INODES), draft / "disk.img")
         (draft / "machine.json").write_text(json.dumps(asdict(machine), indent=2) + "\n")
         draft.rename(machine.home)
     finally:
