@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -11,7 +14,7 @@ from pathlib import Path
 
 from testinfra.host import Host
 
-from tests import operator
+from tests import ROOT, operator
 
 FOLDER = "/run/fortress-faults"
 """What the faults have on the host; it is gone at the end."""
@@ -62,10 +65,25 @@ def rules(name: str, text: str) -> str:
 
 
 def deploy_what_takes_its_time(host: Host, inventory: str) -> None:
-    """Deploy a release in which each call of the model takes long, without the processor, and fails on some rows."""
+    """Deploy a release in which each call of the model takes long, without the processor, and fails on some rows.
+
+    Its model is asked about the same features, of which one may be missing.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        done = operator.deploy(inventory, *operator.broken_app(Path(folder), TAKES_ITS_TIME))
+        models = pack_a_model_that_takes_gaps(Path(folder))
+        model = ("-e", f"iris_api_models_dir={models}", "-e", f"fortress_model_name={models.name}")
+        done = operator.deploy(inventory, *model, *operator.broken_app(Path(folder), TAKES_ITS_TIME))
     assert done.returncode == 0, done.stdout
+
+
+def pack_a_model_that_takes_gaps(folder: Path) -> Path:
+    """Train and pack a model by rows of which a few have a gap; return the folder that it is in, which has its name."""
+    subprocess.run([sys.executable, "-c", TRAIN], cwd=folder, check=True)
+    command = [sys.executable, "-m", "iris_api.packing.cli", "pack", "gaps.joblib", "gaps.parquet"]
+    command += ["--name", "gaps", "--version", "1.0.0", "--target", "kind", "--models-dir", "gaps"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "app" / "iris_api" / "src")}
+    subprocess.run(command, cwd=folder, env=environment, check=True)
+    return folder / "gaps"
 
 
 def cut_a_deployment_short(host: Host, inventory: str) -> None:
@@ -91,6 +109,20 @@ def cut_a_deployment_short(host: Host, inventory: str) -> None:
     assert operator.ready(host, 3)["model"] == "iris-forest", "it was over before it was killed"
     host.run_expect([0], f"rm -r {kept_off}; systemctl daemon-reload")
 
+
+TRAIN = """
+import joblib
+from sklearn.datasets import load_iris
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+rows, kinds = load_iris(as_frame=True, return_X_y=True)
+rows = rows.iloc[:, 2:].set_axis(["petal_length", "petal_width"], axis=1)
+rows.iloc[::50, 1] = None
+joblib.dump(make_pipeline(SimpleImputer(), LogisticRegression(max_iter=1000)).fit(rows, kinds), "gaps.joblib")
+rows.assign(kind=kinds).to_parquet("gaps.parquet")
+"""
 
 # A call on such a row does not end.
 DOES_NOT_END = """
@@ -123,6 +155,7 @@ TAKES_ITS_TIME = """
 """
 
 BACKUPS = "build/backups-of-alerts"
+DISK = "/srv/disk"
 CERTIFICATE_FILE = f"{TEXT_FILES}/fortress_certificate.prom"
 NODE_EXPORTER = "/etc/systemd/system/prometheus-node-exporter.service.d/fortress.conf"
 TOKEN_FILE = "/etc/prometheus/alertmanager-secrets/test_webhook_token"
@@ -210,6 +243,19 @@ TOGETHER: dict[str, list[Fault]] = {
             ("make converge",),
             undo="rm -f /etc/prometheus/rules/test*.yml; systemctl reload prometheus",
         ),
+        # Of a disk of its own; see molecule/alerts/inventory.
+        Fault(
+            "DiskAlmostFull",
+            f"fallocate --length $(($(df --output=avail -B1 {DISK} | tail -1) * 19 / 20)) {DISK}/large",
+            {"MOUNTPOINT": DISK},
+            repair=f"rm -f {DISK}/large",
+        ),
+        Fault(
+            "InodesAlmostGone",
+            f"mkdir -p {DISK}/many; touch {DISK}/many/$(seq --separator=' {DISK}/many/' 200) 2>/dev/null",
+            {"MOUNTPOINT": DISK},
+            repair=f"rm -rf {DISK}/many",
+        ),
         Fault("CertificateExpires", OLD_CERTIFICATE, elsewhere=("make converge",)),
         Fault("CertificateExpiresSoon", elsewhere=("make converge",)),
         Fault(
@@ -287,6 +333,11 @@ TOGETHER: dict[str, list[Fault]] = {
         Fault("IrisApiErrors", clients("errors"), {"ID=...": "ID=errors"}, undo=stop("errors")),
         Fault("IrisApiOverloaded", clients("batches"), undo=stop("batches")),
         Fault("IrisApiQueueLong"),
+        Fault(
+            "ValuesMissing",
+            f"ln -sf gaps.csv {FOLDER}/rows.csv",
+            repair=f"ln -sf usual.csv {FOLDER}/rows.csv",
+        ),
     ],
     # A deployment that was cut short, and clients that ask too much.
     "a deployment": [
@@ -314,17 +365,14 @@ TOGETHER: dict[str, list[Fault]] = {
 }
 
 NOT_RUN = {
-    "HostDown": "the only host of this site is the one that monitors",
-    "HostReboots": "the same; tests/host/test_monitoring.py reads what a host leaves that goes down",
+    "HostDown": "the only host of this site is the one that monitors; tests/cluster/ cuts one of five off",
+    "HostReboots": "the same; tests/cluster/ has one of five power off",
     "Watchdog": "it always fires; tests/alerts/test_heartbeat.py ends it",
     "CaExpires": "its runbook is a day's work with every client; tests/roles/test_pki.py renews a CA",
-    "DiskAlmostFull": "the local VM has file systems in memory and overlays, and none of a kind that is watched",
-    "InodesAlmostGone": "as DiskAlmostFull",
     "ProcessorBusy": "the processors of the local VM are the machine's, and other tests keep them busy",
     "MemoryAlmostGone": "the memory of the local VM is that of the machine it runs on, with all that runs there",
     "DescriptorsAlmostGone": "the limit is the kernel's, and the local VM shares that: more than memory has room for",
     "ConnectionTableAlmostFull": "the local VM does not see the kernel's table of connections",
     "ClockOff": "the clock of the local VM is that of the machine it runs on",
-    "ValuesMissing": "no feature of this site's model may be missing",
 }
 """The other alerts, and why no fault of theirs is caused here. When they fire and end is tested by promtool."""

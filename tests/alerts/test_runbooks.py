@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -34,15 +34,15 @@ def put(host: Host, path: str, text: str) -> None:
     host.check_output(f"echo {content} | base64 -d | install -m 0644 /dev/stdin {path}")
 
 
-def table(features: list[dict[str, Any]], rows: list[list[float]]) -> str:
-    """Return a thousand rows as CSV, these in turn."""
+def table(features: list[dict[str, Any]], rows: Sequence[Sequence[float | None]]) -> str:
+    """Return a thousand rows as CSV, these in turn; None is a gap."""
     header = ",".join(str(feature["name"]) for feature in features)
-    lines = [",".join(f"{value:.6g}" for value in row) for row in rows]
+    lines = [",".join("" if value is None else f"{value:.6g}" for value in row) for row in rows]
     return "\n".join([header, *(lines * 1000)[:1000], ""])
 
 
-def worlds(host: Host, features: list[dict[str, Any]]) -> tuple[str, str]:
-    """Return rows like those of training; and others, by which the model is in doubt, a tenth of them in mm for cm."""
+def worlds(host: Host, features: list[dict[str, Any]]) -> tuple[str, str, str]:
+    """Return rows like those of training; some by which the model is in doubt, a tenth in mm for cm; some with gaps."""
     bins = range(len(features[0]["reference"]["shares"]))
     usual = [[value_in(feature, number) for feature in features] for number in bins]
     every = [
@@ -58,7 +58,9 @@ def worlds(host: Host, features: list[dict[str, Any]]) -> tuple[str, str]:
     )
     confidence = [max(answer["prediction_proba"]) for answer in answers]
     doubtful = every[confidence.index(min(confidence))]
-    return table(features, usual), table(features, [*[doubtful] * 9, [10 * value for value in usual[-1]]])
+    shifted = [*[doubtful] * 9, [10 * value for value in usual[-1]]]
+    gaps = [[*row[:-1], None] for row in usual] + usual
+    return table(features, usual), table(features, shifted), table(features, gaps)
 
 
 def give(host: Host, rules: dict[str, str]) -> None:
@@ -80,10 +82,11 @@ def asked(host: Host, in_a_hurry: None) -> Iterator[None]:
     """Clients that keep to the limit, rows that are like those of training, and what faults are made of."""
     features = features_of(host)
     host.check_output(f"install -d {FOLDER} && touch {FOLDER}/fails {FOLDER}/grows {FOLDER}/opens")
-    usual, shifted = worlds(host, features)
+    usual, shifted, gaps = worlds(host, features)
     put(host, f"{FOLDER}/clients.py", (Path(__file__).parent / "clients_on_host.py").read_text())
     put(host, f"{FOLDER}/usual.csv", usual)
     put(host, f"{FOLDER}/shifted.csv", shifted)
+    put(host, f"{FOLDER}/gaps.csv", gaps)
     put(host, f"{FOLDER}/address", os.environ["FORTRESS_HOST"])
     put(host, f"{FOLDER}/login", f"{os.environ['FORTRESS_USER']}:{os.environ['FORTRESS_PASSWORD']}")
     row = {feature["name"]: value_in(feature, 0) for feature in features}

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.operator import play
+from tests.operator import make, play
 from tests.several import CONTROL, OUTSIDER, Cluster, localvm
 
 IRIS = {"petal_length": 6.5, "petal_width": 0.8}
@@ -135,8 +135,16 @@ def asking(client: httpx.Client) -> Iterator[list[httpx.Response | httpx.HTTPErr
         thread.join()
 
 
+def told(cluster: Cluster, host: str) -> dict[str, str]:
+    """Return the alerts of a host that Alertmanager has, and of each whether it is active or suppressed."""
+    [monitor] = cluster.groups["monitoring"]
+    answer = cluster.run(monitor, ["curl", "--silent", "--fail", "http://127.0.0.1:9093/api/v2/alerts"])
+    alerts = [alert for alert in json.loads(answer) if alert["labels"].get("host") == host]
+    return {alert["labels"]["alertname"]: alert["status"]["state"] for alert in alerts}
+
+
 def test_the_first_api_host_is_off(cluster: Cluster, clients: dict[str, httpx.Client], inventory: str) -> None:
-    """No request is lost, the rest is converged without a change to it, and what is back is asked again."""
+    """No request is lost, the rest is converged without a change to it, nobody is told, what is back is asked again."""
     lost, *others = cluster.groups["api"]
     first, second = clients.values()
 
@@ -148,6 +156,9 @@ def test_the_first_api_host_is_off(cluster: Cluster, clients: dict[str, httpx.Cl
         try:
             done = play(inventory, "site.yml")
             assert answering() == set(others)
+            # It went down in order, and said so.
+            wait_for(lambda: {"HostReboots", "HostDown"} <= told(cluster, lost).keys(), 90)
+            alerts = told(cluster, lost)
         finally:
             localvm("start", lost)
         assert wait_for(lambda: answering() == {lost, *others}, 30)
@@ -158,3 +169,27 @@ def test_the_first_api_host_is_off(cluster: Cluster, clients: dict[str, httpx.Cl
     assert wrong == []
     slowest = max(answer.elapsed.total_seconds() for answer in answers if isinstance(answer, httpx.Response))
     print(f"{len(answers)} requests, the slowest took {slowest:.2f} s")
+    assert alerts.pop("HostReboots") == "active"
+    assert alerts["HostDown"] == "suppressed"
+    assert set(alerts.values()) == {"suppressed"}, alerts
+
+
+def test_a_host_that_lost_its_power_is_told_of_alone_and_its_runbook_ends_that(
+    cluster: Cluster, inventory: str
+) -> None:
+    *_, lost = cluster.groups["api"]
+    localvm("cut", lost)
+    try:
+        wait_for(lambda: {"HostDown", "NodeExporterDown"} <= told(cluster, lost).keys(), 120)
+        alerts = told(cluster, lost)
+        assert alerts.pop("HostDown") == "active"
+        assert "HostReboots" not in alerts
+        assert "NodeExporterDown" in alerts
+        assert set(alerts.values()) == {"suppressed"}, alerts
+        assert make(f"make ssh HOST={lost}", inventory).returncode != 0
+    finally:
+        localvm("start", lost)
+    for command in ("make converge", "make verify"):
+        done = make(command, inventory)
+        assert done.returncode == 0, done.stdout
+    assert wait_for(lambda: "HostDown" not in told(cluster, lost), 120)
