@@ -223,7 +223,9 @@ lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files
 ##@ Test it
 
 .PHONY: test
-test: test-fast test-kernels test-matrix test-clients test-vm  ## Everything, fast checks first
+test: test-fast  ## Everything, fast checks first
+	@$(MAKE) --jobs=2 --output-sync=target test-localvm test-kernels test-matrix test-clients EXAMPLES='$(EXAMPLES)'
+	@$(MAKE) test-sites EXAMPLES='$(EXAMPLES)'
 
 .PHONY: test-fast
 test-fast: tests-venv  ## What needs no VM
@@ -250,8 +252,9 @@ lint: tests-venv  ## Style, types, YAML, roles, shell scripts, references
 WORKERS := auto
 # Where Python may not keep what it has compiled, each worker takes 3 s to rewrite the assertions of all tests, at each run.
 PYTEST := env --unset=PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal
-# Random examples of each property: fewer in the fast run, all of them in `make test` and `make test-unit`.
-EXAMPLES := $(if $(filter test-fast,$(MAKECMDGOALS)),FUZZ_EXAMPLES=150 SCHEMATHESIS_EXAMPLES=5)
+# Random examples of each property: all of them by `make test-unit` and `make robust`, fewer where everything else is tested, too.
+EXAMPLES := $(if $(filter test-fast,$(MAKECMDGOALS)),FUZZ_EXAMPLES=150 SCHEMATHESIS_EXAMPLES=5,$(if $(filter \
+    test,$(MAKECMDGOALS)),FUZZ_EXAMPLES=500 SCHEMATHESIS_EXAMPLES=10))
 
 .PHONY: test-unit
 test-unit: tests-venv  ## Tests without a VM; some of them: T=tests/roles/test_pki.py, T="-k certificate"
@@ -261,7 +264,7 @@ test-unit: tests-venv  ## Tests without a VM; some of them: T=tests/roles/test_p
 .PHONY: test-kernels
 test-kernels: tests-venv
 	@echo "==> Testing what a model computes, under each of OpenBLAS' kernels"
-	$(BIN)/pytest tests/kernels
+	$(EXAMPLES) $(BIN)/pytest tests/kernels
 
 # An estimator's threads would wait for each other here, as in an instance, which has one.
 .PHONY: test-matrix
@@ -302,18 +305,23 @@ HOST_TESTS_blackbox_exporter := $(HOST_TESTS_mtail)
 HOST_TESTS_node_exporter := $(HOST_TESTS_mtail)
 HOST_TESTS_alertmanager := tests/alerts/test_alertmanager.py
 
-.PHONY: test-vm
-test-vm: tests-venv
+# Half of its time it waits for machines to boot and to be cut off.
+.PHONY: test-localvm
+test-localvm: tests-venv
 	@$(LOCALVM) setup
 	@echo "==> Testing the local VM itself"
 	$(SUDO) env PATH="$$PATH" $(BIN)/pytest tests/localvm
+
+.PHONY: test-sites
+test-sites: tests-venv
+	@$(LOCALVM) setup
 	@echo "==> Testing the whole site on Debian 13 and on Debian 12, its alerts, and several hosts; each is printed when it is done (25 minutes)"
 	@rm -rf build/sites
-	@$(MAKE) --jobs=3 --keep-going --output-sync=target test-site-default test-site-debian12 test-site-alerts test-site-cluster || \
+	@$(EXAMPLES) $(MAKE) --jobs=3 --keep-going --output-sync=target test-site-default test-site-debian12 test-site-alerts test-site-cluster || \
 	    { echo "What was red, by scenario; build/sites has all that each printed:" >&2; \
 	    grep -aE '(FAILED|ERROR) [^ ]*tests/|\[ERROR\]|fatal: ' build/sites/*.log | cut -c -300 | tail -n 16 >&2; exit 1; }
 
-# One of Molecule's scenarios by its name. What it prints is kept: test-vm ends with what was red in these thousands of lines.
+# One of Molecule's scenarios by its name. What it prints is kept: test-sites ends with what was red in these thousands of lines.
 test-site-%: tests-venv
 	@mkdir -p build/sites
 	COLUMNS=160 $(BIN)/molecule test --scenario-name $* 2>&1 | tee build/sites/$*.log
