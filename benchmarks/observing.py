@@ -38,6 +38,8 @@ PAUSE_MS = 30
 WARM_UP_SECONDS = 2
 # What a measurement takes beyond its own time: to read the inventory, to connect, to stop the parts and start them.
 AROUND_SECONDS = 20
+# Until what was started again has read what it had written.
+SETTLE_SECONDS = 5
 
 
 def main() -> int:
@@ -68,11 +70,9 @@ def main() -> int:
             )
             full = []
             for number in range(1, options.rounds + 1):
-                having, without = rates(
-                    *under_load(
-                        lambda: observing.measure(inventory, seconds, pause=True),
-                        lambda: load.run(target, cases, CONNECTIONS, 2 * (seconds + AROUND_SECONDS)),
-                    )
+                having, without = under_load(
+                    lambda: around_a_pause(inventory, seconds),
+                    lambda: load.run(target, cases, CONNECTIONS, 3 * (seconds + AROUND_SECONDS)),
                 )
                 print(f"{number:3} {having:6.0f}/s with the parts, {without:6.0f}/s without", flush=True)
                 full.append((having, without))
@@ -112,14 +112,25 @@ def under_load(measured: Callable[[], Measured], asking: Callable[[], load.Load]
     return found
 
 
-def rates(costs: Costs, without: Costs) -> tuple[float, float]:
-    """Return how many requests a second all hosts have answered with their parts, and without."""
-    return sum(cost.requests for cost in costs.values()), sum(cost.requests for cost in without.values())
+def around_a_pause(inventory: str, seconds: int) -> tuple[float, float]:
+    """Return how many requests a second are answered with the parts, before a pause of theirs and after, and in it.
+
+    What else a machine does changes within minutes, so neither half of a comparison is the one that comes first.
+    """
+    before, without = observing.measure(inventory, seconds, pause=True)
+    time.sleep(SETTLE_SECONDS)
+    after, _ = observing.measure(inventory, seconds)
+    return (rate(before) + rate(after)) / 2, rate(without)
+
+
+def rate(costs: Costs) -> float:
+    """Return how many requests a second all hosts have answered."""
+    return sum(cost.requests for cost in costs.values())
 
 
 def report(steady: Costs, full: list[tuple[float, float]]) -> str:
     """Return what came out, in Markdown: each part under the steady load, and the throughput with and without them."""
-    requests = sum(cost.requests for cost in steady.values())
+    requests = rate(steady)
     parts = [(name, *part) for cost in steady.values() for name, part in cost.parts.items()]
     parts.append(("all", sum(share for _, share, _ in parts), sum(memory for *_, memory in parts)))
     lines = [
