@@ -107,6 +107,18 @@ def test_prometheus_reaches_all_and_takes_no_two_for_one(cluster: Cluster) -> No
     assert up() == expected
 
 
+def test_what_is_built_for_the_python_of_each_host_is_one_release(cluster: Cluster, inventory: str) -> None:
+    [monitor] = cluster.groups["monitoring"]
+    asked = "query=ALERTS{alertname=~'IrisApi(Hosts|Releases)Differ'}"
+    url = "http://127.0.0.1:9090/api/v1/query"
+    answer = cluster.run(monitor, ["curl", "--silent", "--fail", "--get", "--data-urlencode", asked, url])
+    # One that differs is pending at once.
+    assert json.loads(answer)["data"]["result"] == []
+    said = make("make status", inventory).stdout
+    assert len(set(re.findall(r"-cp\d+", said))) == 2, "the hosts have the same Python"
+    assert "things" not in said, said
+
+
 def recap(said: str, field: str) -> dict[str, int]:
     """Return a column of what Ansible prints at the end, by host."""
     lines = re.findall(rf"^(\w+) +: .*\b{field}=(\d+)", said, re.MULTILINE)

@@ -233,6 +233,17 @@ def test_what_is_wrong_is_said_with_what_to_type(hosts: dict[str, dict[str, Any]
     assert screen(hosts).startswith(level.upper())
 
 
+def test_one_release_built_for_the_python_of_each_host_is_one(hosts: dict[str, dict[str, Any]]) -> None:
+    hosts["api2"] = copy.deepcopy(hosts["fortress"]) | {"groups": ["api"]}
+    for host, release in (("fortress", "1.1.0-aa-cp313"), ("api2", "1.1.0-aa-cp311")):
+        for instance in hosts[host]["instances"]:
+            instance["release"] = release
+    assert judge(hosts) == []
+    hosts["api2"]["instances"][0]["release"] = "1.1.0-bb-cp311"
+    [found] = judge(hosts)
+    assert "serve 2 things" in found.text
+
+
 def test_no_instance_at_all_is_said_once_and_is_critical(hosts: dict[str, dict[str, Any]]) -> None:
     hosts["fortress"]["instances"] = [{"ready": False, "why": "refused"}] * 2
     [found] = judge(hosts)

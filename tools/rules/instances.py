@@ -95,7 +95,9 @@ GROUPS = [
             Alert(
                 "IrisApiReleasesDiffer",
                 "warning",
-                "count(count by (release) (iris_api_release_info)) > 1",
+                # Of hosts with different Pythons each has the release that was built for its own.
+                'count(count by (release) (label_replace(iris_api_release_info, "release", "$1", "release", '
+                '"(.+)-cp[0-9]+"))) > 1',
                 "The instances of the API run {{ $value }} different releases.",
                 "A host was away during a deployment or a rollback, say. `make history` shows what each got, and "
                 "`make deploy` brings all to one.",

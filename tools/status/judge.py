@@ -150,7 +150,9 @@ def _instances(hosts: dict[str, dict[str, Any]]) -> list[Finding]:
         if wrong:
             text = f"{', '.join(f'iris-api@{n}' for n in wrong)} does not serve what was deployed last ({current})."
             found.append(Finding("warning", name, text, f"make ssh HOST={name}, then sudo iris-deploy recover"))
-    if len(what := {(each["model"], each["model_version"], each["release"]) for each in served.values()}) > 1:
+    # Of hosts with different Pythons each has the release that was built for its own.
+    what = {(each["model"], each["model_version"], re.sub(r"-cp\d+$", "", each["release"])) for each in served.values()}
+    if len(what) > 1:
         told = "; ".join(sorted(f"{model} {version} by {release}" for model, version, release in what))
         found.append(Finding("warning", "site", f"The instances serve {len(what)} things: {told}.", "make history"))
     return found
