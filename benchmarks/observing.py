@@ -39,7 +39,10 @@ WARM_UP_SECONDS = 2
 # What a measurement takes beyond its own time: to read the inventory, to connect, to stop the parts and start them.
 AROUND_SECONDS = 20
 # Until what was started again has read what it had written.
-SETTLE_SECONDS = 5
+SETTLE_SECONDS = 6
+# At full load: of each measurement, and at most of a round, which has two and a pause.
+FULL_SECONDS = 8
+ROUND_SECONDS = 32
 
 
 def main() -> int:
@@ -48,8 +51,8 @@ def main() -> int:
         prog="python -m benchmarks.observing", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("-i", "--inventory", required=True)
-    parser.add_argument("--seconds", type=int, default=30, help="of each measurement; default: 30")
-    parser.add_argument("--rounds", type=int, default=3, help="of full load with the parts and without; default: 3")
+    parser.add_argument("--seconds", type=int, default=30, help="of the steady load; default: 30")
+    parser.add_argument("--rounds", type=int, default=12, help="of full load with the parts and without; default: 12")
     parser.add_argument("--docs", action="store_true", help="write what came out to docs/")
     options = parser.parse_args()
     inventory, seconds = options.inventory, options.seconds
@@ -68,14 +71,10 @@ def main() -> int:
                 lambda: observing.measure(inventory, seconds)[0],
                 lambda: load.run(target, cases, CONNECTIONS, seconds + AROUND_SECONDS, PAUSE_MS),
             )
-            full = []
-            for number in range(1, options.rounds + 1):
-                having, without = under_load(
-                    lambda: around_a_pause(inventory, seconds),
-                    lambda: load.run(target, cases, CONNECTIONS, 3 * (seconds + AROUND_SECONDS)),
-                )
-                print(f"{number:3} {having:6.0f}/s with the parts, {without:6.0f}/s without", flush=True)
-                full.append((having, without))
+            full = under_load(
+                lambda: alternating(inventory, options.rounds),
+                lambda: load.run(target, cases, CONNECTIONS, options.rounds * ROUND_SECONDS + AROUND_SECONDS),
+            )
         except WrongError as error:
             print(f"FAILED: {error}", file=sys.stderr)
             return 1
@@ -112,15 +111,20 @@ def under_load(measured: Callable[[], Measured], asking: Callable[[], load.Load]
     return found
 
 
-def around_a_pause(inventory: str, seconds: int) -> tuple[float, float]:
-    """Return how many requests a second are answered with the parts, before a pause of theirs and after, and in it.
+def alternating(inventory: str, rounds: int) -> list[tuple[float, float]]:
+    """Return of each round how many requests a second are answered with the parts, before and after, and without them.
 
-    What else a machine does changes within minutes, so neither half of a comparison is the one that comes first.
+    What else a machine does changes more within a minute than the parts take: the rounds are short, and many.
     """
-    before, without = observing.measure(inventory, seconds, pause=True)
-    time.sleep(SETTLE_SECONDS)
-    after, _ = observing.measure(inventory, seconds)
-    return (rate(before) + rate(after)) / 2, rate(without)
+    having, without = [], []
+    for number in range(1, rounds + 1):
+        before, paused = observing.measure(inventory, FULL_SECONDS, pause=True)
+        having.append(rate(before))
+        without.append(rate(paused))
+        print(f"{number:3} {having[-1]:6.0f}/s with the parts, {without[-1]:6.0f}/s without", flush=True)
+        time.sleep(SETTLE_SECONDS)
+    having.append(rate(observing.measure(inventory, FULL_SECONDS)[0]))
+    return [((before + after) / 2, rest) for before, after, rest in zip(having, having[1:], without, strict=False)]
 
 
 def rate(costs: Costs) -> float:
@@ -151,10 +155,11 @@ def report(steady: Costs, full: list[tuple[float, float]]) -> str:
             "",
         ]
     if full:
-        ratio = median(having / without for having, without in full)
+        ratios = sorted(having / without for having, without in full)
         lines.append(
-            f"At full load over {CONNECTIONS} connections the site answered {median(rate for rate, _ in full):.0f} "
-            f"requests a second: {ratio:.1%} of what it answers without the parts, by the median of {len(full)} rounds."
+            f"At full load over {CONNECTIONS} connections the site answered {median(having for having, _ in full):.0f} "
+            f"requests a second: {median(ratios):.1%} of what it answers without the parts, by the median of "
+            f"{len(full)} rounds of {FULL_SECONDS} s, which had {ratios[0]:.0%} to {ratios[-1]:.0%}."
         )
     return "\n".join(lines)
 
