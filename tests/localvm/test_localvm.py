@@ -51,8 +51,8 @@ class Guest:
     @property
     def up(self) -> list[str]:
         key, known_hosts = str(self.folder / "key.pub"), str(self.folder / "known_hosts")
-        options = ["--release", self.release, "--authorized-key", key, "--known-hosts", known_hosts, "--disk-mb", "16"]
-        return ["up", self.name, "--address", self.address, *options]
+        options = ["--release", self.release, "--authorized-key", key, "--known-hosts", known_hosts]
+        return ["up", self.name, "--address", self.address, "--disk-mb", "16", *options]
 
     @property
     def ssh(self) -> list[str]:
