@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +125,14 @@ def deploy_and_lose_the_control_node(host: Host, inventory: str, model: str, *op
 def rollback(inventory: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run `make rollback`'s playbook."""
     return play(inventory, "playbooks/rollback.yml", *options)
+
+
+def pack(folder: Path, name: str, *options: str) -> None:
+    """Pack the model NAME.joblib of a folder, with the sample NAME.parquet, into its folder `models`."""
+    command = [sys.executable, "-m", "iris_api.packing.cli", "pack", f"{name}.joblib", f"{name}.parquet", *options]
+    command += ["--name", name, "--version", "1.0.0", "--target", "kind", "--models-dir", "models"]
+    variables = os.environ | {"PYTHONPATH": str(ROOT / "app" / "iris_api" / "src")}
+    subprocess.run(command, cwd=folder, env=variables, check=True)
 
 
 def broken_app(folder: Path, defect: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from testinfra.host import Host
 
-from tests import ROOT, operator
+from tests import operator
 
 FOLDER = "/run/fortress-faults"
 """What the faults have on the host; it is gone at the end."""
@@ -70,20 +69,11 @@ def deploy_what_takes_its_time(host: Host, inventory: str) -> None:
     Its model is asked about the same features, of which one may be missing.
     """
     with tempfile.TemporaryDirectory() as folder:
-        models = pack_a_model_that_takes_gaps(Path(folder))
-        model = ("-e", f"iris_api_models_dir={models}", "-e", f"fortress_model_name={models.name}")
+        subprocess.run([sys.executable, "-c", TRAIN], cwd=folder, check=True)
+        operator.pack(Path(folder), "gaps")
+        model = ("-e", f"iris_api_models_dir={folder}/models", "-e", "fortress_model_name=gaps")
         done = operator.deploy(inventory, *model, *operator.broken_app(Path(folder), TAKES_ITS_TIME))
     assert done.returncode == 0, done.stdout
-
-
-def pack_a_model_that_takes_gaps(folder: Path) -> Path:
-    """Train and pack a model by rows of which a few have a gap; return the folder that it is in, which has its name."""
-    subprocess.run([sys.executable, "-c", TRAIN], cwd=folder, check=True)
-    command = [sys.executable, "-m", "iris_api.packing.cli", "pack", "gaps.joblib", "gaps.parquet"]
-    command += ["--name", "gaps", "--version", "1.0.0", "--target", "kind", "--models-dir", "gaps"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "app" / "iris_api" / "src")}
-    subprocess.run(command, cwd=folder, env=environment, check=True)
-    return folder / "gaps"
 
 
 def cut_a_deployment_short(host: Host, inventory: str) -> None:

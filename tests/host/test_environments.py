@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from tests import ROOT
+from tests import ROOT, operator
 from tests.operator import deploy, history, ready, rollback
 
 testinfra_hosts = ["ansible://api"]
@@ -88,10 +88,7 @@ def pack(folder: Path) -> None:
     subprocess.run([sys.executable, "train.py"], cwd=folder, check=True)
     for name in MOST_MB:
         options = ["--code", "features.py"] if name == "own" else []
-        command = [sys.executable, "-m", "iris_api.packing.cli", "pack", f"{name}.joblib", f"{name}.parquet", *options]
-        command += ["--name", name, "--version", "1.0.0", "--target", "kind", "--no-onnx", "--models-dir", "models"]
-        environment = os.environ | {"PYTHONPATH": str(ROOT / "app" / "iris_api" / "src")}
-        subprocess.run(command, cwd=folder, env=environment, check=True)
+        operator.pack(folder, name, "--no-onnx", *options)
 
 
 @pytest.fixture(scope="module", autouse=True)
