@@ -23,7 +23,7 @@ testinfra_hosts = ["ansible://api"]
 MODELS = [
     ("iris_api_engine=sklearn", "iris", "sklearn"),
     pytest.param("fortress_model_name=iris-full", "iris-full", "onnx", marks=pytest.mark.one_release),
-    pytest.param("fortress_model_name=diabetes", "diabetes", "onnx", marks=pytest.mark.one_release),
+    ("fortress_model_name=diabetes", "diabetes", "onnx"),
     ("fortress_model_name=wine", "wine", "onnx"),
     ("fortress_model_name=iris-forest", "iris-forest", "onnx"),
 ]
@@ -216,7 +216,7 @@ def test_a_deployment_whose_control_node_dies_goes_on_and_can_be_asked_for_again
 def test_a_deployment_that_is_killed_is_finished_by_the_host(host: Host) -> None:
     """By the unit that does so after a power cut too."""
     before = ready(host, 1)["model"]
-    other = "iris-full" if before == "diabetes" else "diabetes"
+    other = "wine" if before == "diabetes" else "diabetes"
     host.run_expect([0], f"systemd-run --quiet --collect iris-deploy rollback --part model --to {other}")
     for _ in range(200):
         if ready(host, 1).get("model") == other:
