@@ -47,7 +47,7 @@ def log_line(**request: Any) -> str:
 
 def pattern() -> re.Pattern[str]:
     """Return the regular expression by which the program reads a line."""
-    fragments = re.findall(r"^ +/(.*)/ (?:\+|\{)$", render("mtail", PROGRAM), re.MULTILINE)
+    fragments = re.findall(r"^ */(.*)/ (?:\+|\{)$", render("mtail", PROGRAM), re.MULTILINE)
     return re.compile("".join(fragments))
 
 
