@@ -374,4 +374,4 @@ tests-venv:
 .PHONY: help
 help:  ## This list
 	@awk 'BEGIN { FS = ":.*##" } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	    /^[a-z-]+:.*##/ { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	    /^[a-z-]+:.*##/ { gsub(/\$$\$$/, "$$"); printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

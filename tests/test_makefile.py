@@ -133,3 +133,9 @@ def team() -> Iterator[Path]:
 def test_settings_are_read_where_the_inventory_has_its_secrets(team: Path) -> None:
     assert f"cat {team}/team/fortress.env" in recipe("env", f"INVENTORY={team.name}", "--always-make")
     assert "cat inventory/example/secrets/fortress.env" in recipe("env", "INVENTORY=example", "--always-make")
+
+
+def test_help_shows_commands_as_they_are_typed() -> None:
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert 'eval "$(make -s env)"' in shown
+    assert "$$" not in shown
