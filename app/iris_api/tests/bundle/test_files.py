@@ -137,6 +137,12 @@ def proof(manifest: dict[str, Any]) -> dict[str, Any]:
         (lambda manifest: manifest["features"][0].update(training_minimum=-1), "not all between minimum 0"),
         (lambda manifest: manifest["features"][0].update(training_minimum=9), "has values from 9 to"),
         (lambda manifest: manifest["features"][0].update(minimum=float("nan")), "Input should be a finite number"),
+        (lambda manifest: manifest["features"][0].update(maximum=10**400), "beyond what a float of 64 bits holds"),
+        (lambda manifest: manifest.update(training_rows=10**400), "training_rows: Input should be less than"),
+        (
+            lambda manifest: manifest["golden_samples"][0]["input"].update(petal_width=10**400),
+            "golden sample 1: the value of 'petal_width' is not of its kind",
+        ),
         (lambda manifest: manifest["target"].update(reference=REFERENCE), "a classifier has classes"),
         (lambda manifest: manifest.update(classes=None), "a classifier has classes"),
         (

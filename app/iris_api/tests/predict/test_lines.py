@@ -106,6 +106,12 @@ def test_damaged_lines_are_read_as_the_careful_way_reads_them(
     assert quick == careful
 
 
+def test_a_carriage_return_ends_the_first_line_of_a_large_body_too(parsers: tuple[LineParser, LineParser]) -> None:
+    body = CSV.replace("\r\n", "\n").replace("\n", "\r", 1).encode()
+    quick, careful = (outcome(parser, "csv", body) for parser in parsers)
+    assert quick == careful == np.array(TABLE).tobytes()
+
+
 def test_two_objects_in_a_line_are_refused_in_a_large_body_too(parsers: tuple[LineParser, LineParser]) -> None:
     body = NDJSON.replace("}\n{", "},{", 1).encode()
     quick, careful = (outcome(parser, "ndjson", body) for parser in parsers)

@@ -135,6 +135,10 @@ def test_an_answer_has_the_outputs_that_were_asked_for_and_no_id_of_its_own(clie
         ([], "The body: Input should be"),
         (tensor() | {"id": 5}, "id: Input should be a valid string"),
         (tensor() | {"outputs": [{"name": "colour"}]}, "there are prediction, prediction_proba, species"),
+        (tensor() | {"outputs": 2 * [{"name": "prediction_proba"}]}, "An output is asked for more than once."),
+        (tensor(shape=[2, 2**63]), "inputs.0.shape.1"),
+        (tensor(shape=[int("9" * 400), int("9" * 400)]), "inputs.0.shape.0"),
+        (tensor(parameters={"binary_data_size": 2**63}), "inputs.0.parameters.binary_data_size"),
     ],
 )
 def test_what_is_wrong_is_said_with_400(client: TestClient, body: Any, complaint: str) -> None:
@@ -142,6 +146,7 @@ def test_what_is_wrong_is_said_with_400(client: TestClient, body: Any, complaint
     assert response.status_code == 400
     error = response.json()
     assert complaint in error["error"]
+    assert len(error["error"]) < 500
     assert error.keys() == {"error", "code", "request_id"}
 
 

@@ -97,6 +97,8 @@ class Feature(_Part):
     @field_validator("minimum", "maximum", "training_minimum", "training_maximum")
     @classmethod
     def _of_its_kind(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and not _is_double(value):
+            raise ValueError("is beyond what a float of 64 bits holds")
         # An integer of a column of integers keeps all its digits.
         return float(value) if value is not None and info.data.get("kind") == "number" else value
 
@@ -149,7 +151,16 @@ class Feature(_Part):
         if self.kind == "category":
             values = self.values or []
             return type(value) is type(values[0]) and (self.open or value in values)
-        return type(value) in _TYPES[self.kind]
+        return type(value) in _TYPES[self.kind] and (isinstance(value, str) or _is_double(value))
+
+
+def _is_double(value: float) -> bool:
+    """Return whether a float of 64 bits holds about this number, so that a model can compute with it."""
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
 
 
 _TYPES: dict[Kind, tuple[type, ...]] = {
@@ -349,7 +360,7 @@ class Manifest(_Part):
     environment: Environment | None = None
     """None: the packages of a release are all that the model needs."""
     training: dict[str, str | int]
-    training_rows: Annotated[int, Field(ge=1)] | None = None
+    training_rows: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
     """How many rows the shares and references here are of; null where an earlier release packed it."""
     metrics: dict[str, float]
     golden_samples: Annotated[list[GoldenSample], Field(min_length=1)]

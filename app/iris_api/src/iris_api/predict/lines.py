@@ -123,8 +123,8 @@ class LineParser:
         """Return a body as a table if each line has as many numbers, as JSON writes them, as there are columns."""
         tables = self._parser.tables
         first, _, lines = body.partition(b"\n")
-        # A quote in the first line may go around an end of a line.
-        if not tables or b'"' in first:
+        # A quote in the first line may go around an end of a line, and a carriage return alone is one, too.
+        if not tables or b'"' in first or b"\r" in first.removesuffix(b"\r"):
             return None
         if b"\r" in lines:
             lines = lines.replace(b"\r\n", b"\n")

@@ -73,6 +73,10 @@ class TensorCodec:
         return rows, partial(self._write, request)
 
     def _require_outputs(self, request: InferRequest) -> None:
+        asked = [output.name for output in request.outputs or []]
+        # Each has as many rows as the request: a few KB that ask many times would be answered by hundreds of MB.
+        if len(set(asked)) < len(asked):
+            raise refusal("An output is asked for more than once.")
         for output in request.outputs or []:
             if output.name not in self._described:
                 raise refusal(f"There is no output of this name; there are {', '.join(self._described)}.")

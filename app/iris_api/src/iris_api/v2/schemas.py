@@ -12,6 +12,9 @@ Floats = Literal["FP64", "FP32", "FP16"]
 Integers = Literal["INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8"]
 Datatype = Literal[Floats, Integers, "BOOL", "BYTES"]
 
+# The protocol's sizes have 64 bits. Python would read thousands of digits, and fail to print what it computes of them.
+_LARGEST = 2**63 - 1
+
 
 class _Part(BaseModel):
     # The protocol leaves room for what others add to it.
@@ -21,14 +24,14 @@ class _Part(BaseModel):
 class InputParameters(_Part):
     """Parameters of an input: the one that the binary tensor extension uses."""
 
-    binary_data_size: Annotated[StrictInt, Field(ge=0)] | None = None
+    binary_data_size: Annotated[StrictInt, Field(ge=0, le=_LARGEST)] | None = None
 
 
 class InputTensor(_Part):
     """The rows, or the values of one feature."""
 
     name: StrictStr
-    shape: Annotated[list[Annotated[StrictInt, Field(ge=1)]], Field(min_length=1, max_length=2)] = Field(
+    shape: Annotated[list[Annotated[StrictInt, Field(ge=1, le=_LARGEST)]], Field(min_length=1, max_length=2)] = Field(
         description="[rows, features], or [features] of a single row; of one feature [rows] or [rows, 1]."
     )
     datatype: Datatype
