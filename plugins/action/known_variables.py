@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from ansible.module_utils.common.yaml import yaml_load
 from ansible.plugins.action import ActionBase
 
 NOUNS = {"int": "a whole number", "list": "a list", "dict": "a dictionary", "str": "a text"}
+# A text would be read a letter at a time where a list is meant: no role can do with one.
+CONTAINERS = frozenset({"list", "dict"})
 
 
 class ActionModule(ActionBase):
@@ -24,7 +26,8 @@ class ActionModule(ActionBase):
         """Check the variables with the prefix of the role that calls.
 
         Names first, then types. Ansible itself checks types only where a role's tasks/main.yml begins, and accepts a
-        text for a list or a number. With `strict` that is an error: to variables that are made of it, it stays a text.
+        text for a list or a number. For a list that is an error: to whatever reads the variable, it stays a text. With
+        `strict` it is one for a number, too.
         """
         result: dict[str, Any] = super().run(tmp, task_vars)
         role = self._task._role
@@ -40,7 +43,7 @@ class ActionModule(ActionBase):
         ]
         if not complaints:
             values = {name: self._templar.template(variables[name]) for name in options if name in variables}
-            complaints = mistyped(options, values) if self._task.args.get("strict") else []
+            complaints = mistyped(options, values, frozenset(NOUNS) if self._task.args.get("strict") else CONTAINERS)
             complaints = complaints or ArgumentSpecValidator(options).validate(values).error_messages
         if complaints:
             result["failed"] = True
@@ -59,33 +62,54 @@ def role_options(roles: Path) -> dict[str, dict[str, dict[str, Any]]]:
     return options
 
 
-def mistyped(options: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -> list[str]:
-    """Return a message for each value of another type than specified, or with such an element.
+def mistyped(
+    options: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any], kinds: frozenset[str] = frozenset(NOUNS)
+) -> list[str]:
+    """Return a message for each value of another type than specified, or with such an element or part.
 
     A number or a list in quotes is a text; so is what stands behind `-e NAME=` on the command line. A number without
     quotes is no text: YAML reads the version 1.10 as 1.1.
+
+    Args:
+        options: Specifications of variables by their names, as in meta/argument_specs.yml.
+        values: What the variables are; others than `options` has may not be among them.
+        kinds: Of which types values are judged: some of NOUNS.
     """
-    complaints = []
+    complaints: list[str] = []
     for name, value in values.items():
         option = options[name]
         kind = str(option.get("type"))
-        if kind in NOUNS and not _is(value, kind):
+        if kind in kinds and not _is(value, kind):
             shown, how = _shown(value, option), "in quotes" if kind == "str" else "without quotes"
-            if isinstance(value, str):
+            if isinstance(value, str) and name.isidentifier():
                 how += f""", on the command line as JSON: -e '{{"{name}": ...}}'"""
             complaints.append(f"{name} is {shown}, and must be {NOUNS[kind]}, written {how}. {option['description']}")
-        elif kind == "list" and option.get("elements") == "str":
+        elif kind == "list" and option.get("elements") == "str" and "str" in kinds:
             complaints += [
                 f"{name} has {_shown(element, option)}, and each must be a text, written in quotes. "
                 f"{option['description']}"
                 for element in value
                 if not isinstance(element, str)
             ]
+        elif parts := option.get("options"):
+            for number, whole in enumerate([value] if kind == "dict" else value):
+                given = {key: part for key, part in _items(whole) if key in parts and part is not None}
+                path = f"{name}." if kind == "dict" else f"{name}[{number}]."
+                complaints += mistyped(
+                    {f"{path}{key}": parts[key] for key in given},
+                    {f"{path}{key}": part for key, part in given.items()},
+                    kinds,
+                )
     return complaints
 
 
+def _items(value: Any) -> Iterable[tuple[str, Any]]:
+    return value.items() if isinstance(value, Mapping) else ()
+
+
 def _shown(value: Any, option: Mapping[str, Any]) -> str:
-    return "not shown, since it may hold a secret" if option.get("no_log") else repr(value)
+    secret = option.get("no_log") or any(part.get("no_log") for part in option.get("options", {}).values())
+    return "not shown, since it may hold a secret" if secret else repr(value)
 
 
 def _is(value: Any, kind: str) -> bool:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
+
 DOCUMENTATION = r"""
 name: alertmanager
 short_description: The configuration of Alertmanager
@@ -20,6 +22,9 @@ Settings = Mapping[str, Any]
 
 SECRETS = "/etc/prometheus/alertmanager-secrets"
 WAYS = ("webhook_url", "email_to", "slack_url")
+WEB = re.compile(r"https?://[^/\s]")
+# As Alertmanager reads it: the largest unit first, and not nothing.
+DURATION = re.compile(r"(?=.*[1-9])(\d+y)?(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?")
 EVERYBODY, NOBODY, HEARTBEAT = "everybody", "nobody", "heartbeat"
 
 # What the parts of a host do not say once the host itself is down.
@@ -117,8 +122,22 @@ def alertmanager_secrets(receivers: Sequence[Settings], smtp: Settings) -> dict[
     return found | ({f"{SECRETS}/smtp_password": f"{smtp['password']}\n"} if smtp.get("password") else {})
 
 
-def alertmanager_mistakes(receivers: Sequence[Settings], routes: Sequence[Settings], smtp: Settings) -> list[str]:
-    """Return a sentence for each thing that can't work, with what to do; it names no secret."""
+def alertmanager_mistakes(
+    receivers: Sequence[Settings],
+    routes: Sequence[Settings],
+    smtp: Settings,
+    heartbeat_url: str = "",
+    intervals: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Return a sentence for each thing that can't work, with what to do; it names no secret.
+
+    Args:
+        receivers: Who can be notified.
+        routes: Who is notified of what.
+        smtp: The mail server.
+        heartbeat_url: Whom a sign of life is sent to; empty: nobody.
+        intervals: How long Alertmanager waits, by the names of the variables that say so.
+    """
     names = [str(receiver["name"]) for receiver in receivers]
     found = [
         f"alertmanager_receivers has {name} {names.count(name)} times; give each a name of its own."
@@ -136,7 +155,7 @@ def alertmanager_mistakes(receivers: Sequence[Settings], routes: Sequence[Settin
         found += [
             f"{way} of the receiver {name} is no address of the web: it begins with https:// or http://."
             for way in ("webhook_url", "slack_url")
-            if receiver.get(way) and not re.match(r"https?://[^/\s]", receiver[way])
+            if receiver.get(way) and not WEB.match(receiver[way])
         ]
         if receiver.get("webhook_token") and not receiver.get("webhook_url"):
             found.append(f"The receiver {name} has a webhook_token and no webhook_url: give it both, or neither.")
@@ -155,6 +174,18 @@ def alertmanager_mistakes(receivers: Sequence[Settings], routes: Sequence[Settin
             for name in route["receivers"]
             if name not in names
         ]
+    if heartbeat_url and not WEB.match(heartbeat_url):
+        found.append("fortress_alert_heartbeat_url is no address of the web: it begins with https:// or http://.")
+    waits = dict(intervals or {}) | {
+        f"repeat_interval of route {number} of fortress_alert_routes": route["repeat_interval"]
+        for number, route in enumerate(routes, 1)
+        if route.get("repeat_interval")
+    }
+    found += [
+        f"{where} is {wait!r}, which Alertmanager can't read; write for example 30s, 5m, 4h or 1d12h."
+        for where, wait in waits.items()
+        if not DURATION.fullmatch(str(wait))
+    ]
     return found
 
 
@@ -215,7 +246,7 @@ def _smtp(smtp: Settings) -> dict[str, Any]:
         told |= {"smtp_auth_username": smtp["user"]}
     if smtp.get("password"):
         told |= {"smtp_auth_password_file": f"{SECRETS}/smtp_password"}
-    return told | {"smtp_require_tls": bool(smtp.get("require_tls", True))}
+    return told | {"smtp_require_tls": boolean(smtp.get("require_tls", True))}
 
 
 def _inhibitions() -> Iterator[dict[str, Any]]:

@@ -30,8 +30,11 @@ Target = dict[str, Any]
 
 
 def ip_addresses(candidates: Iterable[str]) -> list[str]:
-    """Return those that are IPv4 or IPv6 addresses, in their order; names are left out."""
-    return [candidate for candidate in map(str, candidates) if _is_ip(candidate)]
+    """Return those that are IPv4 or IPv6 addresses, in their order and shortest form; names are left out.
+
+    An IPv6 address can be written in many ways, and certificates and clients have the shortest.
+    """
+    return [str(ipaddress.ip_address(candidate)) for candidate in map(str, candidates) if _is_ip(candidate)]
 
 
 def in_url(address: str) -> str:

@@ -227,6 +227,35 @@ def test_what_cannot_work_is_named(receivers: Any, routes: Any, smtp: Any, compl
     assert not [secret for secret in ("t0ken", "s3cret", "p4ss") if secret in said]
 
 
+def test_a_heartbeat_goes_to_an_address_of_the_web() -> None:
+    assert mistakes([], [], {}, "https://hc.example.com/ping/2f7d") == []
+    (said,) = mistakes([], [], {}, "hc.example.com/ping/2f7d")
+    assert "fortress_alert_heartbeat_url is no address of the web" in said
+    assert "2f7d" not in said
+
+
+@pytest.mark.parametrize(
+    ("wait", "fits"),
+    [
+        *((wait, True) for wait in ("30s", "1m30s", "4h", "1d12h", "2w", "500ms")),
+        *((wait, False) for wait in ("24", "1 day", "30s1m", "0s", "", "1.5h", "h", 30)),
+    ],
+)
+def test_how_long_it_waits_is_what_alertmanager_reads(wait: Any, fits: bool) -> None:
+    said = mistakes([], [], {}, "", {"alertmanager_group_wait": wait})
+    assert (said == []) is fits
+    assert all(f"alertmanager_group_wait is {wait!r}, which Alertmanager can't read" in each for each in said)
+    if wait:
+        said = mistakes([ONCALL], [{"receivers": ["oncall"], "repeat_interval": wait}], {})
+        assert (said == []) is fits
+        assert all("repeat_interval of route 1 of fortress_alert_routes" in each for each in said)
+
+
+def test_tls_of_the_mail_server_is_left_out_by_any_word_for_no() -> None:
+    assert told(POST, smtp=SMTP | {"require_tls": "false"})["global"]["smtp_require_tls"] is False
+    assert told(POST, smtp=SMTP)["global"]["smtp_require_tls"] is True
+
+
 def test_what_can_work_is_no_mistake() -> None:
     assert mistakes([ONCALL, TEAM, POST], [{"receivers": ["team"]}, {"receivers": []}], SMTP) == []
     assert mistakes([], [], {}) == []

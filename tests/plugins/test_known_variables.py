@@ -74,6 +74,49 @@ def test_each_element_that_is_no_text_is_named() -> None:
     ]
 
 
+RECEIVERS: dict[str, Any] = {
+    "type": "list",
+    "elements": "dict",
+    "description": "Who is told.",
+    "options": {
+        "name": {"type": "str", "description": "How it is called."},
+        "email_to": {"type": "list", "elements": "str", "description": "Addresses."},
+        "token": {"type": "str", "description": "A token.", "no_log": True},
+    },
+}
+
+
+def test_a_part_of_another_type_is_named_by_its_place() -> None:
+    mistyped, options = function("mistyped"), {"receivers": RECEIVERS, "smtp": RECEIVERS | {"type": "dict"}}
+    assert mistyped(options, {"receivers": [{"name": "a", "email_to": ["a@example.com"], "token": None}]}) == []
+    assert mistyped(options, {"receivers": [{"name": "a"}, {"name": 5, "email_to": "a@example.com"}]}) == [
+        "receivers[1].name is 5, and must be a text, written in quotes. How it is called.",
+        "receivers[1].email_to is 'a@example.com', and must be a list, written without quotes. Addresses.",
+    ]
+    (complaint,) = mistyped(options, {"smtp": {"email_to": [], "token": 5}})
+    assert complaint.startswith("smtp.token is not shown, since it may hold a secret, and must be a text")
+
+
+def test_a_text_is_no_list_for_a_role_whose_types_are_not_strict(play: Run, tmp_path: Path) -> None:
+    options = {
+        "demo_rate": {"type": "int"},
+        "demo_users": {"type": "list", "elements": "str", "description": "Who may log in."},
+    }
+    spec = tmp_path / "roles" / "demo" / "meta" / "argument_specs.yml"
+    spec.write_text(yaml.safe_dump({"argument_specs": {"main": {"options": options}}}))
+    done = play(CHECK, demo_rate="10", demo_users=["iris", 7])
+    assert done.returncode == 0, done.stdout
+    done = play(CHECK, demo_users="iris")
+    assert done.returncode != 0
+    assert "demo_users is 'iris', and must be a list" in " ".join((done.stdout + done.stderr).split())
+
+
+def test_a_mistyped_whole_whose_parts_are_secret_is_not_shown() -> None:
+    (complaint,) = function("mistyped")({"receivers": RECEIVERS}, {"receivers": {"name": "a", "token": "Zebras"}})
+    assert "Zebras" not in complaint
+    assert complaint.startswith("receivers is not shown, since it may hold a secret, and must be a list")
+
+
 def test_a_mistyped_secret_is_not_shown() -> None:
     option = {"users": {"type": "list", "description": "Who may log in.", "no_log": True}}
     (complaint,) = function("mistyped")(option, {"users": "iris:Plenty-of-9-Zebras"})

@@ -31,7 +31,7 @@ ip_addresses, in_url, host_addresses, target, probes, instances, in_turn, repeat
     [
         (["192.0.2.7"], ["192.0.2.7"]),
         (["2001:db8::1", "::1"], ["2001:db8::1", "::1"]),
-        (["::ffff:192.0.2.7"], ["::ffff:192.0.2.7"]),
+        (["2001:DB8:0:0::5"], ["2001:db8::5"]),
         (["iris.example.com", "fortress", "192.0.2", "999.0.2.7", "10.0.0.0/8", ""], []),
         ([], []),
     ],
@@ -325,8 +325,16 @@ def test_nginx_and_prometheus_know_every_instance(one: dict[str, Any], several: 
         assert told["nginx_upstreams"] == expected
         assert [target["address"] for target in jobs(told)["iris-api"]] == expected
     assert one["nginx_upstream_hosts"] == {}
+    assert one["nginx_listen_addresses"] == ["0.0.0.0"]
     hosts = {address: "a1" if "192.0.2.3" in address else "a2" for address in upstreams}
     assert several["g1"]["nginx_upstream_hosts"] == hosts
+
+
+def test_a_gateway_with_an_ipv6_address_listens_there_and_has_it_as_certificates_write_it(tmp_path: Path) -> None:
+    groups = {group: ["a1"] for group in ("gateway", "api", "monitoring")}
+    told = wired(tmp_path / "six", groups, {"a1": {"fortress_address": "2001:DB8:0:0::5"}})["a1"]
+    assert told["nginx_listen_addresses"] == ["0.0.0.0", "[::]"]
+    assert told["nginx_server_addresses"] == told["pki_ip_addresses"] == ["2001:db8::5"]
 
 
 def test_prometheus_scrapes_every_host(one: dict[str, Any], several: dict[str, dict[str, Any]]) -> None:

@@ -48,7 +48,7 @@ def test_an_address_that_the_host_does_not_have_is_named(preflight: Callable[...
 def test_what_the_host_could_not_read_is_refused(preflights: Callable[..., list[str]]) -> None:
     complaints: list[tuple[dict[str, Any], str]] = [
         ({"base_journal_max_size": "500MB"}, "which journald would ignore"),
-        ({"base_unlimited_networks": "10.0.0.0/8"}, "base_unlimited_networks has 10.0.0.0/8; give a list"),
+        ({"base_unlimited_networks": "10.0.0.0/8"}, "base_unlimited_networks is '10.0.0.0/8', and must be a list"),
         (
             {"base_trusted_networks": ["office.example.com"]},
             "base_trusted_networks has office.example.com; give a list",
