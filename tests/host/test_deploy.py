@@ -216,12 +216,15 @@ def test_a_deployment_whose_control_node_dies_goes_on_and_can_be_asked_for_again
 def test_a_deployment_that_is_killed_is_finished_by_the_host(host: Host) -> None:
     """By the unit that does so after a power cut too."""
     before = ready(host, 1)["model"]
-    other = "wine" if before == "diabetes" else "diabetes"
-    host.run_expect([0], f"systemd-run --quiet --collect iris-deploy rollback --part model --to {other}")
+    # Neither was rolled back from: nobody goes back to what was.
+    other, named = ("iris", "iris-1.0.0") if before == "diabetes" else ("diabetes", "diabetes")
+    host.run_expect([0], f"systemd-run --quiet --collect iris-deploy rollback --part model --to {named}")
     for _ in range(200):
         if ready(host, 1).get("model") == other:
             break
         time.sleep(0.1)
+    else:
+        pytest.fail(f"it did not begin: {history(host)[-1]}")
     assert ready(host, 3)["model"] == before, "it was over before it was killed"
     host.run_expect([0], "systemctl kill --signal=KILL 'iris-deploy-job-*.service'")
     cut = host.run("iris-deploy status --check")
