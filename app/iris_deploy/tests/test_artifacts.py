@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tarfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from iris_deploy import Failure, Problem, artifacts
@@ -111,6 +113,42 @@ def test_after_a_boot_all_is_hashed_once(site: Site) -> None:
     for path in (site.paths.run / "checked").iterdir():
         path.unlink()
     assert missing(site) == ["releases"]
+
+
+@pytest.mark.parametrize("files", range(3))
+def test_a_removal_that_is_cut_leaves_nothing_that_passes_as_whole(
+    site: Site, monkeypatch: pytest.MonkeyPatch, files: int
+) -> None:
+    """After any number of its files; the next one removes what is left, and nobody takes that for a release."""
+    install(site)
+    site.deployed()
+    left, home = iter(range(files)), site.paths.home
+    monkeypatch.setattr("iris_deploy.store.FRESH_SECONDS", -1)
+    unlink = os.unlink
+
+    def cut(*arguments: Any, **options: Any) -> None:
+        if next(left, None) is None:
+            raise SystemExit
+        unlink(*arguments, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        # What the order on the disk may have first: without its list a release is taken as whole.
+        unlink(home / "releases" / "r9" / "files.json")
+        patch.setattr(os, "unlink", cut)
+        site.host.store.prune(site.host.history.passed())
+    assert missing(site) == ["releases"]
+    monkeypatch.undo()
+    assert [path.name for path in (home / "releases").iterdir() if path.name != "r1"] == [".r9.gone"]
+    assert site.host.store.prune(site.host.history.passed()) == []
+    assert [path.name for path in (home / "releases").iterdir()] == ["r1"]
+
+
+def test_of_a_deployment_that_was_being_removed_nothing_is_left(site: Site) -> None:
+    new, deployments = site.deployed(), site.paths.home / "deployments"
+    shutil.copytree(deployments / new.id, deployments / ".0123456789.gone", symlinks=True)
+    assert site.host.store.all() == [new]
+    assert site.host.store.prune([new.id]) == []
+    assert [path.name for path in deployments.iterdir()] == [new.id]
 
 
 def test_a_file_that_was_only_touched_is_not_damaged(site: Site) -> None:

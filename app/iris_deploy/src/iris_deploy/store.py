@@ -16,7 +16,7 @@ from typing import Any
 
 from iris_api.bundle.environments import environment_id, needs_environment
 
-from . import Failure, Problem, commands
+from . import Failure, Problem, commands, files
 from .addresses import NOWHERE, Listeners, settings
 from .machine import Machine
 
@@ -261,7 +261,7 @@ class Store:
         kept = {*keep, *(os.readlink(link).rsplit("/", 1)[-1] for link in links if link.is_symlink())}
         gone = [path for path in (self.home / "deployments").iterdir() if path.name not in kept]
         for path in gone:
-            shutil.rmtree(path, ignore_errors=True)
+            files.remove(path)
         left = [deployment for identity in kept if (deployment := self.read(identity))]
         # The next converge would only bring it again.
         left += [applied] if (applied := self.last_applied) else []
@@ -271,8 +271,9 @@ class Store:
             "environments": {self.environment_of(each) for each in left if self.has(each)},
         }
         for kind, names in used.items():
-            for path in (self.home / kind).glob("*"):
-                if path.name not in names and time.time() - path.stat().st_ctime > FRESH_SECONDS:
-                    shutil.rmtree(path, ignore_errors=True)
+            for path in list((self.home / kind).glob("*")):
+                old = files.is_left(path) or time.time() - path.stat().st_ctime > FRESH_SECONDS
+                if path.name not in names and old:
+                    files.remove(path)
                     gone.append(path)
-        return sorted(f"{path.parent.name}/{path.name}" for path in gone)
+        return sorted(f"{path.parent.name}/{path.name}" for path in gone if not files.is_left(path))
