@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from iris_deploy import Problem, cli
@@ -55,6 +57,28 @@ def test_unlock_says_what_goes_on_where_nobody_holds_anything(site: Site) -> Non
     fcntl.flock(other, fcntl.LOCK_EX)
     assert site.call("unlock")["message"].endswith("A deploy by me runs since noon: it ends by itself.")
     assert "A deploy by me runs since noon" in site.call("status")["message"]
+
+
+def test_a_hold_on_a_full_disk_is_none_and_one_that_can_not_be_read_is_one(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = site.paths.home / "hold.json"
+
+    def full(path: Path, text: str) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(Path, "write_text", full)
+        site.call("hold", "the fair is on")
+    assert list(site.paths.home.iterdir()) == [] and site.call("unlock")["changed"] is False
+    # Of an earlier release, or an editor.
+    for text in (b"", b"[]", b"{}", b'{"event": "held", "who": 1}', b"\xff"):
+        path.write_bytes(text)
+        assert "held: " in site.call("status")["message"]
+        with pytest.raises(Problem, match=r"by somebody: .*hold\.json can't be read .* `iris-deploy unlock`\) lifts"):
+            site.call("rollback")
+        assert site.call("unlock")["changed"] and not path.exists()
 
 
 def test_an_outcome_is_text_or_a_line_of_json(

@@ -9,6 +9,16 @@ from pathlib import Path
 GONE = ".gone"
 
 
+def write(path: Path, text: str) -> None:
+    """Replace a file in one step; where that fails, what was there stays."""
+    draft = path.with_name(f".{path.name}.new")
+    try:
+        draft.write_text(text)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def remove(folder: Path) -> None:
     """Remove a folder, its name first: cut in the middle, what is left is hidden and passes for nothing.
 

@@ -40,6 +40,21 @@ class Event:
     why: str = ""
 
     @classmethod
+    def read(cls, text: str) -> Event:
+        """Read one, perhaps of another release; raise ValueError, TypeError or AttributeError where it is none."""
+        known = {field.name for field in fields(cls)}
+        told = {key: value for key, value in json.loads(text).items() if key in known}
+        for key, value in told.items():
+            if not isinstance(value, int | float if key == "seconds" else str):
+                raise TypeError(f"{key} is {value!r:.100}")
+        return cls(**told)
+
+    @property
+    def told(self) -> dict[str, str | float]:
+        """What is written of it, for any release to read."""
+        return {key: value for key, value in asdict(self).items() if value}
+
+    @classmethod
     def about(
         cls, event: str, who: str, deployment: Deployment, previous: Deployment | None, **more: str | float
     ) -> Event:
@@ -65,7 +80,7 @@ class History:
 
     def append(self, event: Event) -> None:
         """Write an event down. A full disk must not keep an instance from being put back, so it only complains."""
-        entry = {"time": now()} | {key: value for key, value in asdict(event).items() if value}
+        entry = {"time": now()} | event.told
         try:
             # A line that a power cut left unfinished must not swallow this one.
             torn = self.path.exists() and self.path.stat().st_size > 0 and not self.path.read_bytes().endswith(b"\n")
@@ -78,11 +93,10 @@ class History:
 
     def read(self) -> list[Event]:
         """Return all events, the oldest first; a line that a power cut left unfinished is none."""
-        known = {field.name for field in fields(Event)}
         events = []
         for line in self.path.read_text().splitlines() if self.path.exists() else []:
             try:
-                events.append(Event(**{key: value for key, value in json.loads(line).items() if key in known}))
+                events.append(Event.read(line))
             except (ValueError, TypeError, AttributeError):
                 continue
         return events

@@ -6,10 +6,9 @@ import contextlib
 import fcntl
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
-from . import Problem
+from . import Problem, files
 from .history import Event, History, now
 from .machine import Machine
 
@@ -25,8 +24,13 @@ class Hold:
 
     @property
     def owner(self) -> Event | None:
-        """Who holds deployments, since when and why."""
-        return Event(**json.loads(self._path.read_text())) if self._path.exists() else None
+        """Who holds deployments, since when and why; of a file that can't be read only that somebody does."""
+        try:
+            return Event.read(self._path.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            return Event("held", "somebody", "an unknown time", why=f"{self._path} can't be read ({error})")
 
     def require_none(self) -> None:
         """Raise Problem where somebody holds deployments."""
@@ -40,7 +44,7 @@ class Hold:
         """Hold deployments; raise Problem where somebody does already."""
         self.require_none()
         event = Event("held", who, now(), why=why)
-        self._path.write_text(json.dumps(asdict(event)))
+        files.write(self._path, json.dumps(event.told))
         self._history.append(event)
 
     def release(self, who: str) -> bool:

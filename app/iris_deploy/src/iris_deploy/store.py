@@ -195,9 +195,7 @@ class Store:
     def apply(self, wanted: Deployment) -> None:
         """Remember what the inventory wants as applied."""
         if self.last_applied != wanted:
-            draft = self.home / ".last-applied.json.new"
-            draft.write_text(json.dumps(asdict(wanted), indent=2) + "\n")
-            draft.replace(self.home / "last-applied.json")
+            files.write(self.home / "last-applied.json", json.dumps(asdict(wanted), indent=2) + "\n")
 
     @property
     def instances(self) -> set[int]:
@@ -239,9 +237,7 @@ class Store:
         path = self._listeners(instance)
         if listeners.addresses:
             path.parent.mkdir(exist_ok=True)
-            draft = path.with_name(f".{path.name}.new")
-            draft.write_text(listeners.environment(instance))
-            draft.replace(path)
+            files.write(path, listeners.environment(instance))
         else:
             path.unlink(missing_ok=True)
 
