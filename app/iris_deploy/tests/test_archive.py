@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -130,6 +132,26 @@ def test_there_is_none_of_a_host_without_a_deployment_or_with_half_of_one(site: 
     with pytest.raises(Problem, match="cut short here: `sudo iris-deploy recover`"):
         site.call("backup", str(path))
     assert not path.exists()
+
+
+def test_one_that_can_not_be_written_leaves_the_earlier_one(
+    lived: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    path = folder / "kept.tar"
+    lived.call("backup", str(path))
+    earlier = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tarfile.TarFile, "add", full)
+    with pytest.raises(Failure, match=r"kept\.tar could not be written: .*No space left on device$"):
+        lived.call("backup", str(path))
+    assert path.read_bytes() == earlier and list(folder.iterdir()) == [path]
+    with pytest.raises(Failure, match=r"none/kept\.tar could not be written: .*No such file or directory"):
+        lived.call("backup", str(folder / "none" / "kept.tar"))
 
 
 def test_a_release_without_its_wheels_is_left_out_and_named(site: Site, tmp_path: Path) -> None:

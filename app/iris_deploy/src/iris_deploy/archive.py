@@ -126,15 +126,28 @@ def _contents(folder: Path, pool: dict[str, Path]) -> Files:
 
 
 def _write(path: Path, index: dict[str, Any], pool: dict[str, Path]) -> None:
-    path.unlink(missing_ok=True)
+    """Write an archive; where that fails, an earlier one of its name stays."""
     text = json.dumps(index).encode()
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
-        first = tarfile.TarInfo(INDEX)
-        first.size = len(text)
-        tar.addfile(first, io.BytesIO(text))
-        for sha256, source in sorted(pool.items()):
-            tar.add(source, f"{FILES}/{sha256}")
+    draft = path.with_name(f".{path.name}.new")
+    try:
+        draft.unlink(missing_ok=True)
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            with tarfile.open(fileobj=file, mode="w") as tar:
+                first = tarfile.TarInfo(INDEX)
+                first.size = len(text)
+                tar.addfile(first, io.BytesIO(text))
+                for sha256, source in sorted(pool.items()):
+                    tar.add(source, f"{FILES}/{sha256}")
+            # A power cut must not leave an empty one in the place of the earlier.
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise Failure(f"{path} could not be written: {error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
 
 
 def restore(host: Host, path: Path) -> bool:
