@@ -136,10 +136,14 @@ class Played(Machine):
             return 500, "Internal Server Error"
         if path == "health/ready":
             assert probe.body is None
+            if "lists" in behaviour:
+                return 200, []
             if "another" in behaviour:
                 return 200, {"deployment": "another"}
             return 200, {"deployment": unit.deployment}
         assert path == "predict"
+        if "enumerates" in behaviour:
+            return 200, []
         if "refuses" in behaviour:
             return 503, "overloaded"
         manifest = json.loads((self.paths.home / "models" / found.model / "manifest.json").read_text())

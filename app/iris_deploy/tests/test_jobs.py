@@ -123,6 +123,8 @@ def test_a_class_must_be_equal_and_a_number_near(
         ("r-refuses", "m1", "golden sample 1, {'x': 1.0}, must be answered 0, but the answer was 503: overloaded"),
         ("r1", "m-dead", "iris-api@candidate.service does not start: Model refused"),
         ("r-another", "m1", "iris-api@candidate.service answers as another and not as "),
+        ("r-lists", "m1", "iris-api@candidate.service answers as [] and not as "),
+        ("r-enumerates", "m1", "must be answered 0, but the answer was 200: []"),
         ("r-hangs", "m1", "the last probe of /health/ready: no answer: timed out"),
         ("r-breaks", "m1", "the last probe of /health/ready: 500: Internal Server Error"),
     ],

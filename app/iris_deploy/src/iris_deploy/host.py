@@ -11,7 +11,7 @@ from .addresses import Address, Listeners
 from .commands import Paths
 from .history import Event, History
 from .lock import Hold, Lock
-from .machine import Machine
+from .machine import Machine, named
 from .store import Store
 from .systemd import Systemd
 
@@ -112,5 +112,5 @@ class Host:
         found = set()
         for address in self.store.listeners(instance).addresses:
             status, body = self.machine.ask(commands.readiness(str(address)))
-            found.add(str(body.get("deployment", "")) if status == 200 else "")
+            found.add(named(body) if status == 200 else "")
         return found.pop() if len(found) == 1 else ""

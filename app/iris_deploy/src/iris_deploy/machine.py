@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import time
@@ -14,6 +15,11 @@ from .commands import Command, Probe
 PROBE_SECONDS = 2.0
 
 
+def named(body: object) -> str:
+    """Return the deployment that an answer of readiness names; nothing where it names none."""
+    return str(body.get("deployment", "")) if isinstance(body, dict) else ""
+
+
 class Machine:
     """This machine."""
 
@@ -23,6 +29,8 @@ class Machine:
             command.argv,
             capture_output=True,
             text=True,
+            # A journal has whatever a program wrote.
+            errors="replace",
             check=False,
             timeout=command.timeout,
             cwd="/",
@@ -39,12 +47,13 @@ class Machine:
         try:
             # No proxy of the environment has anything to say here.
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with opener.open(request, timeout=PROBE_SECONDS) as answer:
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            return error.code, error.read(2000).decode(errors="replace")
-        except (OSError, ValueError) as error:
-            return 0, str(error)
+            try:
+                with opener.open(request, timeout=PROBE_SECONDS) as answer:
+                    return answer.status, json.load(answer)
+            except urllib.error.HTTPError as error:
+                return error.code, error.read(2000).decode(errors="replace")
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            return 0, str(error) or type(error).__name__
 
     def clock(self) -> float:
         """Return seconds that only ever grow."""

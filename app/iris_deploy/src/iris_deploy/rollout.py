@@ -16,6 +16,7 @@ from . import Failure, commands
 from .addresses import NOWHERE, Listeners
 from .commands import CANDIDATE, unit_of
 from .host import Host
+from .machine import named
 from .store import Deployment
 from .transaction import POLL_SECONDS, Deadline, Step, carry_out
 
@@ -206,7 +207,8 @@ class Rollout:
         classification = manifest["task"] == "classification"
         for number, sample in enumerate(manifest["golden_samples"], 1):
             status, answer = self.host.machine.ask(commands.prediction(address, sample["input"]))
-            if status != 200 or not is_golden(sample, answer, classification=classification, tolerance=TOLERANCE):
+            is_answer = status == 200 and isinstance(answer, dict)
+            if not is_answer or not is_golden(sample, answer, classification=classification, tolerance=TOLERANCE):
                 raise Failure(
                     f"golden sample {number}, {sample['input']}, must be answered {sample['prediction']!r}, "
                     f"but the answer was {status or 'none'}: {answer}"
@@ -283,7 +285,7 @@ class Rollout:
     def _check(self, number: int) -> None:
         for address in self.after[number].listeners.addresses:
             status, body = self.host.machine.ask(commands.readiness(str(address)))
-            if status != 200 or body.get("deployment") != self.new.id:
+            if status != 200 or named(body) != self.new.id:
                 raise Failure(
                     f"{unit_of(number)} served, and then did not: {address}/health/ready answered "
                     f"{status or 'nothing'}: {body}"
@@ -293,9 +295,9 @@ class Rollout:
         while True:
             status, body = self.host.machine.ask(commands.readiness(address))
             if status == 200:
-                if body.get("deployment") == deployment.id:
+                if named(body) == deployment.id:
                     return
-                raise Failure(f"{unit} answers as {body.get('deployment')} and not as {deployment.id}")
+                raise Failure(f"{unit} answers as {named(body) or body} and not as {deployment.id}")
             if self.host.systemd.state(unit)["ActiveState"] != "active":
                 raise Failure(f"{unit} ended after it had started; the last probe of /health/ready: {status}: {body}")
             deadline.wait(f"{unit} to answer; the last probe of /health/ready: {status or 'no answer'}: {body}")
