@@ -184,10 +184,19 @@ def test_one_that_can_not_be_put_back_keeps_no_other_from_it(site: Site, capsys:
             site.machine.when[("--no-block", "iris-api@1.service")] = lambda: path.write_text(text)
 
     site.machine.when[("--no-block", "iris-api@2.service")] = breaks
-    assert site.deploy(bad)["failed"]
+    result = site.deploy(bad)
     said = capsys.readouterr().out
     assert "switch iris-api@2.service: COULD NOT BE UNDONE: iris-api@2.service does not start" in said
     assert site.serving[1] == site.serving[3] == ("active", old.id)
+    # Whoever asked reads it, and how it is mended.
+    assert result["failed"] and result["message"].endswith(
+        "COULD NOT BE UNDONE: switch iris-api@2.service: iris-api@2.service does not start: Model refused.\n"
+        f"`sudo iris-deploy status --check` says what runs; `sudo iris-deploy recover` brings back {old}."
+    )
+    assert "could not be undone (switch iris-api@2.service: " in site.call("status", "--check")["message"]
+    assert site.call("recover")["changed"]
+    assert serves(site, old) and not site.call("status", "--check").get("failed")
+    assert not site.call("recover")["changed"]
 
 
 def test_where_nothing_ran_before_a_failure_leaves_nothing(site: Site) -> None:

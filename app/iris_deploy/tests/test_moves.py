@@ -241,6 +241,27 @@ def test_what_can_not_be_contracted_is_as_it_was(site: Site) -> None:
     assert site.host.systemd.enabled == {1, 2, 3}
 
 
+def test_what_a_contract_could_not_undo_is_said_and_the_next_converge_mends_it(site: Site) -> None:
+    same = site.deployed()
+    site.settings(instances=1)
+    site.deploy(same)
+    systemctl = site.machine.systemctl
+
+    def fails(*arguments: str) -> object:
+        if arguments[-1] == "iris-api@3.service" and arguments[0] in ("disable", "restart"):
+            return site.machine.done(code=1)
+        return systemctl(*arguments)
+
+    site.machine.systemctl = fails  # type: ignore[method-assign, assignment]
+    said = site.call("contract")["message"].splitlines()
+    assert said[-2].startswith("COULD NOT BE UNDONE: switch iris-api@3.service: systemctl restart --no-block")
+    assert said[-1].endswith("; `make converge` brings them where they are to be.")
+    site.machine.systemctl = systemctl  # type: ignore[method-assign]
+    site.deploy(same, "--converge")
+    assert site.call("contract")["changed"]
+    settled(site)
+
+
 def test_clients_are_added_at_once_and_dropped_when_the_gateways_know(site: Site) -> None:
     """And nothing is restarted: systemd applies them to what runs."""
     site.settings(clients=["192.0.2.7", "192.0.2.0/28"])

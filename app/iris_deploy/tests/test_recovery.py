@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from iris_deploy import cli, commands
+from iris_deploy import Failure, cli, commands
 from iris_deploy.store import Deployment
 
 from .conftest import Site
@@ -96,6 +96,24 @@ def test_one_that_can_not_be_finished_is_reverted(site: Site, capsys: pytest.Cap
     assert "iris-api@3.service does not start" in capsys.readouterr().out
     assert whole(site, old)
     assert [event["event"] for event in site.events()[-4:]] == ["begun", "aborted", "begun", "deployed"]
+
+
+def test_what_a_rollback_could_not_undo_is_gone_back_from_and_nothing_is_blamed(site: Site) -> None:
+    site.deployed()
+    new = site.deployed(model="m2")
+
+    def fails() -> None:
+        raise Failure("as the test wants it")
+
+    words = ("--no-block", "iris-api@2.service")
+    site.machine.when[words] = fails
+    assert f"`sudo iris-deploy recover` brings back {new}" in site.call("rollback")["message"]
+    del site.machine.when[words]
+    site.machine.units["iris-api@2.service"].active = "failed"
+    assert recover(site)["changed"]
+    assert whole(site, new)
+    assert (site.events()[-1]["event"], site.events()[-1]["blamed"]) == ("deployed", "")
+    assert new.app not in site.host.history.marks()
 
 
 def test_one_that_reached_no_instance_is_only_written_down(site: Site) -> None:

@@ -42,8 +42,9 @@ def test_an_undo_that_fails_is_told_and_keeps_no_other_from_being_undone() -> No
         Step("a", partial(done.append, "a"), partial(done.append, "undo a")),
         Step("b", partial(fail, "b is broken"), partial(fail, "so is its undo")),
     ]
-    with pytest.raises(Failure, match="b is broken"):
+    with pytest.raises(Failure, match="b is broken") as raised:
         carry_out(steps, done.append)
+    assert raised.value.__notes__ == ["b: so is its undo"]
     assert done == ["a", "b: COULD NOT BE UNDONE: so is its undo", "undo a"]
 
 

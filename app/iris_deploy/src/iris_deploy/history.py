@@ -38,6 +38,8 @@ class Event:
     """Of an abort, or of a rollback, what it was about: the deployment, or that part of it that was new."""
     seconds: float = 0
     why: str = ""
+    left: str = ""
+    """Of an abort, what could not be undone."""
 
     @classmethod
     def read(cls, text: str) -> Event:

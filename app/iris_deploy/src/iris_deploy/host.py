@@ -84,10 +84,12 @@ class Host:
 
     @property
     def cut_short(self) -> Event | None:
-        """The deployment that is under way, or that a power cut, a reboot or a kill has left without an end."""
+        """The deployment that is under way, that a power cut, a reboot or a kill ended, or that was undone in part."""
         last, current = self.history.last, self.store.current
         runs = {self.store.of(number) for number in self.store.instances}
-        return last if last and (last.event == "begun" or not runs <= {current}) else None
+        # With nothing to go back to there is nothing to recover.
+        left = current and last and last.left
+        return last if last and (last.event == "begun" or left or not runs <= {current}) else None
 
     @property
     def mixed(self) -> list[str]:
@@ -97,7 +99,9 @@ class Host:
             return ["Nothing is deployed."]
         wrong = []
         if (cut := self.cut_short) and not self.lock.owner:
-            wrong.append(f"The {cut.why or 'deployment'} of {cut.deployment} by {cut.who} on {cut.time} was cut short.")
+            how = f"could not be undone ({cut.left})" if cut.left else "was cut short"
+            what = "deployment" if cut.left else cut.why or "deployment"
+            wrong.append(f"The {what} of {cut.deployment} by {cut.who} on {cut.time} {how}.")
         for number in sorted({*range(1, self.settings.instances + 1), *self.store.instances}):
             has, serves = self.store.of(number), self.serving(number)
             if has != current or serves != current.id:

@@ -106,16 +106,19 @@ def _roll_out(host: Host, job: Job, rollout: Rollout, warning: str = "") -> Resu
         rollout.run()
     except Exception as error:
         seconds = round(host.machine.clock() - started, 1)
-        reason = str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"
+        reason, left = reason_of(error), "; ".join(_left(error))
         # Two parts that never ran together: each may go well with another one.
         pair = job.kind == "rollback" and job.part != "all"
         blamed = "" if new == old else new.id if pair else what_differs(new, old)
         why = reason.splitlines()[0]
-        host.history.append(Event.about("aborted", job.who, new, old, seconds=seconds, blamed=blamed, why=why))
-        what_now = f"The instances run what they ran before: {old}." if old else "There was nothing before it."
-        return failed(f"Aborted after {seconds} s: {reason}\n{what_now}")
+        more: dict[str, str | float] = {"seconds": seconds, "blamed": blamed, "why": why, "left": left}
+        host.history.append(Event.about("aborted", job.who, new, old, **more))
+        before = f"The instances run what they ran before: {old}." if old else "There was nothing before it."
+        mend = f"`sudo iris-deploy recover` brings back {old}" if old else "`make deploy` deploys anew"
+        return failed(f"Aborted after {seconds} s: {reason}\n{_what_now(error, before, mend)}")
     seconds = round(host.machine.clock() - started, 1)
-    back = job.kind == "rollback" and old is not None
+    # Whoever only brings back what is current blames nothing.
+    back = job.kind == "rollback" and old is not None and old != new
     event, blamed = ("rolled back", what_differs(old, new)) if back and old else ("deployed", "")
     # The history first: where this is cut short between the two, the deployment is tried once more.
     host.history.append(Event.about(event, job.who, new, old, seconds=seconds, blamed=blamed))
@@ -128,7 +131,10 @@ def _roll_out(host: Host, job: Job, rollout: Rollout, warning: str = "") -> Resu
 
 
 def recover(host: Host, who: str) -> Result:
-    """Finish the deployment that a power cut, a reboot or a kill cut short; where that fails, go back."""
+    """Finish the deployment that a power cut, a reboot or a kill cut short; where that fails, go back.
+
+    What an abort could not undo is gone back from too.
+    """
     nothing: Result = {"changed": False, "message": "No deployment was cut short."}
     if not host.cut_short:
         return nothing
@@ -147,7 +153,7 @@ def recover(host: Host, who: str) -> Result:
         }
         if cut.event == "begun" and not finish:
             host.history.append(replace(cut, event="aborted", who=who, time=now(), why="cut short"))
-        if finish or runs != {current}:
+        if finish or runs != {current} or cut.left:
             kind: Literal["deploy", "rollback"] = "rollback" if "roll" in f"{cut.event} {cut.why}" else "deploy"
             for new in filter(None, (finish, current)):
                 result = _roll_out(host, Job(kind, f"{who} for {cut.who}"), Rollout(host, new))
@@ -171,8 +177,9 @@ def _contract(host: Host) -> Result:
     try:
         Rollout(host, current, contract=True).run()
     except Exception as error:
-        reason = str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"
-        return failed(f"Aborted: {reason}\nThe instances are where they were: {host.expanded}.")
+        before = f"The instances are where they were: {host.expanded}."
+        what_now = _what_now(error, before, "`make converge` brings them where they are to be")
+        return failed(f"Aborted: {reason_of(error)}\n{what_now}")
     return {"changed": True, "message": f"Ended: {ending}."}
 
 
@@ -189,6 +196,23 @@ def require_memory(host: Host, new: Deployment) -> str:
         return f"Whether there is memory enough was not checked: {unknown}"
     memory.require(need, new, host.settings.instances, memory.Available.here(host.paths.proc))
     return ""
+
+
+def reason_of(error: Exception) -> str:
+    """Say what went wrong."""
+    return str(error) if isinstance(error, Problem | Failure) else f"{type(error).__name__}: {error}"
+
+
+def _left(error: Exception) -> list[str]:
+    """Return what could not be undone after an error, as `transaction` notes it."""
+    return getattr(error, "__notes__", [])
+
+
+def _what_now(error: Exception, before: str, mend: str) -> str:
+    """Say that all is as before, or what is not, and how that is mended."""
+    if not (left := _left(error)):
+        return before
+    return f"COULD NOT BE UNDONE: {'; '.join(left)}.\n`sudo iris-deploy status --check` says what runs; {mend}."
 
 
 def failed(message: str) -> Result:

@@ -44,17 +44,18 @@ def carry_out(steps: Iterable[Step], say: Callable[[str], None]) -> None:
     """Take the steps in turn. Where one fails undo it and all before it, the last one first, and raise its error.
 
     A step is asked for when those before it are done: a generator may choose it by what has come of them. An undo that
-    fails is told, and does not keep the one before from being undone.
+    fails is told, also by a note of that error, and does not keep the one before from being undone.
     """
     taken: list[Step] = []
     try:
         for step in steps:
             taken.append(step)
             step.do()
-    except Exception:
+    except Exception as failure:
         for step in reversed(taken):
             try:
                 step.undo()
             except Exception as error:
                 say(f"{step.name}: COULD NOT BE UNDONE: {error}")
+                failure.add_note(f"{step.name}: {error}".splitlines()[0])
         raise
