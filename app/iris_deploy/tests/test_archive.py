@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from iris_deploy import Failure, Problem, archive
-from iris_deploy.store import Deployment
+from iris_deploy.store import Deployment, python
 
 from .conftest import SAMPLES, Site, unit_text
 
@@ -175,6 +175,20 @@ def test_another_python_a_later_format_and_a_damaged_archive_are_one_sentence(
     with pytest.raises(Problem, match="is of format 3, and this program reads 2"):
         fresh.call("restore", str(tmp_path / "late.tar"))
     monkeypatch.undo()
+    for index in (b"[]", b"{}", b'{"format": "x"}', b'{"format": 1, "history": 1}', b'{"format": 1, "history": []}'):
+        with pytest.raises(Failure, match=r"odd\.tar could not be restored: "):
+            fresh.call("restore", str(tar(tmp_path / "odd.tar", {"index.json": index})))
+    plain = {"format": 1, "history": "", "python": python(), "last_applied": None, "current": "x"}
+    wrong: tuple[tuple[str, object], ...] = (
+        ("models", []),
+        ("models", {"m1": 1}),
+        ("deployments", [1]),
+        ("deployments", [{"release": 1}]),
+    )
+    for key, value in wrong:
+        index = json.dumps(plain | {key: value}).encode()
+        with pytest.raises(Failure, match=r"odd\.tar could not be restored: "):
+            fresh.call("restore", str(tar(tmp_path / "odd.tar", {"index.json": index})))
     path.write_bytes(path.read_bytes()[:-90_000])
     with pytest.raises(Failure, match=r"kept\.tar could not be restored: "):
         fresh.call("restore", str(path))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
 import tarfile
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from iris_deploy import Failure, Problem, artifacts
@@ -205,6 +206,27 @@ def test_what_can_not_be_made_leaves_what_was_there(site: Site) -> None:
         install(site, path=site.paths.home / "none.tar")
     site.machine.pip_fails = False
     assert install(site)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_an_archive_that_was_cut_is_one_sentence_and_leaves_nothing(
+    site: Site, mode: Literal["w", "w:gz", "w:bz2", "w:xz"]
+) -> None:
+    path = archive(site)
+    with tarfile.open(path, mode) as tar:
+        for name in "ab":
+            member = tarfile.TarInfo(name)
+            content = b"".join(hashlib.sha256(bytes([number])).hexdigest().encode() for number in range(256))
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    (site.paths.home / "models").mkdir()
+    whole = path.read_bytes()
+    third = len(whole) // 3
+    for length in (0, 10, third, 2 * third):
+        path.write_bytes(whole[:length])
+        with pytest.raises(Failure, match="models/m9 could not be made: "):
+            install(site, "models", "m9", path)
+    assert list((site.paths.home / "models").iterdir()) == []
 
 
 @pytest.mark.parametrize("member", ["/etc/x", "../x", "a/../../x"])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,43 @@ def test_an_outcome_is_text_or_a_line_of_json(
     assert run(monkeypatch, site, "--json", "rollback") == 1
     said = json.loads(capsys.readouterr().out)
     assert said["failed"] and "Deployments are held" in said["message"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"x": 1}', '{"release": "r1"}', "number"])
+def test_what_describes_no_deployment_is_one_answer(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    if text == "number":
+        text = json.dumps(asdict(site.deployment()) | {"unit": 1})
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    assert run(monkeypatch, site, "--json", "deploy") == 1
+    said, told = capsys.readouterr()
+    assert json.loads(said)["message"].startswith("Standard input describes no deployment (") and told == ""
+
+
+@pytest.mark.parametrize(("error", "lines"), [(OSError(errno.ENOSPC, "No space"), 0), (KeyError("x"), 1)])
+def test_whatever_breaks_is_one_answer(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, lines: int
+) -> None:
+    def breaks(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("iris_deploy.files.write", breaks)
+    assert run(monkeypatch, site, "--json", "hold", "why") == 1
+    said, told = capsys.readouterr()
+    assert json.loads(said) == {"changed": False, "failed": True, "message": f"{type(error).__name__}: {error}"}
+    assert told.count("Traceback") == lines
+
+
+def test_a_damaged_line_of_the_history_is_no_event_and_keeps_no_other_from_being_read(
+    site: Site,
+) -> None:
+    new = site.deployed()
+    with (site.paths.home / "history.jsonl").open("ab") as file:
+        file.write(b'\xff\xfe\n{"event": "deployed", "who": "x", "deployment": 1}\n')
+    site.call("hold", "why")
+    assert [line.split()[1] for line in site.call("history")["message"].splitlines()[1:]] == ["deployed", "held"]
+    assert site.host.history.passed() == [new.id]
 
 
 def test_what_is_made_can_be_read_by_the_instances_whatever_the_umask_of_the_login_is(

@@ -77,7 +77,7 @@ def write(host: Host, path: Path) -> dict[str, Any]:
             "current": current.id,
             "deployments": [asdict(each) for each in good],
             "last_applied": asdict(applied) if (applied := host.store.last_applied) else None,
-            "history": host.history.path.read_text(),
+            "history": host.history.text,
             **contents,
         }
         _write(path, index, pool)
@@ -161,7 +161,7 @@ def restore(host: Host, path: Path) -> bool:
     """
     with host.lock.acquired("A restore", despite_hold=True), _open(path) as tar:
         index = _index(tar, path)
-        happened = host.history.path.read_text() if host.history.path.exists() else ""
+        happened = host.history.text
         is_this = happened.startswith(index["history"])
         if (host.store.current or happened) and not is_this:
             raise Problem("This host has deployments of its own. They stay: a restore is for a fresh host.")
@@ -198,7 +198,7 @@ def _open(path: Path) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(path) as tar:
             yield tar
-    except (OSError, tarfile.TarError, ValueError, LookupError, StopIteration) as error:
+    except (*artifacts.UNREADABLE, TypeError, AttributeError, StopIteration) as error:
         raise Failure(f"{path} could not be restored: {error}") from None
 
 

@@ -10,9 +10,11 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import lzma
 import os
 import shutil
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -22,6 +24,8 @@ from .commands import Command
 from .host import Host
 from .store import COMPLETE, NAME
 
+# What comes of an archive that was cut or damaged, however it is compressed.
+UNREADABLE = (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError, ValueError, LookupError)
 Kind = Literal["releases", "models", "environments"]
 FILES = "files.json"
 ABOUT = "release.json"
@@ -89,7 +93,7 @@ def _make(host: Host, kind: Kind, folder: Path, archive: Path) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     try:
         _fill(host, kind, draft, folder, archive)
-    except (OSError, tarfile.TarError, ValueError, LookupError) as error:
+    except UNREADABLE as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise Failure(f"{folder} could not be made: {error}") from None
     old = folder.with_name(f".{folder.name}.old")

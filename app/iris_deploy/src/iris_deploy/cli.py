@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,11 @@ WIDEST_REASON = 100
 def deploy(host: Host, options: argparse.Namespace) -> Result:
     """Roll out what standard input describes; with --converge only what the inventory changed of it."""
     inventory = options.inventory or options.converge
-    job = Job("deploy", options.who, json.loads(sys.stdin.read()), options.converge, inventory)
-    wanted = Deployment(**job.deployment or {})
+    try:
+        wanted = Deployment(**json.loads(sys.stdin.read()))
+    except (ValueError, TypeError) as error:
+        raise Problem(f"Standard input describes no deployment ({error}). Deploy from the control node.") from None
+    job = Job("deploy", options.who, asdict(wanted), options.converge, inventory)
     # Check mode has not put the release there.
     if not options.dry_run:
         host.store.require(wanted)
@@ -280,7 +284,10 @@ def main() -> int:
             jobs.perform_file(host, options.file)
             return 0
         result = options.function(host, options)
-    except (Problem, Failure) as problem:
-        result = jobs.failed(str(problem))
+    except Exception as error:
+        # Whoever asked reads one answer, whatever broke. Of what nobody thought of the place is needed too.
+        if not isinstance(error, Problem | Failure | OSError):
+            traceback.print_exc()
+        result = jobs.failed(jobs.reason_of(error))
     print(json.dumps(result) if options.json else result["message"])
     return 1 if result.get("failed") else 0

@@ -93,10 +93,15 @@ class History:
         except OSError as error:
             print(f"iris-deploy: {self.path} could not be written ({error.strerror}): {entry}", file=sys.stderr)
 
+    @property
+    def text(self) -> str:
+        """All of it; a byte that a damaged disk made of another spoils its line and no more."""
+        return self.path.read_text(errors="replace") if self.path.exists() else ""
+
     def read(self) -> list[Event]:
         """Return all events, the oldest first; a line that a power cut left unfinished is none."""
         events = []
-        for line in self.path.read_text().splitlines() if self.path.exists() else []:
+        for line in self.text.splitlines():
             try:
                 events.append(Event.read(line))
             except (ValueError, TypeError, AttributeError):

@@ -51,7 +51,13 @@ class Deployment:
     """Text of iris-api@.service."""
 
     def __post_init__(self) -> None:
-        """Raise Problem where a name is no folder's: it becomes part of paths that root reads and writes."""
+        """Raise Problem where a name is no folder's: it becomes part of paths that root reads and writes.
+
+        Raise TypeError where a part is no text, as JSON from elsewhere may have it.
+        """
+        for part, text in vars(self).items():
+            if not isinstance(text, str):
+                raise TypeError(f"{part} is {text!r:.100}")
         for part, name in (("release", self.release), ("model", self.model)):
             if not NAME.fullmatch(name):
                 raise Problem(f"The {part} {name!r:.100} is no name of a folder here. Deploy it from the control node.")
