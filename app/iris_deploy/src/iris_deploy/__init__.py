@@ -17,7 +17,7 @@ deployment it runs, so that whatever starts it again, a crash or a reboot, start
 What is run stands in `commands`, as data that tests assert without a host. When it is run stands in `rollout`, as a
 list of steps with the undo of each, which `transaction` takes in turn. `machine` runs it, and tests put another in its
 place. `jobs` has systemd carry a deployment or a rollback out, so that it ends in order whoever is cut off. `archive`
-is what a backup has of all this.
+is what a backup has of all this. What is replaced or removed in one step is by `files`.
 """
 
 
