@@ -38,6 +38,11 @@ def test_status_names_what_each_instance_serves(site: Site) -> None:
     ]
 
 
+def test_of_a_fresh_host_the_history_is_empty(site: Site) -> None:
+    assert site.call("history")["message"].split()[0] == "TIME"
+    assert len(site.call("history")["message"].splitlines()) == 1
+
+
 def test_the_history_is_a_table_of_the_last_events(site: Site) -> None:
     site.deployed()
     site.deploy(site.deployment(model="m-dead"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -199,7 +200,7 @@ def history(host: Host, options: argparse.Namespace) -> Result:
     events = host.history.read()
     ended = {id(event) for event in events if event.event != "begun"}
     rows = [("TIME", "EVENT", "MODEL", "RELEASE", "DEPLOYMENT", "SECONDS", "WHO", "WHY")]
-    for event, following in zip(events, [*events[1:], None], strict=True):
+    for event, following in itertools.zip_longest(events, events[1:]):
         if event.event == "begun" and following and following.deployment == event.deployment and id(following) in ended:
             continue
         what = "begun, no end" if event.event == "begun" else event.event
