@@ -17,10 +17,11 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-# Where an inventory has its secrets elsewhere, it is asked where: that takes a second.
+# Where an inventory has its secrets elsewhere, it is asked where: that takes a second. Where it can't say, it is none of the folders.
 SECRETS_ELSEWHERE := $(shell grep -rlsE '^[[:space:]]*fortress_secrets_dir:' --exclude-dir='*secrets*' inventory/$(INVENTORY))
-SECRETS := $(or $(if $(SECRETS_ELSEWHERE),$(shell .venv/bin/python -m tools.remote --inventory inventory/$(INVENTORY) \
-    --variable fortress_secrets_dir)),inventory/$(INVENTORY)/secrets)
+SECRETS_UNKNOWN := build/unknown-secrets
+SECRETS := $(or $(if $(SECRETS_ELSEWHERE),$(shell LC_ALL=C.UTF-8 .venv/bin/python -m tools.remote --inventory inventory/$(INVENTORY) \
+    --variable fortress_secrets_dir || echo $(SECRETS_UNKNOWN))),inventory/$(INVENTORY)/secrets)
 ENV_FILE := $(SECRETS)/fortress.env
 PLAYBOOK := $(BIN)/ansible-playbook -i inventory/$(INVENTORY)
 LOCALVM := $(SUDO) $(PYTHON) tools/localvm
@@ -154,7 +155,10 @@ ssh: control  ## A shell on the host, or on one of several: HOST=
 
 REMOTE := $(BIN)/python -m tools.remote --inventory inventory/$(INVENTORY)
 
-$(ENV_FILE):
+$(SECRETS_UNKNOWN)/fortress.env:
+	@echo "Where inventory/$(INVENTORY) has its secrets can't be found out: what is printed above says why." >&2; exit 1
+
+$(filter-out $(SECRETS_UNKNOWN)/%,$(ENV_FILE)):
 	@echo "$@ is not there yet: it is written at the end of \`make up\` (or \`make converge INVENTORY=$(INVENTORY)\`)." >&2; exit 1
 
 $(SSH_KEY):

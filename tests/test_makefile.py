@@ -135,6 +135,16 @@ def test_settings_are_read_where_the_inventory_has_its_secrets(team: Path) -> No
     assert "cat inventory/example/secrets/fortress.env" in recipe("env", "INVENTORY=example", "--always-make")
 
 
+def test_secrets_whose_folder_is_not_known_are_not_looked_for_in_another(team: Path) -> None:
+    (team / "group_vars" / "all.yml").write_text('fortress_secrets_dir: "{{ nothing_of_that_name }}"\n')
+    command = ["make", "env", f"INVENTORY={team.name}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "nothing_of_that_name" in done.stderr
+    assert f"Where inventory/{team.name} has its secrets can't be found out" in done.stderr
+    assert f"{team.name}/secrets/" not in done.stdout + done.stderr
+
+
 def test_help_shows_commands_as_they_are_typed() -> None:
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert 'eval "$(make -s env)"' in shown

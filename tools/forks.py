@@ -207,8 +207,11 @@ def become_part(job: Job, streams: list[int]) -> NoReturn:
     """Run a module as a program that leaves to the process that forks what is to be done at the exit of Python."""
     try:
         become(job, streams)
-    except SystemExit:
+    except SystemExit as end:
         assert leave.status is not None
+        # As Python does at the end of a program.
+        if not isinstance(end.code, int | None):
+            print(end.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
         leave.status = 1

@@ -10,14 +10,19 @@ What follows `--` is read by a shell there.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import os
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
+from ansible import constants
+from ansible.errors import AnsibleError
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
@@ -35,13 +40,45 @@ CONNECTION = (
 )
 
 
+class InventoryError(SystemExit):
+    """An inventory can't be read, or has no such host: ends whichever tool asked with one line and exit code 1."""
+
+
+@functools.cache
+def vault_secrets() -> list[Any]:
+    """Return the passwords of Ansible Vault as ansible-playbook finds them; a process may set them up only once."""
+    if not (constants.DEFAULT_VAULT_IDENTITY_LIST or constants.DEFAULT_VAULT_PASSWORD_FILE):
+        return []
+    # It ends a program whose locale is not UTF-8, which is no matter to whoever has no vault.
+    from ansible.cli import CLI
+
+    return list(CLI.setup_vault_secrets(DataLoader(), list(constants.DEFAULT_VAULT_IDENTITY_LIST), auto_prompt=False))
+
+
 class Hosts:
-    """An inventory as Ansible reads it: its groups, and how each host is reached."""
+    """An inventory as Ansible reads it: its groups, and how each host is reached.
+
+    Raises:
+        InventoryError: Ansible can't read it, which may show at any question, as variables are read late.
+    """
 
     def __init__(self, source: str) -> None:
+        self._source = source
         self._loader = DataLoader()
-        self._inventory = InventoryManager(loader=self._loader, sources=[source])
-        self._variables = VariableManager(loader=self._loader, inventory=self._inventory)
+        with self._readable():
+            self._loader.set_vault_secrets(vault_secrets())
+            self._inventory = InventoryManager(loader=self._loader, sources=[source])
+            self._variables = VariableManager(loader=self._loader, inventory=self._inventory)
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except AnsibleError as error:
+            text = " ".join(str(error).split()).rstrip(".")
+            is_vault = re.search("vault|crypt", text, re.IGNORECASE)
+            hint = " Set ANSIBLE_VAULT_PASSWORD_FILE to the file of its password." if is_vault else ""
+            raise InventoryError(f"{self._source} can't be read: {text}.{hint}") from error
 
     @property
     def groups(self) -> dict[str, list[str]]:
@@ -51,18 +88,43 @@ class Hosts:
     def reach(self, pattern: str = "all") -> dict[str, dict[str, str]]:
         """Return how each host of a pattern is reached: those of CONNECTION that are set, with no templates left."""
         found = {}
-        for host in self._inventory.get_hosts(pattern):
-            known = self._variables.get_vars(host=host)
-            templar = Templar(loader=self._loader, variables=known)
-            found[host.name] = {name: str(templar.template(known[name])) for name in CONNECTION if name in known}
+        with self._readable():
+            for host in self._inventory.get_hosts(pattern):
+                known = self._variables.get_vars(host=host)
+                templar = Templar(loader=self._loader, variables=known)
+                found[host.name] = {name: str(templar.template(known[name])) for name in CONNECTION if name in known}
         return found
 
-    def variable(self, name: str) -> str:
-        """Return what a variable is for the first host: what the inventory says, or the project in group_vars/."""
-        for host in self._inventory.get_hosts("all"):
-            known = self._variables.get_vars(host=host)
-            if name in known:
-                return str(Templar(loader=self._loader, variables=known).template(known[name]))
+    def reach_some(self, pattern: str) -> dict[str, dict[str, str]]:
+        """Return how each host of a pattern is reached, of which there is at least one.
+
+        Raises:
+            InventoryError: There is none.
+        """
+        return self.reach(pattern) or self._refuse(pattern)
+
+    def require(self, name: str) -> None:
+        """Check that a host has this very name, where a group or another pattern would mean nobody.
+
+        Raises:
+            InventoryError: None has.
+        """
+        if name not in self.reach():
+            self._refuse(name)
+
+    def _refuse(self, wanted: str) -> NoReturn:
+        raise InventoryError(f"{self._source} has no host {wanted}: it has {', '.join(self.reach()) or 'none'}.")
+
+    def variable(self, name: str, pattern: str = "all") -> str:
+        """Return what a variable is for a pattern's first host: what the inventory says, or the project's group_vars/.
+
+        What may differ from host to host, as ports do, is to be asked of the host that is concerned.
+        """
+        with self._readable():
+            for host in self._inventory.get_hosts(pattern):
+                known = self._variables.get_vars(host=host)
+                if name in known:
+                    return str(Templar(loader=self._loader, variables=known).template(known[name]))
         return ""
 
 
@@ -117,10 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.variable:
         print(Hosts(options.inventory).variable(options.variable))
         return 0
-    hosts: dict[str, Any] = Hosts(options.inventory).reach(options.hosts)
-    if not hosts:
-        print(f"{options.inventory} has no host {options.hosts}: it has {_known(options.inventory)}.", file=sys.stderr)
-        return 1
+    hosts = Hosts(options.inventory).reach_some(options.hosts)
     if options.command:
         command = " ".join(options.command)
         argv = {name: [*(ssh(name, reach) or ["sh", "-c"]), command] for name, reach in hosts.items()}
@@ -134,10 +193,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     [(name, reach)] = hosts.items()
     shell = ssh(name, reach) or [os.environ.get("SHELL", "sh")]
     os.execvp(shell[0], shell)
-
-
-def _known(inventory: str) -> str:
-    return ", ".join(Hosts(inventory).reach()) or "none"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.parsing.vault import VaultLib, VaultSecret
 
+from tools import remote
 from tools.backup import __main__ as cli
 from tools.backup import archive, site
 from tools.backup.archive import BackupError, describe
@@ -196,6 +198,23 @@ def test_secrets_outside_of_the_checkout_come_back_to_where_the_inventory_says(
     shutil.rmtree(outside)
     assert unpack(node.kept())[0] == 0
     assert (outside / "users" / "iris").exists() and not (other.inventory / "secrets").exists()
+
+
+def test_an_inventory_that_ansible_vault_has_encrypted_is_restored_with_its_password_alone(
+    other: Node, tmp_path: Path, unpack: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(tmp_path / "vault")
+    node.fill()
+    file, password = node.inventory / "group_vars" / "all.yml", [("default", VaultSecret(b"correct horse"))]
+    settings = f"{file.read_text()}\nfortress_secrets_dir: {tmp_path / 'elsewhere'}\n"
+    file.write_bytes(VaultLib(password).encrypt(settings.encode()))
+    assert node.backup()[0] == 0
+    with pytest.raises(SystemExit, match="Set ANSIBLE_VAULT_PASSWORD_FILE"):
+        unpack(node.kept())
+    assert not other.inventory.exists() and not list((other.root / "build").rglob(".*"))
+    monkeypatch.setattr(remote, "vault_secrets", lambda: password)
+    assert unpack(node.kept())[0] == 0
+    assert (tmp_path / "elsewhere" / "users" / "iris").exists()
 
 
 def refusals() -> dict[str, tuple[Callable[[Node], object], str]]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from ansible.parsing.vault import VaultLib, VaultSecret
 
 from tests import ROOT
 from tests.controller import ansible
-from tools import remote
+from tools import notify, observing, remote, silence, top
+from tools.status import __main__ as status
 
 
 @pytest.fixture
@@ -31,6 +36,7 @@ def inventory(tmp_path: Path) -> Path:
     groups = {
         "api": {"hosts": dict.fromkeys(["here", "too"])},
         "gateway": {"hosts": dict.fromkeys(["behind", "alias"])},
+        "monitoring": {"hosts": {"here": None}},
     }
     file = tmp_path / "hosts.yml"
     file.write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": groups}}))
@@ -89,3 +95,74 @@ def test_a_variable_is_what_the_inventory_sets_with_its_templates_filled_in(inve
     done = run("-i", inventory, "--variable", "fortress_secrets_dir")
     assert done.stdout == f"{inventory.parent}/../team\n"
     assert run("-i", inventory, "--variable", "fortress_domain").stdout == "iris.fortress.test\n", "the default"
+
+
+def test_a_variable_is_asked_of_the_host_that_is_concerned(inventory: Path) -> None:
+    (inventory.parent / "group_vars").mkdir()
+    (inventory.parent / "group_vars" / "api.yml").write_text("fortress_prometheus_port: 19090\n")
+    hosts = remote.Hosts(str(inventory))
+    assert [hosts.variable("fortress_prometheus_port", name) for name in ("alias", "here", "api")] == [
+        "9090", "19090", "19090"
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def vault(inventory: Path) -> Path:
+    """The file of the password of an inventory, whose variables Ansible Vault has encrypted."""
+    password = inventory.parent / "password"
+    password.write_text("correct horse\n")
+    file = inventory.parent / "group_vars" / "all.yml"
+    file.parent.mkdir()
+    encrypt = VaultLib([("default", VaultSecret(b"correct horse"))]).encrypt
+    file.write_bytes(encrypt(b"fortress_domain: vault.example.com"))
+    return password
+
+
+def tool(name: str, inventory: Path, *arguments: str, password: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a tool in a process of its own: Ansible reads the environment, and sets a vault up, once in each."""
+    environment = {each: value for each, value in os.environ.items() if not each.startswith("ANSIBLE_VAULT")}
+    if password:
+        environment["ANSIBLE_VAULT_PASSWORD_FILE"] = str(password)
+    command = [sys.executable, "-m", f"tools.{name}", "-i", str(inventory), *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_what_ansible_vault_has_encrypted_is_read_with_the_password_that_ansible_has(
+    inventory: Path, vault: Path
+) -> None:
+    done = tool("remote", inventory, "--variable", "fortress_domain", password=vault)
+    assert (done.stdout, done.returncode) == ("vault.example.com\n", 0), done.stderr
+
+
+def test_without_the_password_a_line_says_what_to_set(inventory: Path, vault: Path) -> None:
+    done = tool("remote", inventory, "--variable", "fortress_domain")
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"{inventory} can't be read: ")
+    assert line.endswith("Set ANSIBLE_VAULT_PASSWORD_FILE to the file of its password.")
+    assert (done.stdout, done.returncode) == ("", 1)
+
+
+@pytest.mark.parametrize("main", [silence.main, notify.main, top.main, observing.main])
+def test_every_tool_ends_so(inventory: Path, vault: Path, main: Callable[[list[str]], int]) -> None:
+    with pytest.raises(SystemExit, match=r"can't be read: .* Set ANSIBLE_VAULT_PASSWORD_FILE"):
+        main(["-i", str(inventory)])
+
+
+def test_how_a_site_is_whose_inventory_cannot_be_read_is_not_known(
+    inventory: Path, vault: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status.main(["-i", str(inventory)]) == 3
+    assert "Set ANSIBLE_VAULT_PASSWORD_FILE" in capsys.readouterr().err
+
+
+def test_a_template_or_a_file_that_is_broken_is_one_line_too(inventory: Path) -> None:
+    (inventory.parent / "group_vars").mkdir()
+    (inventory.parent / "group_vars" / "all.yml").write_text('fortress_domain: "{{ nothing_of_that_name }}"\n')
+    done = run("-i", inventory, "--variable", "fortress_domain")
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert "can't be read" in line and "nothing_of_that_name" in line and "VAULT" not in line
+    inventory.write_text("all: [\n")
+    done = run("-i", inventory, "--variable", "fortress_domain")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"{inventory} can't be read: ") and "Traceback" not in done.stderr

@@ -21,7 +21,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tools.remote import Hosts, ssh
+from tools.remote import Hosts, InventoryError, ssh
 from tools.rules.objectives import SERVED
 from tools.status.judge import CODES, judge, named, traffic, worst
 from tools.status.screen import show
@@ -121,7 +121,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.minutes < 1:
         parser.error("--minutes: at least 1")
-    hosts = survey(options.inventory, 60 * options.minutes)
+    try:
+        hosts = survey(options.inventory, 60 * options.minutes)
+    except InventoryError as error:
+        print(error, file=sys.stderr)
+        return CODES["unknown"]
     if not hosts:
         print(f"{options.inventory} has no host in gateway, api or monitoring.", file=sys.stderr)
         return CODES["unknown"]
