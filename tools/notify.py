@@ -182,15 +182,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hosts = Hosts(options.inventory)
     labels = {"alertname": ALERT, "severity": options.severity, "site": hosts.variable("fortress_domain")}
     if options.host:
-        if options.host not in hosts.reach():
-            print(
-                f"{options.inventory} has no host {options.host}: it has {', '.join(hosts.reach())}.", file=sys.stderr
-            )
-            return 1
+        hosts.require(options.host)
         labels["host"] = options.host
-    port = int(hosts.variable("fortress_alertmanager_port"))
 
-    def lines(name: str, reach: Mapping[str, str]) -> list[str]:
+    def lines(name: str, reach: Mapping[str, str], port: int) -> list[str]:
         def ask(command: str) -> str:
             argv = [*(ssh(name, reach) or ["sh", "-c"]), command]
             return subprocess.run(argv, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout
@@ -201,8 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return [f"FAILED: `{error.cmd[-1].partition(' ')[0]}` on this host: {error.stderr.strip() or error}"]
 
     reached = hosts.reach("monitoring")
+    ports = [int(hosts.variable("fortress_alertmanager_port", name)) for name in reached]
     with ThreadPoolExecutor() as pool:
-        said = dict(zip(reached, pool.map(lambda name: lines(name, reached[name]), reached), strict=True))
+        said = dict(zip(reached, pool.map(lines, reached, reached.values(), ports), strict=True))
     for name, found in said.items():
         for line in found:
             print(f"{name}: {line}")

@@ -159,8 +159,14 @@ def measure(inventory: str, seconds: int, *, pause: bool = False) -> tuple[dict[
     A host that cannot be asked ends the program.
     """
     hosts = Hosts(inventory)
-    port = hosts.variable("fortress_prometheus_port")
-    script = LOOK.format(units=" ".join(WATCHERS), again=AGAIN, seconds=seconds, port=port)
+    reached = hosts.reach()
+    watchers = " ".join(WATCHERS)
+    scripts = {
+        name: LOOK.format(
+            units=watchers, again=AGAIN, seconds=seconds, port=hosts.variable("fortress_prometheus_port", name)
+        )
+        for name in reached
+    }
 
     def ask(name: str, reach: Mapping[str, str], commands: str) -> Cost:
         command = [*ssh(name, reach), AS_ROOT] if ssh(name, reach) else ["sh", "-c", AS_ROOT]
@@ -169,13 +175,12 @@ def measure(inventory: str, seconds: int, *, pause: bool = False) -> tuple[dict[
             sys.exit(f"{name} could not be asked: {done.stderr.strip()}")
         return parse(done.stdout)
 
-    reached = hosts.reach()
     without: dict[str, Cost] = {}
     with ThreadPoolExecutor() as pool:
-        costs = dict(zip(reached, pool.map(lambda name: ask(name, reached[name], script), reached), strict=True))
+        costs = dict(zip(reached, pool.map(lambda name: ask(name, reached[name], scripts[name]), reached), strict=True))
         if pause:
             paused = {
-                name: PAUSED.format(look=script, running=" ".join(part for part in cost.parts if part != AGAIN))
+                name: PAUSED.format(look=scripts[name], running=" ".join(part for part in cost.parts if part != AGAIN))
                 for name, cost in costs.items()
             }
             found = pool.map(lambda name: ask(name, reached[name], paused[name]), reached)

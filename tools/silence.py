@@ -62,15 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--end", help="the id of a silence, as it was printed")
     options = parser.parse_args(arguments)
     hosts = Hosts(options.inventory)
+    # Of a name that no host has nothing would ever be silent.
+    if options.host:
+        hosts.require(options.host)
+    reached = hosts.reach_some("monitoring")
+    who = f"{getpass.getuser()}@{os.uname().nodename}"
     try:
-        told = command(
-            options, int(hosts.variable("fortress_alertmanager_port")), f"{getpass.getuser()}@{os.uname().nodename}"
-        )
+        told = {
+            name: command(options, int(hosts.variable("fortress_alertmanager_port", name)), who) for name in reached
+        }
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    reached = hosts.reach("monitoring").items()
-    return side_by_side({name: [*(ssh(name, reach) or ["sh", "-c"]), told] for name, reach in reached})
+    return side_by_side({name: [*(ssh(name, reach) or ["sh", "-c"]), told[name]] for name, reach in reached.items()})
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     lines: list[str] = []
     worst = 0
-    for name, reach in Hosts(options.inventory).reach(options.hosts).items():
+    for name, reach in Hosts(options.inventory).reach_some(options.hosts).items():
         command = f"sudo tail --lines={options.lines} {LOG}"
         done = subprocess.run(
             [*(ssh(name, reach) or ["sh", "-c"]), command],

@@ -49,8 +49,14 @@ def in_journal(request_id: str, since: str, until: str) -> str:
     return f"{journal} | grep --fixed-strings '{request_id}'"
 
 
-def at_gateway(host: str, line: str, base_port: int) -> Step:
-    """Return the step of a line of the access log."""
+def at_gateway(host: str, line: str, base_ports: Mapping[str, int]) -> Step:
+    """Return the step of a line of the access log.
+
+    Args:
+        host: The gateway.
+        line: What it has written.
+        base_ports: The port of the first instance of each host, by the address at which gateways ask them.
+    """
     entry = json.loads(line)
     user = f" by {entry['user']}" if entry["user"] else ""
     text = (
@@ -66,13 +72,19 @@ def at_gateway(host: str, line: str, base_port: int) -> Step:
     )
     for address, status, seconds in zip(addresses, statuses, times, strict=False):
         if address:
-            port = re.search(r":(\d+)$", address)
-            instance = f" (iris-api@{int(port[1]) - base_port + 1})" if port and int(port[1]) >= base_port else ""
+            asked, _, port = address.rpartition(":")
+            number = int(port) - base_ports[asked] + 1 if asked in base_ports and port.isdigit() else 0
+            instance = f" (iris-api@{number})" if number > 0 else ""
             after = f" after {1000 * float(seconds):.0f} ms" if seconds not in ("", "-") else ""
             more.append(f"asked {address}{instance}: {status}{after}")
     if not entry["upstream_addr"]:
         more.append("no instance was asked")
     return Step(entry["msec"], f"nginx on {host}", text, more)
+
+
+def in_upstream(address: str) -> str:
+    """Return an address as nginx writes that of an upstream: of version 6 in brackets."""
+    return f"[{address}]" if ":" in address else address
 
 
 def in_unit(host: str, line: str) -> Step:
@@ -122,10 +134,15 @@ def run(reach: Mapping[str, Mapping[str, str]], command: str) -> Iterator[tuple[
 
 def steps(hosts: Hosts, request_id: str) -> list[Step]:
     """Return all that a site's hosts wrote of a request, in the order of time."""
-    base_port = int(hosts.variable("fortress_api_base_port") or 8001)
+    base_ports = {
+        in_upstream(hosts.variable("iris_api_bind_address", name)): int(hosts.variable("iris_api_base_port", name))
+        for name in hosts.reach("api")
+    }
     gateways = hosts.reach("gateway")
     found = [
-        at_gateway(name, line, base_port) for name, lines in run(gateways, in_access_logs(request_id)) for line in lines
+        at_gateway(name, line, base_ports)
+        for name, lines in run(gateways, in_access_logs(request_id))
+        for line in lines
     ]
     times = [step.time for step in found]
     since, until = "-1day", "now"

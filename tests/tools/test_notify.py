@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain, repeat
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,3 +115,26 @@ def test_reasons_are_those_of_the_receiver_that_is_meant(line: str) -> None:
 @pytest.mark.parametrize(("duration", "expected"), [("10s", 10), ("1m30s", 90), ("2h", 7200), ("500ms", 0.5)])
 def test_durations_are_read_as_alertmanager_does(duration: str, expected: float) -> None:
     assert notify.seconds(duration) == expected
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    """A monitoring host, which is this machine, behind one of no group."""
+    here = {"ansible_connection": "local"}
+    hosts = {"api1": here, "mon1": here | {"fortress_alertmanager_port": 19093}}
+    file = tmp_path / "hosts.yml"
+    file.write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": {"monitoring": {"hosts": {"mon1": None}}}}}))
+    return file
+
+
+def test_alertmanager_is_asked_at_the_port_of_its_host(
+    inventory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(notify, "notify", lambda ask, port, labels: [f"{port} {labels['host']}"])
+    assert notify.main(["-i", str(inventory), "--host", "api1"]) == 0
+    assert capsys.readouterr().out == "mon1: 19093 api1\n"
+
+
+def test_a_host_that_is_not_there_is_named_with_those_that_are(inventory: Path) -> None:
+    with pytest.raises(SystemExit, match="has no host typo: it has api1, mon1"):
+        notify.main(["-i", str(inventory), "--host", "typo"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -70,3 +73,19 @@ def test_what_hosts_are_told_is_a_shell_script() -> None:
     [program] = [part for part in look.split("sed -n ")[1:] if part.startswith("'s/")]
     done = subprocess.run(["sed", "-n", program.split("'")[1]], input=line, capture_output=True, text=True, check=True)
     assert done.stdout == "requests=31000\n"
+
+
+def test_prometheus_is_asked_at_the_port_of_its_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here a shell that writes down what it is told, and says what a host would, stands for each host."""
+    hosts = {"one": "{}", "two": "{fortress_prometheus_port: 19090}"}
+    (tmp_path / "hosts.yml").write_text(
+        f"all: {{hosts: {{{', '.join(f'{name}: {of}' for name, of in hosts.items())}}}}}\n"
+    )
+    answers = said(1_000_000_000, 0, 0) + said(2_000_000_000, 0, 0) + MEMORY + answer(1) + answer(1)
+    (tmp_path / "answers").write_text(answers)
+    (tmp_path / "ssh").write_text(f'#!/bin/sh\ncat >"{tmp_path}/told-$1"\ncat "{tmp_path}/answers"\n')
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    observing.measure(str(tmp_path / "hosts.yml"), 1)
+    ports = {name: re.findall(r"http://127.0.0.1:(\d+)/api", (tmp_path / f"told-{name}").read_text()) for name in hosts}
+    assert ports == {"one": ["9090"], "two": ["19090"]}

@@ -462,6 +462,16 @@ def test_every_host_of_an_inventory_is_asked_as_its_groups_want(
     assert any("access.log" in finding["text"] for finding in said["findings"])
 
 
+def test_prometheus_is_asked_at_the_port_of_its_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = {"ansible_connection": "local"}
+    hosts = {"one": here, "two": here | {"fortress_prometheus_port": 19090}}
+    members = {"monitoring": {"hosts": dict.fromkeys(hosts)}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": members}}))
+    monkeypatch.setattr(status, "ask", lambda name, reach, told: told)
+    said = status.survey(str(tmp_path / "hosts.yml"), 300)
+    assert {name: told["prometheus_port"] for name, told in said.items()} == {"one": 9090, "two": 19090}
+
+
 def test_a_host_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one behind a firewall that drops packets: in the place of ssh stands a program that does nothing."""
     (tmp_path / "ssh").write_text("#!/bin/sh\nexec sleep 60\n")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pytest
+
+from tools import top
 from tools.top import clients, table
 
 
@@ -41,3 +45,9 @@ def test_the_busiest_come_first_and_who_tries_passwords_is_never_left_out() -> N
 
 def test_what_a_client_sent_does_not_reach_the_terminal() -> None:
     assert "\x1b" not in table(clients([line("192.0.2.1", path="/\x1b[2J")]))
+
+
+def test_a_host_that_is_not_there_is_no_empty_log(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text("gateway: {hosts: {gw1: {ansible_connection: local}}}\n")
+    with pytest.raises(SystemExit, match="has no host typo: it has gw1"):
+        top.main(["-i", str(tmp_path / "hosts.yml"), "--hosts", "typo"])

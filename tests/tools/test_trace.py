@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tools import trace
+from tools.remote import Hosts
 
 ID = "0123456789abcdef0123456789abcdef"
 # As log.conf of the role nginx has nginx write it, of a request for which the first instance gave no answer.
@@ -80,7 +81,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     subprocess.run(["gzip", "--keep", "--force", tmp_path / "access.log"], check=True)
     (tmp_path / "journal").write_text(json.dumps(ENTRY) + "\n" + json.dumps(ENTRY | {"MESSAGE": "no JSON"}) + "\n")
     members = {"hosts": {"fortress": None}}
-    children = {"gateway": members, "api": members}
+    children = {"gateway": members, "api": members, "monitoring": members}
     hosts = {"fortress": {"ansible_connection": "local"}}
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": children}}))
     return tmp_path
@@ -127,7 +128,7 @@ def test_what_is_no_id_reaches_no_host(host: Path, capsys: pytest.CaptureFixture
 
 def test_what_a_limit_refused_says_so_and_that_no_instance_was_asked() -> None:
     refused = ACCESS | {"limit": "REJECTED", "status": 503, "user": "", "upstream_addr": "", "upstream_status": ""}
-    step = trace.at_gateway("gate", json.dumps(refused | {"upstream_response_time": ""}), 8001)
+    step = trace.at_gateway("gate", json.dumps(refused | {"upstream_response_time": ""}), {})
     assert step.text == "POST /predict from 172.30.0.1: 503 after 21 ms, 512 bytes"
     assert step.more == ["the rate limit: REJECTED", "no instance was asked"]
 
@@ -136,3 +137,30 @@ def test_an_entry_that_is_no_event_is_shown_as_it_is() -> None:
     raw = trace.in_unit("api1", json.dumps(ENTRY | {"MESSAGE": list(b"caf\xe9 " + ID.encode())}))
     assert (raw.where, raw.text) == ("iris-api@2 on api1", f"caf\ufffd {ID}")
     assert trace.in_unit("api1", json.dumps(ENTRY | {"MESSAGE": "[1]"})).text == "[1]"
+
+
+def test_an_instance_is_numbered_by_the_ports_of_the_host_that_has_its_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an address that no host has any more, none is."""
+    hosts: dict[str, Any] = {
+        "gate": {"ansible_host": "192.0.2.10"},
+        "api1": {"ansible_host": "192.0.2.11"},
+        "api2": {"ansible_host": "2001:db8::5", "fortress_api_base_port": 9001},
+    }
+    groups = {"gateway": ["gate"], "api": ["api1", "api2"], "monitoring": ["gate"]}
+    children = {group: {"hosts": dict.fromkeys(members)} for group, members in groups.items()}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": children}}))
+    asked = {
+        "upstream_addr": "192.0.2.11:8002, [2001:db8::5]:9002, 192.0.2.9:8001",
+        "upstream_status": "502, 502, 500",
+        "upstream_response_time": "0.001, 0.002, 0.018",
+    }
+    lines = {"gate": [json.dumps(ACCESS | asked)]}
+    monkeypatch.setattr(trace, "run", lambda reach, command: lines.items() if "zgrep" in command else ())
+    [step] = trace.steps(Hosts(str(tmp_path / "hosts.yml")), ID)
+    assert step.more == [
+        "asked 192.0.2.11:8002 (iris-api@2): 502 after 1 ms",
+        "asked [2001:db8::5]:9002 (iris-api@2): 502 after 2 ms",
+        "asked 192.0.2.9:8001: 500 after 18 ms",
+    ]

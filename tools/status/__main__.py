@@ -97,14 +97,13 @@ def survey(inventory: str, seconds: int) -> dict[str, dict[str, Any]]:
     hosts = Hosts(inventory)
     members = {group: hosts.groups.get(group, []) for group in UNITS}
     reach = {name: each for name, each in hosts.reach().items() if any(name in group for group in members.values())}
-    port = int(hosts.variable("fortress_prometheus_port") or 9090)
     told = {}
     for name in reach:
         groups = [group for group, hosts_of in members.items() if name in hosts_of]
         told[name] = {
             "groups": groups,
             "units": [*EVERYWHERE, *(unit for group in groups for unit in UNITS[group])],
-            "prometheus_port": port,
+            "prometheus_port": int(hosts.variable("fortress_prometheus_port", name) or 9090),
             "queries": queries(seconds),
             "seconds": seconds,
         }
