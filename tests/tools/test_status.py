@@ -428,6 +428,23 @@ def test_a_host_without_anything_says_what_it_could_not_read(tmp_path: Path, por
         assert any(path in problem for problem in said["problems"]), path
 
 
+def test_a_line_of_the_history_that_a_power_cut_left_unfinished_hides_no_other(root: Path, port: int) -> None:
+    path = root / "opt/iris-api/history.jsonl"
+    torn = json.dumps(EVENT)
+    path.write_text("\n".join([torn, torn[:20], "5", json.dumps(EVENT | {"event": "aborted"}), torn[:40]]))
+    said = probe.survey(told(port, "api"), root)
+    assert [event["event"] for event in said["history"]] == ["deployed", "aborted"]
+
+
+def test_a_quantile_of_no_requests_is_null_as_json_has_no_nan(
+    root: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VALUES, "p99", "NaN")
+    said = probe.survey(told(port, "monitoring"), root)
+    assert said["prometheus"]["values"]["p99"] is None
+    json.dumps(said, allow_nan=False)
+
+
 def test_of_a_large_log_the_end_is_read_and_how_far_back_that_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

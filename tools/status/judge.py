@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -167,13 +166,11 @@ def traffic(hosts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     for name, host in hosts.items():
         values = (host.get("prometheus") or {}).get("values") or {}
         if values.get("requests") is not None:
-            p99 = values["p99"]
-            known = p99 is not None and math.isfinite(p99)
             return {
                 "source": f"Prometheus on {name}",
                 "requests": round(values["requests"]),
                 "errors": round(values["errors"] or 0),
-                "p99": p99 if known else None,
+                "p99": values["p99"],
                 "seconds": host["prometheus"]["seconds"],
             }
     logs = {name: host["traffic"] for name, host in hosts.items() if host.get("traffic")}

@@ -4,6 +4,7 @@ Nothing here raises: what could not be read is in `problems`, so that the rest i
 """
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -80,9 +81,16 @@ def _ready(address: str, port: int) -> dict[str, Any]:
 
 def _last_events(root: Path) -> list[dict[str, Any]]:
     """Return the last events, without those of somebody who held deployments."""
-    lines = _text(root, "opt/iris-api/history.jsonl").splitlines()[-50:]
-    events = [json.loads(line) for line in lines]
-    return [event for event in events if event["event"] not in ("held", "unlocked")][-2:]
+    events = []
+    for line in _text(root, "opt/iris-api/history.jsonl").splitlines()[-50:]:
+        # One that a power cut left unfinished is none, as for iris-deploy.
+        try:
+            event = json.loads(line)
+            if event["event"] not in ("held", "unlocked"):
+                events.append(event)
+        except (ValueError, KeyError, TypeError):
+            continue
+    return events[-2:]
 
 
 def _units(names: list[str]) -> list[dict[str, str]]:
@@ -160,7 +168,11 @@ def _prometheus(port: int, queries: dict[str, str]) -> dict[str, Any]:
             for alert in answers["alerts"]["alerts"]
             if alert["state"] == "firing"
         ],
-        "values": {
-            name: float(answers[name]["result"][0]["value"][1]) if answers[name]["result"] else None for name in queries
-        },
+        "values": {name: _number(answers[name]["result"]) for name in queries},
     }
+
+
+def _number(result: list[dict[str, Any]]) -> float | None:
+    """Return the value of a query; None where there is none, or NaN, which JSON has not: a quantile of no requests."""
+    value = float(result[0]["value"][1]) if result else math.nan
+    return value if math.isfinite(value) else None
