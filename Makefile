@@ -85,7 +85,12 @@ history: control  ## Every deployment, rollback and abort
 
 .PHONY: hold
 hold: control  ## Lock deployments and rollbacks: make hold WHY="the fair is on"
-	@$(ON_API) 'iris-deploy hold --who $(shell id -un)@$(shell uname -n) "$(WHY)"'
+	@test -n "$${WHY:-}" || { echo 'Why? Whoever wants to deploy reads it: make hold WHY="the fair is on"' >&2; exit 1; }
+	@$(ON_API) "$$($(PYTHON) -c '$(HOLD)' '$(shell id -un)@$(shell uname -n)')"
+
+# As JSON, and unsafe: neither a shell nor Ansible takes a quote or a brace of the reason for its own.
+HOLD = import json, os, sys; why = {"__ansible_unsafe": os.environ["WHY"]}; \
+    print(json.dumps({"argv": ["iris-deploy", "hold", "--who", sys.argv[1], "--", why]}))
 
 .PHONY: unlock
 unlock: control  ## Allow deployments again

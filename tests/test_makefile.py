@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import getpass
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +39,7 @@ def recipe(*arguments: str) -> str:
         (["retire-credentials", "FOR=iris"], "playbooks/retire-credentials.yml --extra-vars retire_user=iris"),
         (["remove", "SITE=iris.example.com"], "playbooks/remove.yml -e remove_site='iris.example.com'"),
         (["remove", "HOST=api2", "CHECK=1"], "playbooks/remove.yml --limit 'api2' --check"),
-        (["hold", "WHY=the fair is on"], ' "the fair is on"\''),
+        (["hold", "WHY=the fair is on"], '"argv": ["iris-deploy", "hold", "--who", '),
         (["unlock"], "'iris-deploy unlock --who "),
         (["notify"], "-m tools.notify --inventory inventory/local"),
         (["notify", "SEVERITY=warning", "HOST=gate1"], "--severity 'warning' --host 'gate1'"),
@@ -62,6 +65,34 @@ def recipe(*arguments: str) -> str:
 )
 def test_what_is_given_reaches_the_command(arguments: list[str], command: str) -> None:
     assert command in recipe(*arguments).rstrip().replace("  ", " ")
+
+
+WHY = 'it\'s "the fair"; $(id) {{ 6 * 7 }} `id`'
+
+
+@pytest.mark.parametrize("why", ["the fair is on", WHY, "-- no"])
+def test_the_reason_of_a_hold_reaches_the_host_as_it_was_typed(tmp_path: Path, why: str) -> None:
+    program = tmp_path / "iris-deploy"
+    program.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+    program.chmod(0o755)
+    here = f"-i localhost, localhost -c local -e ansible_python_interpreter={sys.executable}"
+    on_api = f"ON_API=.venv/bin/ansible {here} -m ansible.builtin.command -a"
+    # A dollar is make's own in what it is told, as everywhere in it.
+    command = ["make", "hold", on_api, f"WHY={why.replace('$', '$$')}"]
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ANSIBLE_LOAD_CALLBACK_PLUGINS": "0"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    who = f"{getpass.getuser()}@{os.uname().nodename}"
+    assert json.loads(done.stdout.splitlines()[-1]) == ["hold", "--who", who, "--", why]
+
+
+def test_a_hold_needs_a_reason() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "WHY"}
+    command = ["make", "hold", "ON_API=echo"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert 'make hold WHY="the fair is on"' in done.stderr
+    assert done.stdout == ""
 
 
 @pytest.mark.parametrize(
