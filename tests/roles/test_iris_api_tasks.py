@@ -123,3 +123,25 @@ def test_the_program_is_told_how_to_deploy() -> None:
         )
     )
     assert Settings.read(json.dumps(told)) == Settings(2, 7, 90, 4, False, 9001, "192.0.2.7", ("192.0.2.8",))
+
+
+@pytest.mark.parametrize(
+    ("phase", "name", "registered"),
+    [
+        ("prepare", "Check that it is prepared", "item"),
+        ("restore", "Check that they are restored", "__iris_api_restore"),
+        ("rollout", "Check that the deployment went through", "__iris_api_deploy"),
+        ("contract", "Check that it went through", "__iris_api_contract"),
+    ],
+)
+def test_why_iris_deploy_failed_is_never_empty(phase: str, name: str, registered: str) -> None:
+    """Where it is not there it says nothing, and Ansible does."""
+    message = task(phase, name)["ansible.builtin.fail"]["msg"]
+    absent = {"rc": 2, "stdout": "", "stderr": "", "msg": "Error executing command."}
+    for result, outcome, why in (
+        (absent, {}, "iris-deploy could not be run: Error executing command."),
+        (absent | {"stderr": "Traceback", "msg": "non-zero return code"}, {}, "Traceback"),
+        (absent | {"stdout": '{"message": "It is held."}'}, {"message": "It is held."}, "It is held."),
+    ):
+        templar = Templar(DataLoader(), {registered: result, "_iris_api_outcome": outcome})
+        assert templar.template(trust_as_template(message)).strip() == why
