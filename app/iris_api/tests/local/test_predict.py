@@ -161,6 +161,17 @@ def test_answers_come_as_asked_for(run: Run, tmp_path: Path) -> None:
     assert said.err == "iris-model: diabetes has neither probabilities nor scores: leave --scores out.\n"
 
 
+def test_blanks_before_a_cell_are_none_of_it_as_packing_reads_a_sample(mixed: Path, run: Run, tmp_path: Path) -> None:
+    frame = customers(9).dropna()
+    text = frame.to_csv(index=False)
+    blanks = text.replace(",", ", ").replace("\n", " \n", 1)
+    assert " , " not in blanks
+    said = [run(mixed, write(tmp_path, each, f"{number}.csv")) for number, each in enumerate((text, blanks))]
+    assert [each.code for each in said] == [0, 0], said[1].err
+    assert said[0] == said[1]
+    assert len(said[0].splitlines()) == len(frame) + 1
+
+
 def test_an_end_of_a_line_that_is_none_in_json_may_stand_in_a_text(mixed: Path, run: Run, tmp_path: Path) -> None:
     row = {name: None if pd.isna(value) else value for name, value in customers(9).astype(object).iloc[8].items()}
     lines = [json.dumps(row | {"city": city}, ensure_ascii=False) for city in ("a\u2028b", "Bern")]
@@ -183,6 +194,7 @@ def test_an_end_of_a_line_that_is_none_in_json_may_stand_in_a_text(mixed: Path, 
         ('[{"petal_length": 1, "petal_width": 2}, 3]', "row 2 is no object"),
         ('{"petal_length": 1, "petal_width": 2}\n{"petal_length": 1\n', "line 2 "),
         ('{"petal_length": 1, "petal_width": NaN}', "NaN and Infinity are not JSON"),
+        ("[" * 100_000 + "\n" + "]" * 100_000, "nested too deeply"),
         ('[{"petal_length": 1}]', "it lacks petal_width"),
         ('[{"petal_length": 1, "petal_width": 2}, {"petal_length": 1}]', "row 2, petal_width: Field required"),
         (b"petal_length,petal_width\n\xff,2\n", "it is no text in UTF-8 (byte 25)"),

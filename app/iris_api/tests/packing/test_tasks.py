@@ -10,11 +10,13 @@ import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.cluster import DBSCAN, KMeans
+from sklearn.cluster import DBSCAN, Birch, KMeans
 from sklearn.datasets import load_iris
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC, OneClassSVM
 from starlette.testclient import TestClient
@@ -23,6 +25,7 @@ from iris_api.bundle.golden import is_golden
 from iris_api.bundle.manifest import Manifest
 from iris_api.engines.model import Model
 from iris_api.packing.pack import About, PackError, Sample, dump, pack
+from iris_api.packing.samples import FeatureText
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
@@ -80,6 +83,33 @@ def test_clusters_are_classes(tmp_path: Path) -> None:
     assert [answer["prediction"] for answer in answers] == estimator.predict(ROWS).tolist()
     assert sum(each.share for each in manifest.classes or []) == pytest.approx(1)
     assert {answer["label"] for answer in answers} == {"w", "x", "y", "z"}
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        make_pipeline(StandardScaler(), KMeans(4, n_init=1, random_state=0)),
+        GridSearchCV(make_pipeline(KMeans(n_init=1, random_state=0)), {"kmeans__n_clusters": [4]}),
+        Birch(n_clusters=None, threshold=1.5),
+        Birch(n_clusters=KMeans(4, n_init=1, random_state=0)),
+    ],
+    ids=["pipeline", "search", "unbounded", "nested"],
+)
+def test_a_cluster_without_a_row_in_the_sample_is_a_class_too(tmp_path: Path, estimator: Any) -> None:
+    found = estimator.fit(ROWS).predict(ROWS)
+    largest = int(found.max())
+    bundle = tmp_path / "mine" / "1"
+    sample = Sample(NAMES, ROWS[found < largest])
+    manifest = pack(bundle, About("mine", "1", "A model."), "model.joblib", dump(estimator), sample, onnx=False)
+    assert [each.value for each in manifest.classes or []] == list(range(largest + 1))
+    answers = Model.load(bundle).predict(ROWS.tolist())
+    assert [answer.value for answer in answers if answer] == found.tolist()
+
+
+def test_a_gap_that_is_promised_and_refused_is_refused_of_a_table_of_numbers_too(tmp_path: Path) -> None:
+    estimator = LogisticRegression().fit(ROWS, CLASSES)
+    with pytest.raises(PackError, match="b is nullable, as --features says, but the model refuses a missing value"):
+        packed(tmp_path, estimator, features={"b": FeatureText(nullable=True)})
 
 
 def test_scores_of_a_classifier_where_they_are_wanted(tmp_path: Path) -> None:

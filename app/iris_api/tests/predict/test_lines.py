@@ -112,6 +112,19 @@ def test_a_carriage_return_ends_the_first_line_of_a_large_body_too(parsers: tupl
     assert quick == careful == np.array(TABLE).tobytes()
 
 
+def test_blanks_before_a_cell_are_none_of_it() -> None:
+    manifest = with_code(read_manifest(BUNDLE))
+    parser = LineParser(manifest, RowParser(manifest, Limits(body_bytes=1 << 20, rows=2 * ROWS, values=8 * ROWS)))
+    for count in (1, ROWS):
+        plain, blanks = (
+            finished(parser.csv((head + line * count).encode()))
+            for head, line in (("petal_length,code\n", "1.5,red\n"), ("petal_length , code \n", " 1.5, red\n"))
+        )
+        assert repr(plain) == repr(blanks)
+    quoted, bare = (finished(parser.csv(f"petal_length,code\n1.5,{cell}\n".encode())) for cell in ('" red"', "red"))
+    assert quoted != bare
+
+
 def test_two_objects_in_a_line_are_refused_in_a_large_body_too(parsers: tuple[LineParser, LineParser]) -> None:
     body = NDJSON.replace("}\n{", "},{", 1).encode()
     quick, careful = (outcome(parser, "ndjson", body) for parser in parsers)

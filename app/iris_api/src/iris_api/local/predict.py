@@ -107,12 +107,12 @@ def _objects(file: str, where: str, manifest: Manifest) -> Objects:
 
 def _of_csv(text: str, where: str, manifest: Manifest) -> Objects:
     """Yield the rows of a CSV; an empty cell is a missing value."""
-    from iris_api.predict.lines import value_of
+    from iris_api.predict.lines import named, value_of
 
     features = {feature.name: feature for feature in manifest.features}
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     try:
-        names = next(filter(None, reader), [])
+        names = named(next(filter(None, reader), []), features)
         if len(names) == 1 and len(features) > 1 and names[0].count(";"):
             raise FileError(f"{where}: its columns are separated by ';', and here by commas. Save it with commas.")
         if repeated := [name for name in features if names.count(name) > 1]:
@@ -149,7 +149,7 @@ def _of_json(text: str, where: str) -> Objects:
     try:
         # A single object may stand on several lines.
         by_line = len(lines) > 1 and isinstance(json.loads(lines[0]), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         by_line = False
     if by_line:
         numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())

@@ -295,7 +295,7 @@ def _pack(given: argparse.Namespace) -> None:
         if saved is None:
             raise UsageError("SAMPLE is missing: give rows that the model was trained on, as a CSV or .parquet.")
         names, frame, targets, cells = saved.names, saved.sample, None, None
-    elif given.sample.suffix in {".parquet", ".pq"}:
+    elif given.sample.suffix.lower() in {".parquet", ".pq"}:
         frame, targets = read_parquet(given.sample, given.target)
         names, cells = [str(name) for name in frame.columns], None
     else:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.pipeline import Pipeline
 
 from iris_api.bundle.manifest import Label, Task, Value
 from iris_api.engines.sklearn import is_transformer
@@ -153,8 +155,18 @@ def _classes_of(estimator: Any, task: Task, predicted: NDArray[Any]) -> list[Lab
     if task == "outlier_detection":
         return [-1, 1]
     if task == "clustering":
-        return list(range(max(int(predicted.max()) + 1, int(getattr(estimator, "n_clusters", 0) or 0))))
+        return list(range(_clusters(estimator, predicted)))
     return None
+
+
+def _clusters(estimator: Any, predicted: NDArray[Any]) -> int:
+    """Return how many clusters an estimator knows: a sample need not have rows of each."""
+    while isinstance(estimator, BaseSearchCV | Pipeline):
+        estimator = estimator.best_estimator_ if isinstance(estimator, BaseSearchCV) else estimator.steps[-1][1]
+    known = [getattr(estimator, name, None) for name in ("labels_", "subcluster_labels_")]
+    largest = max(int(np.max(labels)) for labels in (predicted, *known) if labels is not None)
+    count = getattr(estimator, "n_clusters", 0)
+    return max(largest + 1, count if isinstance(count, int) else 0)
 
 
 def _classes(

@@ -104,6 +104,13 @@ def prepare(estimator: Any, about: About, sample: Sample, golden: Sequence[Seque
             f"({first_line(error)}). Fill it or leave the row out, or put a step in front of the model that does."
         ) from error
     features = [number_feature(name, rows[:, column], known[column]) for column, name in enumerate(sample.names)]
+    for column, feature in enumerate(features):
+        # A gap that the sample has was answered above.
+        if feature.get("nullable") and not np.isnan(rows[:, column]).any():
+            missing = rows[:1].copy()
+            missing[0, column] = np.nan
+            if not is_answered(estimator, missing):
+                raise _refused_gap(sample.names[column])
     compared = _changed_rows(rows, features)
     kept = compared if is_answered(estimator, compared) else rows[: len(compared)]
     given = None
@@ -111,6 +118,10 @@ def prepare(estimator: Any, about: About, sample: Sample, golden: Sequence[Seque
         inputs = np.array(golden, dtype=np.float64)
         given = (inputs, inputs.tolist())
     return Prepared(rows, rows, features, kept, ask(kept), given)
+
+
+def _refused_gap(name: str) -> PackError:
+    return PackError(f"{name} is nullable, as --features says, but the model refuses a missing value.")
 
 
 def _changed_rows(rows: Table, features: Sequence[Mapping[str, Any]]) -> Table:
@@ -204,7 +215,7 @@ def _with_open(
         return True
 
     if column.nullable and None not in column.values and not takes(None):
-        raise PackError(f"{column.name} is nullable, as --features says, but the model refuses a missing value.")
+        raise _refused_gap(column.name)
     if column.kind == "category" and text.open is False and not text.values and len(column.known) > MOST_CATEGORIES:
         raise PackError(
             f"{column.name} has {len(column.known)} categories, and --features closes its list without giving it. A "

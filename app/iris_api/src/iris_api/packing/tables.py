@@ -310,7 +310,7 @@ def _plain(kind: Kind, value: Any) -> Value:
         return whole[:10] if kind == "date" else whole
     if kind == "number" and isinstance(value, int | float):
         return float(value)
-    if kind == "boolean" and value in (0, 1):
+    if kind == "boolean" and isinstance(value, int | float) and value in (0, 1):
         return bool(value)
     if kind in {"integer", "category"} and isinstance(value, float) and value.is_integer():
         return int(value)

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,16 +53,17 @@ class LineParser:
     def csv(self, body: bytes) -> Steps[list[Row] | Table]:
         """Return the rows of a body in CSV (RFC 4180); raise ApiError, which says what is wrong and where.
 
-        The first line names the columns, in any order. An empty cell is a missing value.
+        The first line names the columns, in any order. An empty cell is a missing value. Blanks before a cell are no
+        part of it, as packing reads a sample.
         """
         body = body.removeprefix(_BOM)
         try:
             text = body.decode()
         except UnicodeDecodeError:
             raise _no_csv("is not UTF-8") from None
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
         try:
-            names = next(reader, [])
+            names = named(next(reader, []), self._features)
             self._require_names(names)
             table = yield from self._plain_numbers(body, names)
             if table is not None:
@@ -138,6 +140,12 @@ class LineParser:
             return None
         order = [names.index(name) for name in self._features]
         return (yield from tables.flat(b"[%b]" % lines.replace(b"\n", b","), rows, order))
+
+
+def named(cells: Sequence[str], features: Collection[str]) -> list[str]:
+    """Return the names of a CSV's columns as those of features; blanks around one do not make it another."""
+    own = {name.strip(): name for name in features}
+    return [cell if cell in features else own.get(cell.strip(), cell) for cell in cells]
 
 
 def value_of(feature: Feature, cell: str) -> Any:
