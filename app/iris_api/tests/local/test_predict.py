@@ -161,6 +161,15 @@ def test_answers_come_as_asked_for(run: Run, tmp_path: Path) -> None:
     assert said.err == "iris-model: diabetes has neither probabilities nor scores: leave --scores out.\n"
 
 
+@pytest.mark.parametrize("lists", [[[True], [False]], [[1, 0], [0, 1]]])
+def test_a_list_is_no_boolean(mixed: Path, run: Run, tmp_path: Path, lists: list[Any]) -> None:
+    file = tmp_path / "rows.parquet"
+    customers(9).iloc[:2].assign(vip=lists).to_parquet(file)
+    said = run(mixed, file)
+    assert (said.code, said) == (1, "")
+    assert "row 1, vip: " in said.err and said.err.count("\n") == 1
+
+
 def test_blanks_before_a_cell_are_none_of_it_as_packing_reads_a_sample(mixed: Path, run: Run, tmp_path: Path) -> None:
     frame = customers(9).dropna()
     text = frame.to_csv(index=False)

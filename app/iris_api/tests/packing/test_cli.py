@@ -267,8 +267,12 @@ def test_files_that_cannot_be_read(place: Place) -> None:
     for path in (folder, place.folder / "nowhere.csv", Path("/proc/self/mem")):
         place.sample = path
         place.refuses(f"{place.sample}: cannot be read", "Give a CSV")
-    place.sample = place.folder / "nowhere.parquet"
-    place.refuses(f"{place.sample}: cannot be read (No such file or directory)")
+    for name in ("nowhere.parquet", "NOWHERE.PARQUET"):
+        place.sample = place.folder / name
+        place.refuses(f"{place.sample}: cannot be read (No such file or directory)")
+    (place.folder / "NO.PQ").write_bytes(b"\xff")
+    place.sample = place.folder / "NO.PQ"
+    place.refuses("Parquet")
     place.sample, place.model = sample, place.folder / "model.pkl"
     place.refuses("ends in .joblib or .skops", "joblib.dump")
 
