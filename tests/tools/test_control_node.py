@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,87 @@ def test_a_changed_lock_is_installed_if_it_is_what_it_says_and_the_commands_run_
     assert set_up(checkout) == ""
     (checkout / "app/iris_api/src/iris_api/packing/cli.py").write_text("print('changed')\n")
     assert subprocess.run([checkout / ".venv/bin/iris-model"], capture_output=True, check=True).stdout == b"changed\n"
+
+
+def stamped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let the program install nothing in an environment in this folder; return the locks that it would install."""
+    installed: list[str] = []
+    (folder / ".venv").mkdir()
+    (folder / "requirements").mkdir()
+    program = PROGRAM["install_venv"].__globals__
+    monkeypatch.setitem(program, "ROOT", folder)
+    monkeypatch.setitem(program, "VENV", folder / ".venv")
+    monkeypatch.setitem(program, "install_lock", lambda _python, lock, _complaint: installed.append(lock.read_text()))
+    return installed
+
+
+def test_a_lock_that_was_installed_before_another_one_is_installed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a checkout of an older revision, and back."""
+    installed = stamped(tmp_path, monkeypatch)
+    control, test = (tmp_path / "requirements" / f"{name}.txt" for name in ("control", "test"))
+
+    def set_up(lock: Path, revision: str) -> None:
+        control.write_text(f"control {revision}")
+        test.write_text(f"test {revision}")
+        PROGRAM["install_venv"](lock)
+
+    for lock, revision in ((test, "A"), (control, "A"), (control, "B"), (test, "A"), (control, "A"), (test, "A")):
+        set_up(lock, revision)
+    assert installed == ["test A", "control B", "test A"]
+    # A program of before left the stamps of others: by them, both are what was installed last.
+    for lock in (control, test):
+        installed.clear()
+        (tmp_path / ".venv" / ".control-0123456789abcdef").touch()
+        set_up(lock, "A")
+        set_up(lock, "A")
+        assert installed == [lock.read_text()]
+
+
+def test_an_installation_that_was_cut_short_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although the lock of before, to which somebody went back then, was installed as a whole."""
+    installed = stamped(tmp_path, monkeypatch)
+    lock = tmp_path / "requirements" / "control.txt"
+    lock.write_text("A")
+    PROGRAM["install_venv"](lock)
+    lock.write_text("B")
+    with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
+        cut.setitem(PROGRAM["install_venv"].__globals__, "install_lock", raises(KeyboardInterrupt))
+        PROGRAM["install_venv"](lock)
+    lock.write_text("A")
+    PROGRAM["install_venv"](lock)
+    assert installed == ["A", "A"]
+
+
+def raises(error: type[BaseException]) -> Callable[..., None]:
+    def function(*_: object) -> None:
+        raise error
+
+    return function
+
+
+def test_the_commands_of_another_checkout_are_not_replaced(checkout: Path, tmp_path: Path) -> None:
+    """Where .venv is a link to an environment that has the same lock."""
+    lock = checkout / "requirements" / "control.txt"
+    lock.write_text("# nothing\n")
+    other = tmp_path / "other" / ".venv"
+    (other / "bin").mkdir(parents=True)
+    (other / "bin" / "pip").write_text(f"#!{other}/bin/python\n")
+    (other / "bin" / "iris-model").write_text("the other's\n")
+    (other / f".control-{hashlib.sha256(lock.read_bytes()).hexdigest()[:16]}").touch()
+    (other / "bin" / "python").symlink_to(sys.executable)
+    (checkout / ".venv").symlink_to(other)
+    done = control_node(checkout)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"control-node: {checkout}/.venv is a link to {other}, the environment of another")
+    assert done.stderr.endswith(f"rm '{checkout}/.venv', and run this again.\n") and done.stderr.count("\n") == 1
+    assert (other / "bin" / "iris-model").read_text() == "the other's\n"
+    assert not (other / "bin" / "iris-api").exists()
+    # One that was moved, to a larger disk say, is its own.
+    (other / "bin" / "pip").write_text(f"#!{checkout}/.venv/bin/python\n")
+    set_up(checkout)
+    assert (other / "bin" / "iris-api").exists()
 
 
 @pytest.mark.parametrize(
