@@ -176,6 +176,31 @@ def test_another_control_node_gets_inventory_secrets_and_bundle_and_what_the_hos
     assert tree(other.inventory) == before
 
 
+def test_others_who_share_the_checkout_can_read_what_came_back_but_for_secrets(
+    made: tuple[Node, str], other: Node, unpack: Callable[..., tuple[int, str, str]]
+) -> None:
+    (other.root / "inventory").rmdir()
+    assert unpack(made[0].kept())[0] == 0
+    folders = [other.inventory, *other.inventory.rglob("*"), other.root / "models", *(other.root / "models").rglob("*")]
+    modes = {
+        path.relative_to(other.root).as_posix(): path.stat().st_mode & 0o777
+        for path in [other.root / "inventory", *folders]
+        if path.is_dir()
+    }
+    assert modes == {
+        "inventory": 0o755,
+        "inventory/prod": 0o755,
+        "inventory/prod/group_vars": 0o755,
+        "inventory/prod/secrets": 0o700,
+        "inventory/prod/secrets/pki": 0o700,
+        "inventory/prod/secrets/ssh": 0o700,
+        "inventory/prod/secrets/users": 0o700,
+        "models": 0o755,
+        "models/mine": 0o755,
+        "models/mine/1.0.0": 0o755,
+    }
+
+
 def test_the_inventory_gets_another_name_where_one_is_given(
     made: tuple[Node, str], other: Node, unpack: Callable[..., tuple[int, str, str]]
 ) -> None:

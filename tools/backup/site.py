@@ -66,6 +66,17 @@ def read_site(folder: Path) -> dict[str, Any]:
         raise BackupError(f"{path} is damaged: bring it back from another copy of the folder.") from None
 
 
+def make_folder(folder: Path, *, secret: bool = False) -> None:
+    """Make a folder and those above it: of secrets for its owner alone, else to be read by all who share the checkout.
+
+    By chmod, since the umask of a backup takes from what mkdir is told.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for each in missing:
+        each.chmod(0o700 if secret else 0o755)
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep a run that changes credentials waiting."""
@@ -132,6 +143,8 @@ class Return:
         """
         self._check_inventory(use, say)
         self._check_secrets(say)
+        # Secrets are written first, and mostly into it.
+        make_folder(self.inventory)
         self._write("secrets", self.secrets, secret_files(self.staged / "secrets"), replace=False)
         self._write("inventory", self.inventory, files_below(self.staged / "inventory"), replace=use == "backup")
         self._bring_models(say)
@@ -182,12 +195,12 @@ class Return:
 
     def _write(self, part: str, target: Path, files: Mapping[str, Path], *, replace: bool) -> None:
         secret = part == "secrets"
-        target.mkdir(mode=0o700 if secret else 0o755, parents=True, exist_ok=True)
+        make_folder(target, secret=secret)
         for name, source in files.items():
             path = target / name
             if path.exists() and not replace:
                 continue
-            path.parent.mkdir(mode=0o700 if secret else 0o755, parents=True, exist_ok=True)
+            make_folder(path.parent, secret=secret)
             draft = path.with_name(f".{path.name}.new")
             draft.unlink(missing_ok=True)
             with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
@@ -206,8 +219,8 @@ class Return:
                     say(f"{target} is another than the backup's, and stays.")
                 continue
             shutil.rmtree(draft, ignore_errors=True)
+            make_folder(target.parent)
             shutil.copytree(bundle, draft, copy_function=shutil.copyfile)
             for path in [draft, *draft.rglob("*")]:
                 path.chmod(0o755 if path.is_dir() else 0o644)
-            target.parent.mkdir(parents=True, exist_ok=True)
             draft.rename(target)
