@@ -22,6 +22,7 @@ from .test_build_release import builder  # noqa: F401
 
 HASH = f"--hash=sha256:{'0' * 64}"
 LOCKED = f"numpy==2.4.6 {HASH}\nscikit-learn==1.9.1 {HASH}\nxgboost-cpu==3.2.0 \\\n    {HASH}\n"
+OF_THE_HOST = "python_version == '3.13' and platform_machine == 'x86_64' and sys_platform == 'linux'"
 RELEASE = f"numpy==2.4.6 {HASH}\nscikit-learn==1.9.1 {HASH}\nonnxruntime==1.32.0 {HASH}\n"
 
 
@@ -187,11 +188,35 @@ def test_a_host_of_another_python_is_told_why(build: Builder) -> None:
             ),
             r"xgboost-cpu 3\.2\.0 requires numpy<2, but release and bundle together have numpy 2\.4\.6",
         ),
+        (
+            lambda build: (
+                build.index.update({"xgboost-cpu": wheel("xgboost-cpu", "3.2.0", f"numpy<2; {OF_THE_HOST}")})
+                or build.build()
+            ),
+            r"xgboost-cpu 3\.2\.0 requires numpy<2, but release and bundle together have numpy 2\.4\.6",
+        ),
     ],
 )
 def test_a_conflict_names_both(build: Builder, change: Callable[[Builder], object], complaint: str) -> None:
     with pytest.raises(build.module.BuildError, match=complaint):
         change(build)
+
+
+@pytest.mark.parametrize(
+    "marker",
+    [
+        'python_version >= "3.14"',
+        'python_full_version < "3.13"',
+        'platform_machine == "aarch64"',
+        'sys_platform == "win32"',
+        'extra == "docs"',
+        'python_version < "3.13" or extra == "docs"',
+    ],
+)
+def test_what_is_not_required_on_the_host_is_no_conflict(build: Builder, marker: str) -> None:
+    """As of pandas: numpy>=2.3.3; python_version >= "3.14"."""
+    build.index["xgboost-cpu"] = wheel("xgboost-cpu", "3.2.0", "numpy>=1.26", f"numpy>=3; {marker}")
+    assert "wheels/xgboost_cpu-3.2.0-py3-none-any.whl" in build.build()
 
 
 def test_a_model_of_another_scikit_learn_without_an_environment_is_refused_before_anything_is_built(
