@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -283,6 +284,67 @@ def test_the_program_says_it_in_one_line(bundle: Path, tmp_path: Path) -> None:
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith(f"build-release: {complaint}")
         assert len(done.stderr.splitlines()) == 1
+
+
+def refused(bundle: Path, *options: str, **environment: str) -> str:
+    """Return the one line by which the program refuses."""
+    command = [sys.executable, str(ROOT / "tools" / "build-release"), "--python=3.13", "--machine=x86_64"]
+    done = subprocess.run(
+        [*command, f"--model={bundle}", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
+    )
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    [line] = done.stderr.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("size", ["nan", "inf", "1e303", "0", "-1"])
+def test_a_bound_that_is_none_is_refused(bundle: Path, tmp_path: Path, size: str) -> None:
+    line = refused(bundle, f"--max-model-mb={size}", f"--cache={tmp_path / 'cache'}")
+    shown = size.replace("1e303", "1e+303")
+    assert line == (
+        f"build-release: iris_api_max_model_mb (--max-model-mb) is {shown};"
+        " give a number of 10^6 bytes above 0, say 2000."
+    )
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_cache_that_is_none_and_a_git_that_is_missing_are_one_line(bundle: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.touch()
+    line = refused(bundle, f"--cache={cache}")
+    assert line == (
+        f"build-release: {cache}: File exists. The cache (--cache) must be a folder that you may write to, and the"
+        " application's files readable."
+    )
+    assert "below: Not a directory. The cache" in refused(bundle, f"--cache={cache / 'below'}")
+    line = refused(bundle, "--plan", "--revision=HEAD", f"--cache={tmp_path / 'other'}", PATH="/nowhere")
+    assert line == "build-release: git: No such file or directory. Install it: apt-get install git"
+
+
+def test_a_full_disk_is_one_line(
+    builder: ModuleType,
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Which an archive that is written does not name."""
+
+    def write(_archive: Path, _members: dict[str, bytes]) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(builder, "write_archive", write)
+    monkeypatch.setattr(builder, "plan_release", lambda *_: builder.Artifact("r1", bundle, lambda _: None))
+    monkeypatch.setattr(builder, "plan_environment", lambda *_: None)
+    options = ["--python=3.13", "--machine=x86_64", f"--model={bundle}", f"--cache={tmp_path / 'cache'}"]
+    monkeypatch.setattr(sys, "argv", ["build-release", *options])
+    assert builder.main() == 1
+    said = f"{tmp_path}/cache: No space left on device. Make room there, or give another folder as --cache."
+    assert capsys.readouterr() == ("", f"build-release: {said}\n")
 
 
 @pytest.mark.parametrize("revision", ["--help", "--output=x", "-1", "HEAD\nx", "../x"])
