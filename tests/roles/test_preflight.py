@@ -36,6 +36,16 @@ def test_memory_that_systemd_would_ignore_is_refused_and_no_other(preflights: Ca
         assert "holds no manifest.json" in said
 
 
+def test_a_bound_that_no_model_could_meet_is_refused(preflights: Callable[..., list[str]]) -> None:
+    sizes = [0, -1, 1]
+    every = preflights("iris_api", *({"iris_api_max_model_mb": size} for size in sizes), iris_api_models_dir="/nowhere")
+    for size, said in zip(sizes, every, strict=True):
+        # As tools/build-release says it.
+        complaint = f"iris_api_max_model_mb is {size}; give a number of 10^6 bytes above 0, say 2000."
+        assert (complaint in said) == (size < 1), said
+        assert "holds no manifest.json" in said
+
+
 def test_an_address_that_the_host_does_not_have_is_named(preflight: Callable[..., str]) -> None:
     """Instances could not listen there: behind a translation of addresses others know it by another one."""
     survey = {"listeners": [], "changed_files": [], "addresses": ["127.0.0.1", "10.0.0.4"], "file_systems": {}}
