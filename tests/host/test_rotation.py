@@ -75,8 +75,8 @@ def asking(password: str) -> Iterator[list[int | str]]:
                 try:
                     statuses.append(predict(password, kept if len(statuses) % 2 else None).status_code)
                 except httpx.HTTPError as error:
-                    # A reload ends HTTP/2 connections in good order (GOAWAY without an error): nginx still answers what
-                    # is under way, but this client no longer reads that.
+                    # A reload ends HTTP/2 connections in good order: by GOAWAY without an error nginx says that it
+                    # answers what is under way, but this client no longer reads that.
                     if "ConnectionTerminated error_code:0" not in str(error):
                         statuses.append(repr(error))
 

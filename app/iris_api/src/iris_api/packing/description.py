@@ -6,6 +6,7 @@ import importlib.metadata
 import math
 import platform
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -166,7 +167,7 @@ def _clusters(estimator: Any, predicted: NDArray[Any]) -> int:
     known = [getattr(estimator, name, None) for name in ("labels_", "subcluster_labels_")]
     largest = max(int(np.max(labels)) for labels in (predicted, *known) if labels is not None)
     count = getattr(estimator, "n_clusters", 0)
-    return max(largest + 1, count if isinstance(count, int) else 0)
+    return max(largest + 1, int(count) if isinstance(count, Integral) else 0)
 
 
 def _classes(
