@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,39 +37,54 @@ REQUEST: dict[str, Any] = {
 }
 
 
-def log_line(**request: Any) -> str:
-    """Return the line that nginx writes for a request, by its own log_format."""
+@cache
+def log_format() -> str:
+    """Return nginx' own log_format."""
     text = render("nginx", "etc/nginx/fortress.d/log.conf").partition("log_format fortress_counts")[2]
-    line = "".join(re.findall(r"^ +'(.*)'", text, re.MULTILINE))
+    return "".join(re.findall(r"^ +'(.*)'", text, re.MULTILINE))
+
+
+def log_line(**request: Any) -> str:
+    """Return the line that nginx writes for a request."""
+    line = log_format()
     values = REQUEST | request
     assert set(re.findall(r"\$(\w+)", line)) == set(values)
     return re.sub(r"\$(\w+)", lambda found: str(values[found[1]]), line)
 
 
-def pattern() -> re.Pattern[str]:
-    """Return the regular expression by which the program reads a line."""
-    fragments = re.findall(r"^ */(.*)/ (?:\+|\{)$", render("mtail", PROGRAM), re.MULTILINE)
-    return re.compile("".join(fragments))
+def patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return the regular expressions by which the program reads a line: that of most lines, and that of all."""
+    most, *every = re.findall(r"^ */(.*)/ (?:\+|\{)$", render("mtail", PROGRAM), re.MULTILINE)
+    return re.compile(most), re.compile("".join(every))
 
 
 def test_the_program_reads_what_nginx_writes() -> None:
-    found = pattern().match(log_line())
+    most, every = patterns()
+    read = {"route": "predict", "method": "POST", "status": "200", "bytes": "512", "seconds": "0.003"}
+    line = log_line()
+    common, found = most.match(line), every.match(line)
+    assert common
     assert found
-    assert found.groupdict() == {
-        "route": "predict",
-        "method": "POST",
-        "status": "200",
-        "answered_by": "upstream",
-        "weight": "1",
-        "bytes": "512",
-        "seconds": "0.003",
-        "password": "",
-        "retried": "",
-    }
+    assert common.groupdict() == read
+    assert found.groupdict() == read | {"answered_by": "upstream", "weight": "1", "password": "", "retried": ""}
 
 
-def test_the_expression_is_as_short_as_mtail_takes_one() -> None:
-    assert len(pattern().pattern) < 1024
+def test_no_line_that_says_more_than_the_common_ones_is_taken_for_one() -> None:
+    most, every = patterns()
+    for said in (
+        {"fortress_answered_by": "gateway"},
+        {"fortress_answered_by": "limiter"},
+        {"fortress_weight": 95},
+        {"fortress_accepted_password": "previous"},
+        {"fortress_retried": "retried"},
+    ):
+        line = log_line(**said)
+        assert every.match(line)
+        assert not most.match(line), said
+
+
+def test_the_expressions_are_as_short_as_mtail_takes_them() -> None:
+    assert all(len(each.pattern) < 1024 for each in patterns())
 
 
 def test_labels_are_few_and_of_nginx() -> None:
@@ -133,10 +149,10 @@ def test_it_comes_back_however_often_it_dies() -> None:
 # --- by mtail itself -----------------------------------------------------------------------------------------------
 
 
-def counted(mtail: str, folder: Path, *lines: str) -> dict[str, float]:
-    """Return what mtail has counted of a log: `{"name{label=value,...}": ...}`, histograms by their number."""
-    (folder / "progs").mkdir()
-    (folder / "progs" / "gateway.mtail").write_text(render("mtail", PROGRAM))
+def counted(mtail: str, folder: Path, *lines: str, program: str = "") -> dict[str, float]:
+    """Return what mtail has counted of a log: `{"name{label=value,...}": ...}`, histograms by number and sum."""
+    (folder / "progs").mkdir(parents=True)
+    (folder / "progs" / "gateway.mtail").write_text(program or render("mtail", PROGRAM))
     (folder / "counts.log").write_text("".join(f"{line}\n" for line in lines))
     command = [mtail, "--one_shot", "--logtostderr", f"--progs={folder}/progs", f"--logs={folder}/counts.log"]
     command += ["--address=127.0.0.1", "--port=0"]
@@ -151,6 +167,8 @@ def counted(mtail: str, folder: Path, *lines: str) -> dict[str, float]:
             labels = ",".join(series.get("Labels") or [])
             value = series["Value"]
             found[f"{metric['Name']}{{{labels}}}"] = value.get("Count", value.get("Value", 0))
+            if "Sum" in value:
+                found[f"{metric['Name']}_sum{{{labels}}}"] = value["Sum"]
     return found
 
 
@@ -212,6 +230,23 @@ def test_requests_are_counted_by_route_status_and_who_answered(mtail: str, tmp_p
     assert found["fortress_gateway_unread_log_lines_total{}"] == 1
 
 
+def test_common_lines_count_as_they_would_by_the_pattern_of_all(mtail: str, tmp_path: Path) -> None:
+    program = render("mtail", PROGRAM)
+    without, removed = re.subn(r"^/.* upstream 1 .*/ \{\n(?:  .*\n)+\}\n", "", program, flags=re.MULTILINE)
+    assert removed == 1
+    lines = [
+        "preset",
+        *[log_line()] * 3,
+        log_line(fortress_status=500, request_time="5.001", bytes_sent=9),
+        log_line(fortress_named="v2", fortress_known_method="other", fortress_status="009"),
+    ]
+    found = counted(mtail, tmp_path / "most", *lines)
+    assert found["fortress_gateway_request_duration_seconds{predict}"] == 4
+    assert found["fortress_gateway_request_duration_seconds_sum{predict}"] == pytest.approx(5.012)
+    assert found["fortress_gateway_requests_total{v2,other,009,upstream}"] == 1
+    assert found == counted(mtail, tmp_path / "all", *lines, program=without)
+
+
 @pytest.fixture
 def running(mtail: str, tmp_path: Path) -> Iterator[Callable[[], dict[str, float]]]:
     """An mtail that runs as its unit has it; return a function that returns what Prometheus would read."""
@@ -263,7 +298,6 @@ def test_series_are_there_before_the_first_request_and_a_rotation_loses_none(
     assert {number for name, number in first.items() if name.startswith("fortress_gateway_")} == {0}
     assert not [name for name in first if name.startswith("fortress_gateway") and "prog=" in name]
 
-    # Made before: to render it takes so long that mtail might look between the two steps of a rotation.
     line = log_line()
     write("counts.log", *[line] * 3)
     # What is renamed before mtail has found it would not be read at all.
