@@ -169,6 +169,11 @@ def _unpack(archive: Path, folder: Path) -> None:
             with path.open("wb") as file:
                 shutil.copyfileobj(content, file)
             path.chmod(member.mode)
+        # Where it is cut between two files, tarfile takes that for its end: the end is a block of zeros.
+        if tar.fileobj is not None:
+            tar.fileobj.seek(tar.offset)
+            if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.TarError(f"{archive} was cut off")
 
 
 def _run(host: Host, command: Command) -> None:
