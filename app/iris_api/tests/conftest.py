@@ -15,9 +15,9 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from iris_api.engines.model import Model
-from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
+from .apps import serving
 from .instance import Instance
 from .paths import BUNDLE
 
@@ -40,7 +40,7 @@ def settings() -> Settings:
 
 @pytest.fixture
 def app(settings: Settings, model: Model) -> FastAPI:
-    return build_app(settings, model)
+    return serving(settings, model)
 
 
 @pytest.fixture

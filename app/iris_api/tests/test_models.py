@@ -15,11 +15,11 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import Pipeline
 from starlette.testclient import TestClient
 
-from iris_api.engines.model import EngineChoice, Model
+from iris_api.engines.model import EngineChoice
 from iris_api.engines.reviewed import decider
-from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
+from .apps import load, serving
 from .paths import MODELS
 
 pytestmark = pytest.mark.kernel
@@ -41,7 +41,7 @@ def engine(request: pytest.FixtureRequest) -> EngineChoice:
 
 @pytest.fixture
 def client(bundle: Path, engine: EngineChoice) -> Iterator[TestClient]:
-    with TestClient(build_app(Settings(model_dir=bundle), Model.load(bundle, engine))) as client:
+    with TestClient(serving(Settings(model_dir=bundle), load(bundle, engine))) as client:
         yield client
 
 

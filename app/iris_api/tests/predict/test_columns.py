@@ -17,9 +17,9 @@ from iris_api.predict.codec import RowCodec
 from iris_api.predict.limits import Limits
 from iris_api.predict.metrics import Metrics
 from iris_api.predict.rows import RowParser
-from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
+from ..apps import load, serving
 from ..paths import BUNDLE, MODELS
 
 BUNDLES = sorted(path.parent for path in MODELS.glob("*/*/manifest.json"))
@@ -33,12 +33,12 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=BUNDLES, ids=lambda path: f"{path.parent.name}")
 def served(request: pytest.FixtureRequest, engine: Any) -> Model:
-    return Model.load(request.param, engine)
+    return load(request.param, engine)
 
 
 def clients(model: Model) -> tuple[TestClient, TestClient]:
-    settings = Settings(model_dir=BUNDLES[0], max_body_bytes=1 << 20)
-    return TestClient(build_app(settings, model)), TestClient(build_app(settings, model))
+    one, other = (Settings(model_dir=BUNDLES[0], max_body_bytes=1 << 20, instance=number) for number in (1, 2))
+    return TestClient(serving(one, model)), TestClient(serving(other, model))
 
 
 def random_rows(model: Model) -> list[dict[str, float]]:

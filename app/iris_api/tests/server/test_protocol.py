@@ -17,9 +17,10 @@ from iris_api.engines.model import Model
 from iris_api.http.middleware import RequestContext
 from iris_api.predict.endpoint import Endpoint
 from iris_api.predict.metrics import Metrics
-from iris_api.server.app import build_app
 from iris_api.server.protocol import Protocol
 from iris_api.settings import Settings
+
+from ..apps import load, serving
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bytes]]
 
@@ -82,7 +83,7 @@ def test_head_is_answered_at_once_and_its_connection_goes_on(settings: Settings,
         return await say(b"GET /health HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")(reader, writer)
 
     # What comes first is the next answer, not the body of the one before.
-    assert serve(build_app(settings, model), talk).startswith(b"HTTP/1.1 200 ")
+    assert serve(serving(settings, model), talk).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_head_is_answered_at_once_and_its_connection_goes_on(settings: Settings,
     ],
 )
 def test_what_is_no_http_gets_the_one_shape_of_errors(settings: Settings, model: Model, malformed: bytes) -> None:
-    head, _, body = serve(build_app(settings, model), say(malformed)).partition(b"\r\n\r\n")
+    head, _, body = serve(serving(settings, model), say(malformed)).partition(b"\r\n\r\n")
     headers = dict(line.split(": ", 1) for line in head.decode().splitlines()[1:])
     assert head.startswith(b"HTTP/1.1 400 ")
     assert (headers["connection"], headers["content-type"]) == ("close", "application/json")
@@ -129,7 +130,7 @@ def test_requests_are_answered_before_what_is_no_http_behind_them(
         for line in before
     )
     said = [requests + b"\x00\r\n\r\n", b"GET /health HTTP/1.1\r\n\r\n"][:pieces]
-    answer = serve(build_app(settings, model), say(*said))
+    answer = serve(serving(settings, model), say(*said))
     statuses = [int(status) for status in re.findall(rb"HTTP/1.1 (\d+) ", answer)]
     expected = [400 if line.startswith(b"POST /v2") else 200 for line in before]
     assert statuses == [*expected, 400]
@@ -158,7 +159,7 @@ def both_ways(
     for directly in (True, False):
         if not directly:
             monkeypatch.setattr(RequestContext, "handler", lambda *_: None)
-        app = build_app(settings, model)
+        app = serving(settings, model)
         answer = serve(app, talk)
         answers.append(re.sub(rb"date: [^\r]*", b"date: now", answer))
         lines = app.state.metrics.render().decode().splitlines()
@@ -211,7 +212,7 @@ def test_an_answer_without_a_task_is_the_same_to_the_byte(
 ) -> None:
     settings = settings.model_copy(update={"max_rows": 200})
     pieces, statuses = TALKS[name]
-    model = Model.load(settings.model_dir, engine)
+    model = load(settings.model_dir, engine)
     answers, counts = both_ways(settings, model, say(*pieces), monkeypatch)
     assert answers[0] == answers[1]
     assert " ".join(re.findall(r"HTTP/1.1 (\d+)", answers[0].decode(errors="replace"))) == statuses
@@ -230,16 +231,16 @@ def test_a_request_takes_no_task_and_one_that_is_too_long_does(
 
     monkeypatch.setattr(HttpToolsProtocol, "_start_asgi_task", count)
     for pieces in ([WHOLE], [request(ASKED, path=INFER)], [WHOLE[:-9], WHOLE[-9:]]):
-        serve(build_app(settings, model), say(*pieces))
+        serve(serving(settings, model), say(*pieces))
         assert tasks == []
     long = request([ROW] * settings.max_body_bytes, JSON)
-    assert serve(build_app(settings, model), say(long[:3000], long[3000:])).startswith(b"HTTP/1.1 413 ")
+    assert serve(serving(settings, model), say(long[:3000], long[3000:])).startswith(b"HTTP/1.1 413 ")
     assert len(tasks) == 1
 
 
 def test_large_bodies_are_refused_while_too_much_is_on_its_way(settings: Settings, model: Model) -> None:
     """One always may, whatever its length; and what has ended counts no more."""
-    app = build_app(settings.model_copy(update={"max_bytes_in_flight": 300, "max_body_bytes": 4096}), model)
+    app = serving(settings.model_copy(update={"max_bytes_in_flight": 300, "max_body_bytes": 4096}), model)
     long = request([ROW] * 20, JSON)
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
@@ -300,7 +301,7 @@ def test_a_client_that_went_away_hurts_nobody(settings: Settings, model: Model) 
             leaving.transport.abort()
         return await say(WHOLE)(reader, writer)
 
-    assert serve(build_app(settings, model), talk).startswith(b"HTTP/1.1 200 ")
+    assert serve(serving(settings, model), talk).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_client_that_does_not_read_is_not_answered_without_end(
@@ -332,7 +333,7 @@ def test_a_client_that_does_not_read_is_not_answered_without_end(
         return b"went on"
 
     # The kernel keeps a few MB on either side, and each answer has some 140 kB.
-    assert serve(build_app(settings, model), talk) == b"stopped"
+    assert serve(serving(settings, model), talk) == b"stopped"
 
 
 def test_a_client_that_asks_first_is_told_to_go_on_before_it_sends(settings: Settings, model: Model) -> None:
@@ -341,7 +342,7 @@ def test_a_client_that_asks_first_is_told_to_go_on_before_it_sends(settings: Set
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         return await say(BODY)(reader, writer)
 
-    assert serve(build_app(settings, model), talk).startswith(b"HTTP/1.1 200 ")
+    assert serve(serving(settings, model), talk).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("directly", [True, False])
@@ -363,4 +364,4 @@ def test_a_connection_is_closed_once_it_was_idle_for_long_enough_and_not_before(
         assert 0.4 < clock() - answered < 2
         return b"closed"
 
-    assert serve(build_app(settings, model), talk, keep_alive=0.5) == b"closed"
+    assert serve(serving(settings, model), talk, keep_alive=0.5) == b"closed"

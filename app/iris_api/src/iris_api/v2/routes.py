@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -154,6 +155,7 @@ def _request_body(manifest: Manifest) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
+@cache
 def _without_references(model: type[BaseModel]) -> dict[str, Any]:
     """Return a model's JSON Schema with each definition where it is referred to, as OpenAPI needs it here."""
     schema = model.model_json_schema()
