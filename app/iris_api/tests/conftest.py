@@ -95,25 +95,28 @@ def slow_bundle(
 
 @pytest.fixture(scope="module")
 def quick_costs() -> Iterator[None]:
-    """Let packing measure costs in this process and by a few calls."""
+    """Let packing measure costs in this process and by one call of a size."""
     # See `slow_bundle`.
     from iris_api.packing import costs, writing
 
     few = partial(costs.measure_here, seconds=costs.SECONDS / 2, repeat_seconds=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writing, "measure", few)
+        patch.setattr(costs, "_FEWEST", 1)
         yield
 
 
 @pytest.fixture(scope="module")
 def quick_packing(quick_costs: None) -> Iterator[None]:
     """Let packing prove by a few rows besides, in modules that test anything else of a bundle."""
+    from iris_api.packing import writing
     from iris_api.packing.conversion import points
 
     counts = {"_GRID_POINTS": 500, "_RANDOM_POINTS": 200, "_MIXED_POINTS": 200, "_BORDER_PAIRS": 20}
     with pytest.MonkeyPatch.context() as patch:
         for name, count in counts.items():
             patch.setattr(points, name, count)
+        patch.setattr(writing, "_BESIDE_OTHERS", 8)
         yield
 
 

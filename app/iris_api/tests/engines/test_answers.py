@@ -160,7 +160,8 @@ def test_a_threshold_of_the_models_own_decides(threshold: float, tuned: bool) ->
     inner = LogisticRegression().fit(PAIRS, LABELS)
     estimator: Any = FixedThresholdClassifier(inner, threshold=threshold).fit(PAIRS, LABELS)
     if tuned:
-        estimator = TunedThresholdClassifierCV(inner, scoring="precision" if threshold > 0.5 else "recall")
+        scoring = "precision" if threshold > 0.5 else "recall"
+        estimator = TunedThresholdClassifierCV(inner, scoring=scoring, thresholds=10)
         estimator.fit(PAIRS, LABELS)
     rows = around(PAIRS)
     assert (estimator.predict(rows) != inner.predict(rows)).any()

@@ -89,7 +89,7 @@ def fitted() -> Any:
 
 
 @pytest.fixture(scope="module")
-def mixed(made_once: MadeOnce, quick_costs: None) -> Path:
+def mixed(made_once: MadeOnce, quick_packing: None) -> Path:
     def make(folder: Path) -> None:
         about = About("mixed", "1", "Which customers leave.", target="left", class_names=["no", "yes"])
         frame = customers()

@@ -26,7 +26,7 @@ from iris_api.packing import cli
 from iris_api.packing.mlflow import read_saved_model
 from iris_api.packing.samples import SampleError
 
-pytestmark = pytest.mark.usefixtures("quick_costs")
+pytestmark = pytest.mark.usefixtures("quick_packing")
 
 ROWS = 40
 MLMODEL = f"""\
