@@ -67,11 +67,8 @@ def test_what_is_given_reaches_the_command(arguments: list[str], command: str) -
     assert command in recipe(*arguments).rstrip().replace("  ", " ")
 
 
-WHY = 'it\'s "the fair"; $(id) {{ 6 * 7 }} `id`'
-
-
-@pytest.mark.parametrize("why", ["the fair is on", WHY, "-- no"])
-def test_the_reason_of_a_hold_reaches_the_host_as_it_was_typed(tmp_path: Path, why: str) -> None:
+def test_the_reason_of_a_hold_reaches_the_host_as_it_was_typed(tmp_path: Path) -> None:
+    why = '-- it\'s "the fair"; $(id) {{ 6 * 7 }} `id`'
     program = tmp_path / "iris-deploy"
     program.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
     program.chmod(0o755)
