@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ UNUSUAL = {
 each_role = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 
 
+@cache
 def load(path: Path) -> Any:
     return (yaml.safe_load(path.read_text()) if path.exists() else None) or []
 
