@@ -9,7 +9,7 @@ from iris_api.server.app import Application, build_app
 from iris_api.settings import Settings
 
 load = cache(Model.load)
-"""Return a model of the repository's, which nobody changes."""
+"""Return a model, which nobody changes."""
 build = cache(build_app)
 
 

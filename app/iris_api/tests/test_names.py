@@ -19,13 +19,13 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression, Ridge
 from starlette.testclient import TestClient
 
-from iris_api.engines.model import EngineChoice, Model
+from iris_api.engines.model import EngineChoice
 from iris_api.packing import cli
 from iris_api.predict.limits import Limits
 from iris_api.predict.rows import RowParser
-from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
+from .apps import load, serving
 from .described import described
 
 DATA, KINDS = load_iris(return_X_y=True)
@@ -76,7 +76,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, quick_packing: None) -> Pat
 @pytest.fixture(params=["sklearn", "onnx"])
 def client(bundle: Path, request: pytest.FixtureRequest) -> TestClient:
     engine: EngineChoice = request.param
-    return TestClient(build_app(Settings(model_dir=bundle), Model.load(bundle, engine)))
+    return TestClient(serving(Settings(model_dir=bundle), load(bundle, engine)))
 
 
 def test_predict_takes_and_gives_the_names(client: TestClient) -> None:

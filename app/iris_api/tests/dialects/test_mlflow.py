@@ -16,6 +16,7 @@ from iris_api.engines.model import Model
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
+from ..apps import load, serving
 from ..paths import BUNDLE, MODELS
 
 NAMES = ["petal_length", "petal_width"]
@@ -72,7 +73,7 @@ def test_a_large_batch_takes_the_quick_way_to_the_same_answers(
     form: str, model: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(model_dir=MODELS / model / "1.0.0", max_rows=5000, max_body_bytes=10**7)
-    loaded = Model.load(settings.model_dir)
+    loaded = load(settings.model_dir)
     names = loaded.manifest.feature_names
     rows = [loaded.manifest.golden_rows[number % 3] for number in range(count)]
     objects = [dict(zip(names, row, strict=True)) for row in rows]
@@ -82,7 +83,7 @@ def test_a_large_batch_takes_the_quick_way_to_the_same_answers(
         "arrays": {"instances": rows},
     }
     content = contents[form]
-    with TestClient(build_app(settings, loaded)) as client:
+    with TestClient(serving(settings, loaded)) as client:
         slow = {**content, "params": None}
         expected = [answer["prediction"] for answer in client.post("/predict", json=objects).json()]
         assert ask(client, slow)["predictions"] == pytest.approx(expected)
@@ -108,7 +109,7 @@ MANY = [ROWS[number % 3] for number in range(60)]
     ],
 )
 def test_the_quick_way_takes_nothing_that_means_something_else(model: Model, body: str, status: int) -> None:
-    with TestClient(build_app(Settings(model_dir=BUNDLE), model)) as client:
+    with TestClient(serving(Settings(model_dir=BUNDLE), model)) as client:
         response = client.post("/invocations", content=body, headers={"Content-Type": "application/json"})
         assert response.status_code == status, response.text
         assert status != 200 or response.json() == {"predictions": [2, 0, 1] * 20}

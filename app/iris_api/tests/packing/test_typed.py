@@ -37,6 +37,7 @@ from iris_api.packing.tables import with_trained_categories
 from iris_api.server.app import build_app
 from iris_api.settings import Settings
 
+from ..apps import load, serving
 from ..conftest import MadeOnce
 
 pytestmark = pytest.mark.usefixtures("quick_packing")
@@ -100,7 +101,7 @@ def bundle(made_once: MadeOnce, quick_packing: None) -> Path:
 
 @pytest.fixture
 def client(bundle: Path) -> Iterator[TestClient]:
-    with TestClient(served(bundle)) as client:
+    with TestClient(serving(Settings(model_dir=bundle), load(bundle))) as client:
         yield client
 
 
