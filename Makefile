@@ -32,6 +32,9 @@ SSH_KEY := inventory/local/secrets/ssh/id_ed25519
 export LC_ALL := C.UTF-8
 # Ansible and Molecule start programs of the virtual environment by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Ansible and the tests import thousands of modules. Where Python may not keep what it has compiled, each run compiles them once more: of Ansible
+# alone that is a second.
+unexport PYTHONDONTWRITEBYTECODE
 
 ##@ Run it
 
@@ -259,8 +262,7 @@ lint: tests-venv  ## Style, types, YAML, roles, shell scripts, references
 
 # One more than there are cores where time counts: some tests wait most of the time.
 WORKERS := auto
-# Where Python may not keep what it has compiled, each worker takes 3 s to rewrite the assertions of all tests, at each run.
-PYTEST := env --unset=PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal
+PYTEST := $(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal
 # Random examples of each property: all of them by `make test-unit` and `make robust`, fewer where everything else is tested, too.
 EXAMPLES := $(if $(filter test-fast,$(MAKECMDGOALS)),FUZZ_EXAMPLES=150 SCHEMATHESIS_EXAMPLES=5,$(if $(filter \
     test,$(MAKECMDGOALS)),FUZZ_EXAMPLES=500 SCHEMATHESIS_EXAMPLES=10))
