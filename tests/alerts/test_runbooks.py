@@ -81,9 +81,10 @@ def in_a_hurry(host: Host, received: Received) -> Iterator[None]:
 def asked(host: Host, in_a_hurry: None) -> Iterator[None]:
     """Clients that keep to the limit, rows that are like those of training, and what faults are made of."""
     features = features_of(host)
-    host.check_output(f"install -d {FOLDER} && touch {FOLDER}/fails {FOLDER}/grows {FOLDER}/opens")
+    host.check_output(f"install -d {FOLDER} && touch {FOLDER}/fails {FOLDER}/grows {FOLDER}/opens {FOLDER}/leaks")
     usual, shifted, gaps = worlds(host, features)
-    put(host, f"{FOLDER}/clients.py", (Path(__file__).parent / "clients_on_host.py").read_text())
+    for name in ("clients", "limits"):
+        put(host, f"{FOLDER}/{name}.py", (Path(__file__).parent / f"{name}_on_host.py").read_text())
     put(host, f"{FOLDER}/usual.csv", usual)
     put(host, f"{FOLDER}/shifted.csv", shifted)
     put(host, f"{FOLDER}/gaps.csv", gaps)
@@ -117,17 +118,21 @@ class Reader:
         self._settings = settings
         self.typed: set[str] = set()
 
-    def types(self, command: str, fine: set[int], of_make: set[int]) -> None:
-        """Run a command, those of make once for all faults that stand at the same time."""
+    def types(self, command: str, fine: set[int], of_make: set[int]) -> str:
+        """Run a command, those of make once for all faults that stand at the same time; return what a host says."""
         if command.startswith(PROMETHEUS):
             assert query(self._host, command.removeprefix(PROMETHEUS)), f"nothing of {command}"
-        elif not command.startswith(MAKE):
-            done = self._host.run(command)
-            assert done.rc in fine, f"{command}: {done.stdout[-2000:]}{done.stderr}"
-        elif command not in self.typed:
+        elif command.startswith(MAKE):
+            if command in self.typed:
+                return ""
             self.typed.add(command)
             made = operator.make(command, self._inventory, "-e", f"@{self._settings}")
             assert made.returncode in of_make, f"{command}: {made.stdout[-6000:]}{made.stderr}"
+        else:
+            done = self._host.run(command)
+            assert done.rc in fine, f"{command}: {done.stdout[-2000:]}{done.stderr}"
+            return str(done.stdout)
+        return ""
 
 
 @pytest.fixture
@@ -152,16 +157,18 @@ def test_what_a_runbook_says_ends_the_alert(
                 host.run(fault.cause)
         wait_for(lambda: alerts <= firing(host, begun), 300)
         assert alerts - firing(host, begun) == set()
+        said = dict.fromkeys(alerts, "")
         for fault in faults:
             for command in commands(fault, "Confirm"):
-                reader.types(command, ANSWERS, MAKES)
+                said[fault.alert] += reader.types(command, ANSWERS, MAKES)
         reader.typed.clear()
         # First what takes no time: what is converged is what is wrong then.
         for fault in faults:
             host.check_output(fault.repair or "true")
-        acts = [command for fault in faults for command in commands(fault, "Act")]
-        for command in sorted(acts, key=lambda command: command.startswith(MAKE)):
-            reader.types(command, {0}, {0})
+        acts = [(fault.alert, command) for fault in faults for command in commands(fault, "Act")]
+        for alert, command in sorted(acts, key=lambda act: act[1].startswith(MAKE)):
+            said[alert] += reader.types(command, {0}, {0})
+        assert [fault.alert for fault in faults if fault.shows not in said[fault.alert]] == []
         # Who converges gets the site's own.
         give(host, hurried())
         reader.typed.clear()
