@@ -50,6 +50,18 @@ def halves() -> None:
         time.sleep(5)
 
 
+def many() -> None:
+    """Send nothing to very many addresses of this host, each time the kernel is about to forget them."""
+    room = int(Path("/proc/sys/net/netfilter/nf_conntrack_max").read_text()) * 9 // 10
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind(("127.0.0.10", 0))
+        while True:
+            for number in range(room):
+                high, low = divmod(number % 65536, 256)
+                client.sendto(b"", (f"127.9.{high}.{low}", 7000 + number // 65536))
+            time.sleep(15)
+
+
 def batches() -> None:
     """Send a thousand rows at a time from each of twenty addresses, within the limit."""
     side_by_side(
@@ -134,5 +146,5 @@ def side_by_side(all_of_them: Iterable[Callable[[], None]]) -> None:
 
 
 if __name__ == "__main__":
-    every = (predictions, guesses, greedy, halves, batches, errors, rows, endless)
+    every = (predictions, guesses, greedy, halves, many, batches, errors, rows, endless)
     {each.__name__: each for each in every}[sys.argv[2]]()

@@ -253,8 +253,6 @@ ABSENT = {
     "iris_api_predicted_values_total": "of models of numbers alone",
     "iris_api_predicted_value_training_ratio": "of models of numbers alone",
     "iris_api_training_rows": "of bundles that say of how many rows they are; earlier ones did not",
-    "node_nf_conntrack_entries": "of kernels that have loaded nf_conntrack, which a container does not see",
-    "node_nf_conntrack_entries_limit": "of kernels that have loaded nf_conntrack, which a container does not see",
     "fortress_reboot_lease_end_seconds": "of hosts that have gone down in order once",
     "fortress_unit_memory_limit_bytes": "where the kernel keeps to limits",
     "iris_api_prediction_confidence_sum": "of models that give probabilities",
