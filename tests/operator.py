@@ -83,6 +83,14 @@ def make(command: str, inventory: str, *options: str) -> subprocess.CompletedPro
     )
 
 
+def types(command: str, inventory: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of a page on the control node, with $INVENTORY in it, and with options of Ansible's."""
+    playbook = ".venv/bin/ansible-playbook "
+    command = command.replace(playbook, f"{PLAYBOOK} {shlex.join(options)} ")
+    variables = environment() | {"INVENTORY": str(Path(inventory).absolute())}
+    return subprocess.run(["sh", "-c", command], cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+
+
 def play_and_lose_the_control_node(inventory: str, playbook: str, task: str, **variables: Any) -> None:
     """Run a playbook, and kill all of the control node's part in it when it comes to a task."""
     command = [PLAYBOOK, "-i", str(Path(inventory).absolute()), playbook, "--extra-vars", json.dumps(variables)]

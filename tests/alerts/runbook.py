@@ -10,6 +10,7 @@ from tests.alerts.faults import Fault
 PAGE = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 MAKE, PROMETHEUS = "make ", "In Prometheus: "
+ON_CONTROL_NODE = ("openssl ", "mkdir ", ".venv/bin/")
 ON_HOST = ("sudo ", "curl ", "df ", "free ", "uptime", "cat ", "timedatectl")
 # They wait for somebody at the keyboard, or print passwords.
 NOT_TYPED = ("make ssh", "make env")
@@ -29,7 +30,7 @@ def written(alert: str, name: str) -> list[str]:
     return [
         before + command
         for before, command in found
-        if before or (command.startswith((*ON_HOST, MAKE)) and not command.startswith(NOT_TYPED))
+        if before or (command.startswith((*ON_HOST, *ON_CONTROL_NODE, MAKE)) and not command.startswith(NOT_TYPED))
     ]
 
 

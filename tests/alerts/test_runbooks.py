@@ -17,7 +17,7 @@ from tests import operator
 from tests.alerts.conftest import SETTINGS, Received, features_of, now, value_in, wait_for
 from tests.alerts.faults import FOLDER, TOGETHER, Fault, clients
 from tests.alerts.hurried import hurried
-from tests.alerts.runbook import MAKE, PROMETHEUS, commands
+from tests.alerts.runbook import MAKE, ON_CONTROL_NODE, PROMETHEUS, commands
 from tests.host.test_monitoring import query
 from tools.rules.__main__ import rendered
 
@@ -122,11 +122,12 @@ class Reader:
         """Run a command, those of make once for all faults that stand at the same time; return what a host says."""
         if command.startswith(PROMETHEUS):
             assert query(self._host, command.removeprefix(PROMETHEUS)), f"nothing of {command}"
-        elif command.startswith(MAKE):
+        elif command.startswith((MAKE, *ON_CONTROL_NODE)):
             if command in self.typed:
                 return ""
             self.typed.add(command)
-            made = operator.make(command, self._inventory, "-e", f"@{self._settings}")
+            type_there = operator.make if command.startswith(MAKE) else operator.types
+            made = type_there(command, self._inventory, "-e", f"@{self._settings}")
             assert made.returncode in of_make, f"{command}: {made.stdout[-6000:]}{made.stderr}"
         else:
             done = self._host.run(command)
