@@ -195,6 +195,7 @@ OPENS = (
     'python3 -c "import os, socket, time; '
     f"x = [socket.socket() for _ in range(56 * os.path.exists('{FOLDER}/opens'))]; time.sleep(9999)\""
 )
+BUSY = "for each in $(seq $(nproc)); do while :; do :; done & done; wait"
 # A network that breaks connections to an instance now and then.
 RESETS = (
     "nft add table ip fortress_fault; "
@@ -261,6 +262,14 @@ TOGETHER: dict[str, list[Fault]] = {
             repair=f"rm -f {FOLDER}/leaks",
             shows=unit("takes_descriptors"),
             undo=stop("takes_descriptors"),
+        ),
+        # Whoever else wants a processor gets it.
+        Fault(
+            "ProcessorBusy",
+            f"systemd-run --quiet --unit={unit('busy')} --nice=19 /bin/sh -c {shlex.quote(BUSY)}",
+            {"NAME": unit("busy")},
+            shows=unit("busy"),
+            undo=stop("busy"),
         ),
         Fault("TargetDown", "systemctl stop mtail", {"UNIT": "mtail"}, ("make converge",)),
         Fault("GatewayLogUnread", elsewhere=("make converge",)),
@@ -417,7 +426,6 @@ NOT_RUN = {
     "HostDown": "the only host of this site is the one that monitors; tests/cluster/ cuts one of five off",
     "HostReboots": "the same; tests/cluster/ has one of five power off",
     "Watchdog": "it always fires; tests/alerts/test_heartbeat.py ends it",
-    "ProcessorBusy": "the processors of the local VM are the machine's, and other tests keep them busy",
     "ClockOff": "the clock of the local VM is that of the machine it runs on: the kernel has one for all namespaces",
 }
 """The other alerts, and why no fault of theirs is caused here. When they fire and end is tested by promtool."""

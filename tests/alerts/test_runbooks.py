@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -15,7 +16,7 @@ from testinfra.host import Host
 
 from tests import operator
 from tests.alerts.conftest import SETTINGS, Received, features_of, now, value_in, wait_for
-from tests.alerts.faults import FOLDER, TOGETHER, Fault, clients
+from tests.alerts.faults import FOLDER, TOGETHER, Fault, clients, unit
 from tests.alerts.hurried import hurried
 from tests.alerts.runbook import MAKE, ON_CONTROL_NODE, PROMETHEUS, commands
 from tests.host.test_monitoring import query
@@ -109,6 +110,32 @@ def firing(host: Host, since: float | None = None) -> set[str]:
     return {each["metric"]["alertname"] for each in query(host, f"count by (alertname) ({alerts})")}
 
 
+class Machine:
+    """What else runs on the machine of a local VM, whose processors are the machine's."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._before = self._now()
+        self._others = 0.0
+
+    def explains(self) -> set[str]:
+        """Return the alert that is right to fire where its fault has ended, and others keep the processors busy."""
+        now = self._now()
+        [every, idle, own] = (late - early for late, early in zip(now, self._before, strict=True))
+        # Of a shorter time it says little.
+        if every > 10 * os.sysconf("SC_CLK_TCK"):
+            self._before, self._others = now, 1 - (idle + own) / every
+        ended = not self._host.service(unit("busy")).is_running
+        return {"ProcessorBusy"} if ended and self._others > 0.8 else set()
+
+    def _now(self) -> tuple[float, float, float]:
+        """Return the time of all processors, what of it they were idle, and what this host's processes had of it."""
+        said = self._host.check_output("head -1 /proc/stat; cat /sys/fs/cgroup/cpu.stat")
+        ticks = [int(number) for number in re.findall(r"\d+", said.partition("\n")[0])][:8]
+        own = int(re.findall(r"usage_usec (\d+)", said)[0])
+        return sum(ticks), ticks[3], own * os.sysconf("SC_CLK_TCK") / 1e6
+
+
 class Reader:
     """Who reads the runbooks, and types what they say: on the host, on the control node, or into Prometheus."""
 
@@ -173,8 +200,9 @@ def test_what_a_runbook_says_ends_the_alert(
         # Who converges gets the site's own.
         give(host, hurried())
         reader.typed.clear()
-        wait_for(lambda: not alerts & firing(host), 300)
-        assert alerts & firing(host) == set()
+        machine = Machine(host)
+        wait_for(lambda: not alerts & firing(host) - machine.explains(), 300)
+        assert alerts & firing(host) - machine.explains() == set()
         for fault in faults:
             for command in commands(fault, "Check"):
                 reader.types(command, {0}, {0})
