@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from testinfra.host import Host
 
 from tests.alerts.conftest import Received, now, wait_for
+from tests.alerts.runbook import written
 
 testinfra_hosts = ["ansible://monitoring"]
 
@@ -16,6 +19,7 @@ BEAT = 60
 # After Prometheus has stopped, Alertmanager takes its word for another 4 minutes.
 @pytest.mark.parametrize(("unit", "seconds"), [("prometheus-alertmanager", 0), ("prometheus", 240)])
 def test_the_heartbeat_ends_with_each_of_the_two(host: Host, received: Received, unit: str, seconds: int) -> None:
+    """And the command of Watchdog's runbook says which one has stopped."""
     begun = now(host)
     assert wait_for(lambda: received.posts("/heartbeat", begun), 3 * BEAT)
     host.check_output(f"systemctl stop {unit}")
@@ -27,6 +31,11 @@ def test_the_heartbeat_ends_with_each_of_the_two(host: Host, received: Received,
 
     try:
         assert wait_for(silent, seconds + 3 * BEAT)
+        [command] = written("Watchdog", "Act")
+        states = dict(
+            re.findall(r"^\S+ (\S+)\.service.*?^ +Active: (\w+)", host.run(command).stdout, re.MULTILINE | re.DOTALL)
+        )
+        assert states == {"prometheus": "active", "prometheus-alertmanager": "active"} | {unit: "inactive"}
     finally:
         host.check_output(f"systemctl start {unit}")
 
