@@ -78,7 +78,7 @@ def test_main_is_a_table_of_contents(role: Path) -> None:
 
 @each_role
 def test_the_preflight_begins_with_the_names_of_variables(role: Path) -> None:
-    assert "known_variables" in load(role / "tasks" / "preflight.yml")[0]
+    assert "preflight" in load(role / "tasks" / "preflight.yml")[0]
 
 
 @each_role

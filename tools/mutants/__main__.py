@@ -64,6 +64,7 @@ PARTS = (
     plugin("site", "filter/site"),
     plugin("config_tree", "modules/config_tree", "action/config_tree"),
     plugin("known_variables", "action/known_variables"),
+    plugin("preflight", "action/preflight"),
     Part("iris_deploy", ("app/iris_deploy/src/iris_deploy/*.py",), ("app/iris_deploy/tests",)),
     room("bundle"),
     room("engines"),
