@@ -24,7 +24,8 @@ def task(phase: str, name: str) -> dict[str, Any]:
 
 def command(arguments: dict[str, Any], **variables: Any) -> list[str]:
     """Return the command that a task runs."""
-    argv, templar = arguments["ansible.builtin.command"]["argv"], Templar(DataLoader(), variables)
+    argv = next(arguments[module]["argv"] for module in ("program", "ansible.builtin.command") if module in arguments)
+    templar = Templar(DataLoader(), variables)
     if isinstance(argv, str):
         return list(templar.template(trust_as_template(argv)))
     return [templar.template(trust_as_template(each)) for each in argv]
