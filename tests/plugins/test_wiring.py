@@ -508,6 +508,7 @@ def carries_a_secret(task: dict[str, Any]) -> bool:
         "ansible.builtin.systemd_service",
         "credentials",
         "host_removal",
+        "preflight",
     }
     if names & set(task):
         return False  # prints names of users, files and units
