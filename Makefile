@@ -326,9 +326,9 @@ test-localvm: tests-venv
 .PHONY: test-sites
 test-sites: tests-venv
 	@$(LOCALVM) setup
-	@echo "==> Testing the whole site on Debian 13 and on Debian 12, its alerts, their runbooks, and several hosts; each is printed when it is done"
+	@echo "==> Testing the whole site on Debian 13 and on Debian 12, its alerts, and several hosts; each is printed when it is done"
 	@rm -rf build/sites
-	@$(EXAMPLES) $(MAKE) --jobs=5 --keep-going --output-sync=target test-site-default test-site-debian12 test-site-runbooks test-site-alerts test-site-cluster || \
+	@$(EXAMPLES) $(MAKE) --jobs=3 --keep-going --output-sync=target test-site-default test-site-debian12 test-site-alerts test-site-cluster || \
 	    { echo "What was red, by scenario; build/sites has all that each printed:" >&2; \
 	    grep -aE '(FAILED|ERROR) [^ ]*tests/|\[ERROR\]|fatal: ' build/sites/*.log | cut -c -300 | tail -n 16 >&2; exit 1; }
 
