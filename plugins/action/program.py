@@ -14,7 +14,7 @@ short_description: Run a program, without the module that would start it
 description:
   - As C(ansible.builtin.command) with C(argv) and C(stdin), and with its results. That one starts Python on the host to
     unpack itself, and then the program, which takes longer than most programs that are asked something.
-  - In check mode it does nothing, unless the task says C(check_mode=false).
+  - In check mode it does nothing, unless the task says C(check_mode=false). It does not apply C(environment).
 options:
   argv:
     description: The program and its arguments.
