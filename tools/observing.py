@@ -29,17 +29,15 @@ WATCHERS = (
     "prometheus-blackbox-exporter",
     "prometheus-nginx-exporter",
     "prometheus-node-exporter",
+    "fortress-host-metrics",
     "grafana-server",
 )
-# It ends after each run, and then tells the time that this run took.
-AGAIN = "fortress-host-metrics"
-AGAIN_SECONDS = 15
 # What a sample takes on the disk, where Prometheus has compacted nothing yet: in its first two hours.
 BYTES_A_SAMPLE = 1.5
 LOOK = """
 look() {{
     date +%s%N
-    systemctl show --property=Id,ActiveState,CPUUsageNSec {units} {again}
+    systemctl show --property=Id,ActiveState,CPUUsageNSec {units}
     curl --silent --max-time 2 http://127.0.0.1/nginx_status \\
         | sed -n 's/^ *[0-9]* [0-9]* \\([0-9]*\\) *$/requests=\\1/p'
     echo ---
@@ -93,13 +91,10 @@ def parse(said: str) -> Cost:
     seconds = (ended - began) / 1e9
     parts = {}
     for name, unit in later.items():
-        if unit.get("ActiveState") != "active" and name != AGAIN:
+        if unit.get("ActiveState") != "active":
             continue
-        spent = number(unit.get("CPUUsageNSec"))
-        if name == AGAIN:
-            share = spent / 1e9 / AGAIN_SECONDS
-        else:
-            share = (spent - number(units.get(name, {}).get("CPUUsageNSec"))) / 1e9 / seconds
+        spent = number(unit.get("CPUUsageNSec")) - number(units.get(name, {}).get("CPUUsageNSec"))
+        share = spent / 1e9 / seconds
         parts[name] = max(0.0, share), number(kept.get(name, {}).get("Pss")) * 1024
     samples, size = [value(line) for line in [*answers.splitlines(), "", ""][:2]]
     return Cost(parts, (asked_later - asked) / seconds, samples, samples * (size or BYTES_A_SAMPLE) * 86400)
@@ -162,9 +157,7 @@ def measure(inventory: str, seconds: int, *, pause: bool = False) -> tuple[dict[
     reached = hosts.reach()
     watchers = " ".join(WATCHERS)
     scripts = {
-        name: LOOK.format(
-            units=watchers, again=AGAIN, seconds=seconds, port=hosts.variable("fortress_prometheus_port", name)
-        )
+        name: LOOK.format(units=watchers, seconds=seconds, port=hosts.variable("fortress_prometheus_port", name))
         for name in reached
     }
 
@@ -180,8 +173,7 @@ def measure(inventory: str, seconds: int, *, pause: bool = False) -> tuple[dict[
         costs = dict(zip(reached, pool.map(lambda name: ask(name, reached[name], scripts[name]), reached), strict=True))
         if pause:
             paused = {
-                name: PAUSED.format(look=scripts[name], running=" ".join(part for part in cost.parts if part != AGAIN))
-                for name, cost in costs.items()
+                name: PAUSED.format(look=scripts[name], running=" ".join(cost.parts)) for name, cost in costs.items()
             }
             found = pool.map(lambda name: ask(name, reached[name], paused[name]), reached)
             without = dict(zip(reached, found, strict=True))

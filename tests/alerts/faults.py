@@ -356,7 +356,7 @@ TOGETHER: dict[str, list[Fault]] = {
             "systemctl restart prometheus-node-exporter",
         ),
         # The exporter's start starts it, too.
-        Fault("HostMetricsOld", "systemctl stop fortress-host-metrics.timer"),
+        Fault("HostMetricsOld", "systemctl stop fortress-host-metrics"),
         Fault("NotificationsFail", f"echo wrong >{TOKEN_FILE}"),
         Fault(
             "AlertmanagerReloadFailed",

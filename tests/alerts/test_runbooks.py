@@ -212,7 +212,7 @@ def test_what_a_runbook_says_ends_the_alert(
             host.run(f"{fault.repair or 'true'}; {fault.undo or 'true'}")
         host.run(
             "systemctl start nginx prometheus-nginx-exporter prometheus-node-exporter prometheus-alertmanager mtail "
-            "fortress-host-metrics.timer iris-api.target iris-api@1 iris-api@2 iris-api@3"
+            "fortress-host-metrics iris-api.target iris-api@1 iris-api@2 iris-api@3"
         )
         if not ended:
             # What was changed by hand must not be there for the next ones.

@@ -177,6 +177,31 @@ def test_it_is_what_prometheus_reads(tmp_path: Path, home: Path) -> None:
     assert text.endswith("\n")
 
 
+def test_it_writes_the_file_again_and_again(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, asked, pauses = tmp_path / "fortress_host.prom", [], []
+
+    def shown(units: list[str]) -> str:
+        asked.append(units)
+        return SHOWN
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        assert 'fortress_unit_restarts{name="nginx.service"} 2.0\n' in file.read_text()
+        file.unlink()
+        if len(pauses) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(metrics, "ROOT", tmp_path)
+    monkeypatch.setattr(metrics, "TEXT_FILE", file)
+    monkeypatch.setattr(metrics, "shown", shown)
+    monkeypatch.setattr(metrics.time, "sleep", pause)
+    monkeypatch.setattr(metrics.sys, "argv", ["host_metrics.py", "nginx.service", "iris-api@*.service"])
+    with pytest.raises(KeyboardInterrupt):
+        metrics.main()
+    assert pauses == 3 * [15]
+    assert asked == 3 * [["nginx.service", "iris-api@*.service"]]
+
+
 def test_the_node_exporter_is_told_the_same_units() -> None:
     units = ["iris-api@*.service", "nginx.service"]
     arguments = render("node_exporter", "etc/default/prometheus-node-exporter", node_exporter_units=units)

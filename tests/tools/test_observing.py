@@ -19,7 +19,6 @@ def said(moment: int, mtail: int, requests: int) -> str:
     units = [
         UNIT.format(name="mtail", state="active", spent=mtail),
         UNIT.format(name="grafana-server", state="inactive", spent=5),
-        UNIT.format(name=observing.AGAIN, state="inactive", spent=45_000_000),
     ]
     return f"{moment}\n" + "\n".join(units) + f"\nrequests={requests}\n---\n"
 
@@ -35,14 +34,12 @@ def answer(number: float | None) -> str:
 def test_a_part_costs_what_it_has_spent_meanwhile() -> None:
     begin, end = said(10**18, 10**9, 1000), said(10**18 + 60 * 10**9, 10**9 + 300_000_000, 31000)
     cost = observing.parse(begin + end + MEMORY + answer(900) + answer(1.2))
-    assert set(cost.parts) == {"mtail", observing.AGAIN}, "what does not run costs nothing"
+    assert set(cost.parts) == {"mtail"}, "what does not run costs nothing"
     assert cost.parts["mtail"] == pytest.approx((0.005, 20 * 2**20))
-    # One that runs every 15 s, and tells what its last run took.
-    assert cost.parts[observing.AGAIN] == pytest.approx((0.003, 0))
     assert cost.requests == pytest.approx(500)
     assert cost.samples == 900
     assert cost.bytes_a_day == pytest.approx(900 * 1.2 * 86400)
-    assert "  all                              0.80% of a core     20.0 MiB" in observing.screen("iris", cost)
+    assert "  all                              0.50% of a core     20.0 MiB" in observing.screen("iris", cost)
 
 
 def test_before_the_first_compaction_a_usual_size_is_taken() -> None:
@@ -65,7 +62,7 @@ def test_the_throughput_is_compared_with_that_without() -> None:
 
 
 def test_what_hosts_are_told_is_a_shell_script() -> None:
-    look = observing.LOOK.format(units="mtail", again=observing.AGAIN, seconds=1, port=9090)
+    look = observing.LOOK.format(units="mtail", seconds=1, port=9090)
     for script in (look, observing.PAUSED.format(look=look, running="mtail")):
         done = subprocess.run(["sh", "-n"], input=script, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -197,7 +197,7 @@ GROUPS = [
                 f"{host_metrics_age()} > 120",
                 "What {{ $labels.instance }} tells of its units and deployments is {{ $value | humanizeDuration }} "
                 "old.",
-                "Alerts on it go by old values. There, `systemctl status fortress-host-metrics.timer` says why.",
+                "Alerts on it go by old values. There, `systemctl status fortress-host-metrics` says why.",
                 hold="1m",
                 labels=HOST,
             ),

@@ -36,7 +36,7 @@ UNITS = {
     "api": [],
     "monitoring": ["prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter", "grafana-server"],
 }
-EVERYWHERE = ["prometheus-node-exporter", "fortress-host-metrics.timer", "fortress-firewall"]
+EVERYWHERE = ["prometheus-node-exporter", "fortress-host-metrics", "fortress-firewall"]
 # Requests for health, metrics and documents, and the probe's, are none of users.
 _OF_USERS = 'path!~"/health.*|/v2/health.*|/ping|/probe|/metrics|/docs.*|/openapi.json"'
 # What users were answered as the gateways' logs have it; where these are not counted, what the instances answered.
