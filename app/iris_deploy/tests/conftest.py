@@ -83,27 +83,21 @@ class Played(Machine):
             case ("systemd-run", *_, _, "perform", file):
                 jobs.perform_file(Host(self, self.paths), Path(file))
                 return self.done()
-            case ("python3", "-m", "venv", *_, folder):
+            case ("python3", "-m", "venv", "--without-pip", folder):
                 (Path(folder) / "bin").mkdir(parents=True)
                 (Path(folder) / "lib" / "python3.13" / "site-packages").mkdir(parents=True)
                 (Path(folder) / "bin" / "python3").symlink_to("/usr/bin/python3")
+                (Path(folder) / "pyvenv.cfg").write_text(f"command = python3 -m venv {folder}\n")
                 return self.done()
-            case (pip, "install", *_) if pip.endswith("/venv/bin/pip"):
+            case (python, pip, "install", *options):
+                assert Path(pip) == self.paths.wheels / "pip-25.1.whl" / "pip"
                 if self.pip_fails:
                     return self.done(code=1)
-                program = Path(pip).with_name("iris-api")
-                program.write_text(f"#!{program.with_name('python3')}\n")
-                program.chmod(0o700)
+                self.pip(Path(python).parents[1], Path(options[-3].removeprefix("--requirement=")))
                 return self.done()
-            case (pip, interpreter, "install", *_) if pip.endswith("/venv/bin/pip"):
-                if self.pip_fails:
-                    return self.done(code=1)
-                environment = Path(interpreter.removeprefix("--python=")).parents[1]
-                (packages,) = environment.glob("lib/*/site-packages")
-                # What the release has must not be seen by pip, which would take it for what it is to replace.
-                assert not list(packages.iterdir())
-                (packages / "more.py").touch()
-                return self.done()
+            case (_, "-m", "compileall", *_, folder):
+                assert Path(folder).is_dir()
+                return self.done(code=1)
             case ("sync", "--file-system", path):
                 assert Path(path).is_dir()
                 return self.done()
@@ -160,6 +154,20 @@ class Played(Machine):
         self.time += seconds
 
     # How.
+
+    def pip(self, environment: Path, requirements: Path) -> None:
+        """Install what a file names, and of a release its program."""
+        (packages,) = environment.glob("lib/*/site-packages")
+        if (environment.parent / "environment.json").exists():
+            # What the release has must not be seen by pip, which would take it for what it is to replace.
+            assert not list(packages.iterdir())
+            (packages / "more.py").touch()
+            return
+        for line in requirements.read_text().splitlines() if requirements.exists() else []:
+            (packages / f"{line.partition('==')[0]}.py").write_text(line)
+        program = environment / "bin" / "iris-api"
+        program.write_text(f"#!{program.with_name('python3')}\n")
+        program.chmod(0o700)
 
     def done(self, output: str = "", code: int = 0) -> CompletedProcess[str]:
         return CompletedProcess([], code, output, "" if code == 0 else "as the test wants it")
@@ -249,6 +257,7 @@ class Site:
         self.paths.unit.parent.mkdir(parents=True)
         self.paths.home.mkdir(parents=True)
         self.paths.proc.mkdir()
+        (self.paths.wheels / "pip-25.1.whl").mkdir(parents=True)
         self.memory(total=8000, free=4000)
         self.settings()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import shutil
 import tarfile
@@ -199,13 +200,77 @@ def test_what_can_not_be_made_leaves_what_was_there(site: Site) -> None:
     folder = site.paths.home / "releases" / "r9"
     (folder / "wheels" / "a.whl").unlink()
     site.machine.pip_fails = True
-    with pytest.raises(Failure, match=r"/venv/bin/pip install .*: as the test wants it"):
+    with pytest.raises(Failure, match=r"/venv/bin/python3 .*/pip install .*: as the test wants it"):
         install(site)
     assert (folder / ".complete").exists()
     with pytest.raises(Failure, match=r"releases/r9 could not be made: .*No such file"):
         install(site, path=site.paths.home / "none.tar")
     site.machine.pip_fails = False
     assert install(site)
+
+
+def release(application: str, python: str = "3.13", packages: str = "numpy==2 --hash=sha256:1") -> dict[str, bytes]:
+    """Return the members of a release, of an application of this hash and of other packages."""
+    about = json.dumps({"settings": [], "python": python}).encode()
+    lines = f"{packages}\niris_api==1 --hash=sha256:{application}\n"
+    return MEMBERS | {"release.json": about, "requirements.txt": lines.encode()}
+
+
+def has(site: Site, name: str) -> dict[str, str]:
+    """Return what is installed in a release, and which application its program starts."""
+    (packages,) = (site.paths.home / "releases" / name / "venv").glob("lib/*/site-packages")
+    return {path.stem: path.read_text().rpartition(":")[2] for path in packages.iterdir()}
+
+
+def test_only_the_application_is_installed_where_a_release_has_all_else(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert install(site, path=archive(site, release("a")))
+    hashed: list[str] = []
+    whole = artifacts._sha256
+    monkeypatch.setattr(artifacts, "_sha256", lambda path: hashed.append(Path(path).name) or whole(path))
+    site.machine.commands.clear()
+    assert install(site, name="r10", path=archive(site, release("b")))
+    python, pip = site.machine.commands[0].argv[:2]
+    assert (Path(python).parts[-4:], pip[-4:]) == ((".r10.new", "venv", "bin", "python3"), "/pip")
+    assert [has(site, name) for name in ("r9", "r10")] == [{"numpy": "1", "iris_api": each} for each in "ab"]
+    folder = site.paths.home / "releases" / "r10"
+    assert (folder / "venv" / "bin" / "iris-api").read_text() == f"#!{folder}/venv/bin/python3\n"
+    assert (folder / "venv" / "pyvenv.cfg").read_text() == f"command = python3 -m venv {folder}/venv\n"
+    assert not (folder / "own.txt").exists()
+    # Of what was copied the hash is known; all the same it is a file of its own, whose damage is found.
+    assert "iris_api.py" in hashed and "numpy.py" not in hashed
+    assert missing(site, "r10") == missing(site, "r9") == []
+    next(folder.rglob("numpy.py")).write_text("damaged")
+    assert (missing(site, "r10"), missing(site, "r9")) == (["releases"], [])
+    assert install(site, name="r10", path=archive(site, release("b")))
+    assert has(site, "r10")["numpy"] == "1"
+
+
+@pytest.mark.parametrize("why", ["other packages", "another Python", "damaged", "of an earlier program", "no list"])
+def test_all_is_installed_where_no_whole_release_has_the_same(site: Site, why: str) -> None:
+    install(site, path=archive(site, release("a")))
+    folder = site.paths.home / "releases" / "r9"
+    new = release("b", python="3.11" if "Python" in why else "3.13")
+    match why:
+        case "other packages":
+            new = release("b", packages="numpy==2 --hash=sha256:2")
+        case "damaged":
+            next(folder.rglob("numpy.py")).write_text("numpy==2 --hash=sha256:666")
+        case "of an earlier program":
+            (folder / "files.json").unlink()
+        case "no list":
+            (folder / "requirements.txt").write_text("")
+    site.machine.commands.clear()
+    assert install(site, name="r10", path=archive(site, new))
+    assert site.machine.commands[0].argv[:3] == ("python3", "-m", "venv")
+    assert has(site, "r10") == {"numpy": "2" if "packages" in why else "1", "iris_api": "b"}
+
+
+def test_where_there_is_no_pip_it_is_said_what_to_install(site: Site) -> None:
+    (site.paths.wheels / "pip-25.1.whl").rmdir()
+    with pytest.raises(Failure, match=r"There is no pip in .*: apt-get install python3-venv"):
+        install(site)
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])

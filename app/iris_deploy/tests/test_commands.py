@@ -46,9 +46,10 @@ def test_a_command(command: Command, line: str) -> None:
 
 def test_nothing_is_installed_that_the_lock_does_not_name_by_its_hash() -> None:
     release = Path("/opt/iris-api/releases/.r.new")
-    assert commands.virtual_environment(release).argv == ("python3", "-m", "venv", f"{release}/venv")
-    pip, *options = commands.pip_install(release).argv
-    assert pip == f"{release}/venv/bin/pip"
+    assert commands.virtual_environment(release).argv == ("python3", "-m", "venv", "--without-pip", f"{release}/venv")
+    wheel = Path("/usr/share/python-wheels/pip-25.1.whl")
+    python, pip, *options = commands.pip_install(release, wheel, release / "requirements.txt").argv
+    assert (python, pip) == (f"{release}/venv/bin/python3", f"{wheel}/pip")
     assert {"--no-index", "--no-deps", "--require-hashes", f"--find-links={release}/wheels"} <= set(options)
     assert f"--requirement={release}/requirements.txt" in options
 

@@ -30,6 +30,7 @@ Kind = Literal["releases", "models", "environments"]
 FILES = "files.json"
 ABOUT = "release.json"
 ABOUT_ENVIRONMENT = "environment.json"
+REQUIREMENTS = "requirements.txt"
 # An instance of a release, and of an environment, starts by it.
 LAUNCHER = Path("bin/iris-api")
 
@@ -55,19 +56,24 @@ def damaged(host: Host, kind: Kind, name: str) -> str:
         return ""
     except (OSError, ValueError) as error:
         return f"{folder / FILES} can't be read ({error})"
-    checked = host.paths.run / "checked" / f"{kind}-{name}"
-    thorough = not checked.exists()
-    for name, (*known, sha256) in expected.items():
-        path = f"{folder}/{name}"
+    thorough = not (checked := _checked(host, kind, name)).exists()
+    for each, (*known, sha256) in expected.items():
+        path = f"{folder}/{each}"
         try:
             state = _state(path)
             if (thorough or state != known) and (state[0] != known[0] or _sha256(path) != sha256):
                 return f"{path} was damaged"
         except OSError as error:
             return f"{path} can't be read ({error.strerror})"
-    checked.parent.mkdir(parents=True, exist_ok=True)
     checked.touch()
     return ""
+
+
+def _checked(host: Host, kind: Kind, name: str) -> Path:
+    """Return the file that says that all of a release or a model was hashed since the last boot."""
+    path = host.paths.run / "checked" / f"{kind}-{name}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def install(host: Host, kind: Kind, name: str, archive: Path) -> bool:
@@ -82,6 +88,8 @@ def install(host: Host, kind: Kind, name: str, archive: Path) -> bool:
         made = bool(damaged(host, kind, name))
         if made:
             _make(host, kind, folder, archive)
+            # Just now all of it was hashed.
+            _checked(host, kind, name).touch()
         # Not to be removed as one that nobody uses, before it is deployed.
         os.utime(folder)
     archive.unlink(missing_ok=True)
@@ -107,13 +115,9 @@ def _make(host: Host, kind: Kind, folder: Path, archive: Path) -> None:
 def _fill(host: Host, kind: Kind, draft: Path, folder: Path, archive: Path) -> None:
     """Make in a draft what becomes a folder."""
     _unpack(archive, draft)
+    twin = None
     if kind == "releases":
-        for command in (commands.virtual_environment(draft), commands.pip_install(draft)):
-            _run(host, command)
-        # Programs of the environment name the folder that they were made in.
-        for path in (draft / "venv" / "bin").iterdir():
-            if path.is_file() and not path.is_symlink():
-                path.write_bytes(path.read_bytes().replace(os.fsencode(draft), os.fsencode(folder)))
+        twin = _install_release(host, draft, folder)
         shutil.copyfile(draft / ABOUT, draft / COMPLETE)
     elif kind == "environments":
         _layer(host, draft, folder)
@@ -124,12 +128,81 @@ def _fill(host: Host, kind: Kind, draft: Path, folder: Path, archive: Path) -> N
     paths = [path for path in (draft, *sorted(draft.rglob("*"))) if not path.is_symlink()]
     for path in paths:
         path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-    files = (path for path in paths if path.is_file())
-    known = {str(path.relative_to(draft)): [*_state(path), _sha256(path)] for path in files}
+    # Of what was copied as it was, the hash is known.
+    before = json.loads((twin / FILES).read_text()) if twin else {}
+    known = {}
+    for path in (path for path in paths if path.is_file()):
+        name, state = str(path.relative_to(draft)), _state(path)
+        *same, sha256 = before.get(name, [""])
+        known[name] = [*state, sha256 if same == state else _sha256(path)]
     (draft / FILES).write_text(json.dumps(known))
     (draft / FILES).chmod(0o644)
     # A power cut must leave nothing that looks complete and is not.
     _run(host, commands.sync(draft))
+
+
+def _install_release(host: Host, draft: Path, folder: Path) -> Path | None:
+    """Make in a draft the environment of a release; return the release that all but the application was copied from.
+
+    Most releases differ by the application alone, and to copy some 450 MB is a sixth of the work of installing them.
+    """
+    requirements, pip = draft / REQUIREMENTS, _pip(host)
+    if twin := _twin(host, draft):
+        # Not to be removed meanwhile, as one that nobody uses.
+        os.utime(twin)
+        shutil.copytree(twin / "venv", draft / "venv", symlinks=True)
+        own = draft / "own.txt"
+        own.write_text(requirements.read_text().splitlines()[-1])
+        _run(host, commands.pip_install(draft, pip, own))
+        own.unlink()
+    else:
+        _run(host, commands.virtual_environment(draft))
+        _run(host, commands.pip_install(draft, pip, requirements))
+    _compile(host, draft, folder)
+    # Programs of the environment name the folder that they were made in.
+    for path in (draft / "venv" / "pyvenv.cfg", *(draft / "venv" / "bin").iterdir()):
+        if path.is_file() and not path.is_symlink():
+            text = path.read_bytes()
+            for made in filter(None, (draft, twin)):
+                text = text.replace(os.fsencode(made / "venv"), os.fsencode(folder / "venv"))
+            path.write_bytes(text)
+    return twin
+
+
+def _twin(host: Host, draft: Path) -> Path | None:
+    """Return a whole release with the same packages for the same Python, beside the application; None if there is none.
+
+    The one that was used last, as it is most likely to be looked at anyway.
+    """
+    wanted = _packages(draft)
+    folders = [folder for folder in draft.parent.glob("[!.]*") if wanted and _packages(folder) == wanted]
+    for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True):
+        # Of one that an earlier program made it is not known whether it is whole.
+        if (folder / FILES).exists() and not damaged(host, "releases", folder.name):
+            return folder
+    return None
+
+
+def _packages(release: Path) -> tuple[str, list[str]] | None:
+    """Return for which Python a release is, and its requirements but for the last one, which is the application."""
+    try:
+        python = json.loads((release / ABOUT).read_text())["python"]
+        *packages, _ = (release / REQUIREMENTS).read_text().splitlines()
+    except (OSError, ValueError, LookupError):
+        return None
+    return str(python), packages
+
+
+def _pip(host: Host) -> Path:
+    """Return the wheel of pip, by which pip itself can be run."""
+    for wheel in sorted(host.paths.wheels.glob("pip-*.whl")):
+        return wheel
+    raise Failure(f"There is no pip in {host.paths.wheels}: apt-get install python3-venv")
+
+
+def _compile(host: Host, draft: Path, folder: Path) -> None:
+    """Compile what an environment has; what can't be compiled, in a package of whatever age, is no module of ours."""
+    host.machine.run(commands.byte_compile(draft, folder))
 
 
 def _layer(host: Host, draft: Path, folder: Path) -> None:
@@ -141,8 +214,9 @@ def _layer(host: Host, draft: Path, folder: Path) -> None:
     release = folder_of(host, "releases", name)
     if why := damaged(host, "releases", name):
         raise Problem(f"{why}, so there can be no {folder}. Deploy it from the control node.")
-    for command in (commands.bare_environment(draft), commands.pip_install_beside(release, draft)):
-        _run(host, command)
+    _run(host, commands.virtual_environment(draft))
+    _run(host, commands.pip_install(draft, _pip(host), draft / REQUIREMENTS))
+    _compile(host, draft, folder)
     (packages,) = (release / "venv" / "lib").glob("python3*/site-packages")
     own = draft / packages.relative_to(release)
     own.mkdir(parents=True, exist_ok=True)
