@@ -337,6 +337,11 @@ test-site-%: tests-venv
 	@mkdir -p build/sites
 	COLUMNS=160 $(BIN)/molecule test --scenario-name $* 2>&1 | tee build/sites/$*.log
 
+.PHONY: test-ansible
+test-ansible: tests-venv  ## A site made by the newest Ansible that works, from a Debian 13 to another one (six minutes)
+	@$(LOCALVM) setup
+	$(BIN)/molecule test --scenario-name newest
+
 .PHONY: robust
 robust: tests-venv  ## Schema, fuzz and load through the gateway; the long run: FUZZ_EXAMPLES=100000 SOAK_SECONDS=3600
 	@$(LOCALVM) setup
