@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +53,18 @@ def write_cases(cases: list[tuple[str, Case]], folder: Path, threads: int) -> No
         (folder / str(thread)).write_text("\n".join(lines[thread::threads]) + "\n")
 
 
-def run(target: Target, folder: Path, connections: int, seconds: int, pause_ms: int = 0) -> Load:
-    """Send as much as the connections carry, for some seconds; with a pause, each of them waits before a request."""
+def run(
+    target: Target,
+    folder: Path,
+    connections: int,
+    seconds: int,
+    pause_ms: int = 0,
+    started: Callable[[int], object] = lambda _: None,
+) -> Load:
+    """Send as much as the connections carry, for some seconds; with a pause, each of them waits before a request.
+
+    `started` is told the id of the process that does it.
+    """
     program = environments.debian() / "usr" / "bin" / "wrk"
     command = [
         str(program),
@@ -69,6 +80,7 @@ def run(target: Target, folder: Path, connections: int, seconds: int, pause_ms: 
     environment = environments.debian_environ() | {"AUTHORIZATION": target.authorization}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     try:
+        started(process.pid)
         assert process.stdout is not None
         output = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)

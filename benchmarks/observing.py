@@ -4,22 +4,30 @@
     python -m benchmarks.observing -i inventory/local --docs
 
 The load comes from this machine, by one address, so the gateway must not limit it.
+
+At full load two figures are compared, with the parts and without: requests a second, and the processor time that the
+load generator takes in a second. It does the same work for each request, so its time says how many it sent, in a unit
+that a processor whose clock changes takes along.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import os
 import secrets
 import shlex
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
+
+import numpy as np
 
 from benchmarks import ROOT, load
 from benchmarks.inputs import make_cases, named
@@ -71,9 +79,16 @@ def main() -> int:
                 lambda: observing.measure(inventory, seconds)[0],
                 lambda: load.run(target, cases, CONNECTIONS, seconds + AROUND_SECONDS, PAUSE_MS),
             )
+            spent = Spent()
             full = under_load(
-                lambda: alternating(inventory, options.rounds),
-                lambda: load.run(target, cases, CONNECTIONS, options.rounds * ROUND_SECONDS + AROUND_SECONDS),
+                lambda: alternating(inventory, options.rounds, spent),
+                lambda: load.run(
+                    target,
+                    cases,
+                    CONNECTIONS,
+                    options.rounds * ROUND_SECONDS + AROUND_SECONDS,
+                    started=spent.watch,
+                ),
             )
         except WrongError as error:
             print(f"FAILED: {error}", file=sys.stderr)
@@ -111,20 +126,65 @@ def under_load(measured: Callable[[], Measured], asking: Callable[[], load.Load]
     return found
 
 
-def alternating(inventory: str, rounds: int) -> list[tuple[float, float]]:
-    """Return of each round how many requests a second are answered with the parts, before and after, and without them.
+class Spent:
+    """What a process takes of the processor, looked at again and again, so that any interval can be asked for."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[float, float]] = []
+
+    def watch(self, pid: int) -> None:
+        """Look at a process from now on, until it has ended."""
+        threading.Thread(target=self._look, args=(pid,), daemon=True).start()
+
+    def _look(self, pid: int) -> None:
+        ticks = os.sysconf("SC_CLK_TCK")
+        while True:
+            try:
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                return
+            self._seen.append((time.time(), (int(fields[11]) + int(fields[12])) / ticks))
+            time.sleep(0.1)
+
+    def share(self, began: float, ended: float) -> float:
+        """Return what share of a core it took between two times, in seconds since 1970."""
+        times, spent = zip(*self._seen, strict=True)
+        before, after = np.interp([began, ended], times, spent)
+        return float((after - before) / (ended - began))
+
+
+class Round(NamedTuple):
+    """One of the rounds at full load; with the parts it was measured before and after the time without them."""
+
+    having: float
+    """Requests a second that were answered with the parts."""
+    without: float
+    having_share: float
+    """The share of a core that the load generator took meanwhile."""
+    without_share: float
+
+
+def alternating(inventory: str, rounds: int, spent: Spent) -> list[Round]:
+    """Return what each round had, with the parts and without.
 
     What else a machine does changes more within a minute than the parts take: the rounds are short, and many.
     """
     having, without = [], []
+
+    def seen(costs: Costs) -> tuple[float, float]:
+        return rate(costs), spent.share(*next(iter(costs.values())).interval)
+
     for number in range(1, rounds + 1):
         before, paused = observing.measure(inventory, FULL_SECONDS, pause=True)
-        having.append(rate(before))
-        without.append(rate(paused))
-        print(f"{number:3} {having[-1]:6.0f}/s with the parts, {without[-1]:6.0f}/s without", flush=True)
+        having.append(seen(before))
+        without.append(seen(paused))
+        print(f"{number:3} {having[-1][0]:6.0f}/s with the parts, {without[-1][0]:6.0f}/s without", flush=True)
         time.sleep(SETTLE_SECONDS)
-    having.append(rate(observing.measure(inventory, FULL_SECONDS)[0]))
-    return [((before + after) / 2, rest) for before, after, rest in zip(having, having[1:], without, strict=False)]
+    having.append(seen(observing.measure(inventory, FULL_SECONDS)[0]))
+    return [
+        Round((before[0] + after[0]) / 2, rest[0], (before[1] + after[1]) / 2, rest[1])
+        for before, after, rest in zip(having, having[1:], without, strict=False)
+    ]
 
 
 def rate(costs: Costs) -> float:
@@ -132,7 +192,7 @@ def rate(costs: Costs) -> float:
     return sum(cost.requests for cost in costs.values())
 
 
-def report(steady: Costs, full: list[tuple[float, float]]) -> str:
+def report(steady: Costs, full: list[Round]) -> str:
     """Return what came out, in Markdown: each part under the steady load, and the throughput with and without them."""
     requests = rate(steady)
     parts = [(name, *part) for cost in steady.values() for name, part in cost.parts.items()]
@@ -155,11 +215,14 @@ def report(steady: Costs, full: list[tuple[float, float]]) -> str:
             "",
         ]
     if full:
-        ratios = sorted(having / without for having, without in full)
+        by_requests = sorted(each.having / each.without for each in full)
+        by_load = sorted(each.having_share / each.without_share for each in full)
         lines.append(
-            f"At full load over {CONNECTIONS} connections the site answered {median(having for having, _ in full):.0f} "
-            f"requests a second: {median(ratios):.1%} of what it answers without the parts, by the median of "
-            f"{len(full)} rounds of {FULL_SECONDS} s, which had {ratios[0]:.0%} to {ratios[-1]:.0%}."
+            f"At full load over {CONNECTIONS} connections the site answered {median(each.having for each in full):.0f} "
+            f"requests a second: {median(by_requests):.1%} of what it answers without the parts, by the median of "
+            f"{len(full)} rounds of {FULL_SECONDS} s, which had {by_requests[0]:.0%} to {by_requests[-1]:.0%}. By the "
+            f"processor time of the load generator, which takes the processor's clock along, it is "
+            f"{median(by_load):.1%}, and the rounds had {by_load[0]:.0%} to {by_load[-1]:.0%}."
         )
     return "\n".join(lines)
 

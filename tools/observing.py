@@ -78,6 +78,8 @@ class Cost:
     """Samples that Prometheus took a second; 0 on a host without it."""
     bytes_a_day: float
     """What they take on the disk."""
+    interval: tuple[float, float] = (0.0, 0.0)
+    """When the measurement began and ended, in seconds since 1970 by the host's clock."""
 
 
 def parse(said: str) -> Cost:
@@ -97,7 +99,8 @@ def parse(said: str) -> Cost:
         share = spent / 1e9 / seconds
         parts[name] = max(0.0, share), number(kept.get(name, {}).get("Pss")) * 1024
     samples, size = [value(line) for line in [*answers.splitlines(), "", ""][:2]]
-    return Cost(parts, (asked_later - asked) / seconds, samples, samples * (size or BYTES_A_SAMPLE) * 86400)
+    rate, day = (asked_later - asked) / seconds, samples * (size or BYTES_A_SAMPLE) * 86400
+    return Cost(parts, rate, samples, day, (began / 1e9, ended / 1e9))
 
 
 def look(said: str) -> tuple[int, dict[str, dict[str, str]], int]:
