@@ -227,8 +227,13 @@ def test_only_the_application_is_installed_where_a_release_has_all_else(
 ) -> None:
     assert install(site, path=archive(site, release("a")))
     hashed: list[str] = []
-    whole = artifacts._sha256
-    monkeypatch.setattr(artifacts, "_sha256", lambda path: hashed.append(Path(path).name) or whole(path))
+    hash_of = artifacts._sha256
+
+    def seen(path: Path | str) -> str:
+        hashed.append(Path(path).name)
+        return hash_of(path)
+
+    monkeypatch.setattr(artifacts, "_sha256", seen)
     site.machine.commands.clear()
     assert install(site, name="r10", path=archive(site, release("b")))
     python, pip = site.machine.commands[0].argv[:2]
