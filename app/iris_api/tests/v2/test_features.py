@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from iris_api.bundle.files import read_manifest
@@ -25,7 +26,7 @@ from iris_api.v2.datatypes import DTYPES
 from iris_api.v2.inputs import describe_inputs, example_inputs
 
 from ..paths import BUNDLE
-from ..strategies import EXAMPLES
+from ..strategies import EXAMPLES, fuzz, json_values
 
 JSON: Headers = [(b"content-type", b"application/json")]
 LIMITS = Limits(body_bytes=1 << 20, rows=2 * LEAST_ROWS, values=16 * LEAST_ROWS)
@@ -352,6 +353,54 @@ def test_a_single_row_may_have_one_dimension_and_one_tensor_any_name(
         shape = {name: {"shape": [2, 2]}}
         sent = request((name, "INT8", [6, 1, 1, 0]), binary=binary, changed=shape)
         assert read(codecs[0], *sent) == [[6, 1], [1, 0]]
+
+
+@cache
+def short_and_long() -> tuple[TensorCodec, TensorCodec]:
+    """A codec, and one that takes the long way always."""
+    manifest = numeric(least=0)
+    short, long = (TensorCodec(manifest, RowParser(manifest, LIMITS)) for _ in range(2))
+    long._inputs.row = lambda *_: None  # type: ignore[method-assign]
+    return short, long
+
+
+def read_or_refused(codec: TensorCodec, body: bytes) -> object:
+    try:
+        found = codec.read([(b"content-type", b"application/json")], body)
+    except ApiError as error:
+        return error.message, [detail.model_dump() for detail in error.details or []]
+    assert isinstance(found, tuple)
+    return found[0]
+
+
+@fuzz
+@example([1, 2], "FP64", [6.5, 0.75], {})
+@example([2], "FP64", [6.5, 0.75], {})
+@example([1, 2], "FP64", [6.5, 2**53 + 1], {})
+@example([1, 2], "FP64", [6.5, 1e308], {})
+@example([1, 2], "FP32", [6.5, 1e39], {})
+@example([1, 2], "INT64", [6.5, 0.75], {})
+@example([1, 2], "FP64", [6.5, 0.75], {"parameters": {"binary_data_size": 16}})
+@given(
+    shape=st.sampled_from([[1, 2], [2], [1, 1], [2, 2], [2, 1]]),
+    datatype=st.sampled_from(["FP64", "FP32", "INT64", "BYTES"]),
+    data=st.lists(st.floats(0, 100) | st.floats(allow_nan=False, allow_infinity=False) | json_values, max_size=5),
+    more=st.sampled_from([{}, {}, {"parameters": {}}, {"parameters": {"binary_data_size": 0}}]),
+)
+def test_the_short_way_of_a_row_of_floats_leads_where_the_long_one_does(
+    shape: list[int], datatype: str, data: list[Any], more: dict[str, Any]
+) -> None:
+    short, long = short_and_long()
+    sent = {"name": "input", "shape": shape, "datatype": datatype, "data": data} | more
+    body = json.dumps({"inputs": [sent]}).encode()
+    assert read_or_refused(short, body) == read_or_refused(long, body)
+
+
+def test_a_row_of_floats_takes_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = numeric()
+    codec = TensorCodec(manifest, RowParser(manifest, LIMITS))
+    monkeypatch.setattr(codec._inputs, "rows", None)
+    assert read(codec, *request(("input", "FP64", [6.5, 0.75]), nested=False)) == [[6.5, 0.75]]
 
 
 @pytest.mark.parametrize("nested", [False, True])

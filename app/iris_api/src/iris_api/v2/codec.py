@@ -69,15 +69,17 @@ class TensorCodec:
             return table, partial(self._write, request)
         request = validated((yield from decoded(head)))
         self._require_outputs(request)
-        rows = yield from self._inputs.rows(request.inputs, binary)
+        rows = self._inputs.row(request.inputs, binary) or (yield from self._inputs.rows(request.inputs, binary))
         return rows, partial(self._write, request)
 
     def _require_outputs(self, request: InferRequest) -> None:
-        asked = [output.name for output in request.outputs or []]
+        if not request.outputs:
+            return
+        asked = [output.name for output in request.outputs]
         # Each has as many rows as the request: a few KB that ask many times would be answered by hundreds of MB.
         if len(set(asked)) < len(asked):
             raise refusal("An output is asked for more than once.")
-        for output in request.outputs or []:
+        for output in request.outputs:
             if output.name not in self._described:
                 raise refusal(f"There is no output of this name; there are {', '.join(self._described)}.")
 
