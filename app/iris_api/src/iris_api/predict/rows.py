@@ -330,7 +330,7 @@ def _require_characters(content: Any) -> None:
 
 
 class _Refusing:
-    """Raises ApiError for what the decoder, and what is asked of its texts, raise: in a tenth of a generator's time."""
+    """Raises ApiError for what the decoder, and what is asked of its texts, raise: a generator would take longer."""
 
     def __enter__(self) -> None:
         pass
