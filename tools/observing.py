@@ -34,6 +34,7 @@ WATCHERS = (
 )
 # What a sample takes on the disk, where Prometheus has compacted nothing yet: in its first two hours.
 BYTES_A_SAMPLE = 1.5
+# Samples of the last 45 s: Prometheus scrapes itself each 15 s, and before that the parts may have been stopped.
 LOOK = """
 look() {{
     date +%s%N
@@ -53,7 +54,7 @@ memory() {{
     echo ---
 }}
 look; sleep {seconds}; look; memory
-for query in 'rate(prometheus_tsdb_head_samples_appended_total[5m])' \\
+for query in 'rate(prometheus_tsdb_head_samples_appended_total[45s])' \\
     'prometheus_tsdb_compaction_chunk_size_bytes_sum / prometheus_tsdb_compaction_chunk_samples_sum'; do
     curl --silent --max-time 5 --get --data-urlencode "query=sum($query)" http://127.0.0.1:{port}/api/v1/query; echo
 done
