@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,6 @@ from tests.operator import environment
 from tools.status.picture import RECORDED
 
 testinfra_hosts = ["ansible://monitoring"]
-
-# For all that is known from the hosts.
-SECONDS = 5
 
 
 @pytest.fixture
@@ -69,31 +67,45 @@ def fields(value: Any, path: str = "") -> set[str]:
     return {each for each in inner if not _NOT_ALWAYS.search(each)}
 
 
+@pytest.mark.one_release
 def test_the_answer_that_the_documentation_shows_is_still_what_a_site_answers(inventory: str) -> None:
     """docs/pictures/status.svg is drawn from a recorded one."""
     recorded = json.loads(RECORDED.read_text(encoding="utf-8"))["hosts"]
     assert fields([*status(inventory)[1]["hosts"].values()]) == fields([*recorded.values()])
 
 
-def test_it_answers_within_five_seconds_while_prometheus_is_stopped(host: Host, inventory: str) -> None:
+def quickest(inventory: str) -> tuple[float, int, dict[str, Any]]:
+    """Return the quickest of three answers, and after how many seconds it came: the machine does other things too."""
+
+    def once() -> tuple[float, int, dict[str, Any]]:
+        began = time.monotonic()
+        code, said = status(inventory)
+        return time.monotonic() - began, code, said
+
+    return min((once() for _ in range(3)), key=itemgetter(0))
+
+
+@pytest.mark.one_release
+def test_it_answers_from_the_hosts_and_waits_for_nothing_while_prometheus_is_stopped(
+    host: Host, inventory: str
+) -> None:
+    """How many seconds these are docs/operations.md says: beside other scenarios any answer may take more than five."""
+    before, _, _ = quickest(inventory)
     host.check_output("systemctl stop prometheus")
     try:
-        took: list[float] = []
-        # The quickest of three: the machine does other things, too.
-        while len(took) < 3 and min(took, default=SECONDS) >= SECONDS:
-            began = time.monotonic()
-            code, said = status(inventory)
-            took.append(time.monotonic() - began)
-        assert min(took) < SECONDS
+        took, code, said = quickest(inventory)
     finally:
         host.check_output("systemctl start prometheus")
+    assert took < 2 * before
     assert code in (1, 2)
+    assert [name for name, each in said["hosts"].items() if "unreachable" in each] == []
     found = [finding["text"] for finding in said["findings"]]
     assert any("Prometheus does not answer" in text for text in found)
     assert any("prometheus.service is inactive" in text for text in found)
     assert said["traffic"]["source"].startswith("the access log of ")
 
 
+@pytest.mark.one_release
 def test_an_instance_that_stops_is_named(host: Host, inventory: str) -> None:
     if not host.file("/opt/iris-api/current").exists:
         pytest.skip("the instances are on other hosts")
@@ -116,6 +128,7 @@ def test_a_request_is_found_by_its_id_at_the_gateway_with_the_instance_that_answ
     assert "The instances wrote nothing of it" in done.stdout
 
 
+@pytest.mark.one_release
 def test_gateway_and_instances_are_followed_together(inventory: str) -> None:
     Gateway().predict()
     shown = subprocess.run(["make", "--dry-run", "logs"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
