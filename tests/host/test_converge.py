@@ -38,6 +38,7 @@ def test_a_second_run_changes_nothing_and_stays_within_the_budget(inventory: str
     assert max(cost["remote_executions"].values()) <= BUDGET
 
 
+@pytest.mark.one_release
 def test_one_role_can_be_converged_alone(inventory: str) -> None:
     """It finds the facts and packages that it needs, and asks nothing for the other roles."""
     done = run_site(inventory, "--tags", "nginx")
@@ -48,6 +49,7 @@ def test_one_role_can_be_converged_alone(inventory: str) -> None:
     assert max(cost["remote_executions"].values()) <= BUDGET_OF_A_ROLE
 
 
+@pytest.mark.one_release
 def test_a_bad_setting_of_the_last_role_stops_the_run_before_the_first_has_changed_anything(
     host: Host, inventory: str
 ) -> None:

@@ -110,7 +110,14 @@ def first(host: Host) -> str:
     return str(ready(host, 1)["deployment"])
 
 
-@pytest.mark.parametrize("name", [pytest.param("boosted", marks=pytest.mark.one_release), "own", "mixed"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("boosted", marks=pytest.mark.one_release),
+        "own",
+        pytest.param("mixed", marks=pytest.mark.one_release),
+    ],
+)
 @pytest.mark.usefixtures("first")
 def test_a_model_brings_what_the_release_has_not_got(host: Host, inventory: str, models: Path, name: str) -> None:
     before = host.check_output("ls /opt/iris-api/releases")
@@ -133,6 +140,7 @@ def test_a_model_brings_what_the_release_has_not_got(host: Host, inventory: str,
     assert int(taken) <= MOST_MB[name]
 
 
+@pytest.mark.one_release
 def test_the_way_back_takes_the_interpreter_along(host: Host, inventory: str, first: str) -> None:
     assert ready(host, 1)["model"] == "mixed"
     done = rollback(inventory)

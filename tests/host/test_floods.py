@@ -191,6 +191,7 @@ def test_of_ipv6_a_network_of_64_bits_counts_as_one_address(host: Host) -> None:
 LONG = "x" * 3000
 AGENT = "\x01" * 1000
 NAME = os.environ.get("FORTRESS_DOMAIN", "")
+one_release = pytest.mark.one_release
 
 
 def request(target: str, *headers: str, host: str = NAME, method: str = "GET") -> str:
@@ -205,10 +206,12 @@ def stream(method: str, target: str, *headers: tuple[str, str], host: str = NAME
     "flood",
     [
         pytest.param({"do": "ask", "port": 443, "data": request(f"/{LONG}")}, id="unknown path"),
-        pytest.param({"do": "ask", "port": 80, "data": request(f"/{LONG}")}, id="redirect to https"),
-        pytest.param({"do": "ask", "port": 80, "data": request(f"/nginx_status?{LONG}")}, id="status page"),
-        pytest.param({"do": "ask", "port": 443, "data": request(f"/grafana/{LONG}")}, id="Grafana"),
-        pytest.param({"do": "ask", "port": 443, "data": request(f"/health?{LONG}")}, id="health"),
+        pytest.param({"do": "ask", "port": 80, "data": request(f"/{LONG}")}, id="redirect to https", marks=one_release),
+        pytest.param(
+            {"do": "ask", "port": 80, "data": request(f"/nginx_status?{LONG}")}, id="status page", marks=one_release
+        ),
+        pytest.param({"do": "ask", "port": 443, "data": request(f"/grafana/{LONG}")}, id="Grafana", marks=one_release),
+        pytest.param({"do": "ask", "port": 443, "data": request(f"/health?{LONG}")}, id="health", marks=one_release),
         pytest.param(
             {"do": "ask", "port": 443, "data": request(f"/predict?{LONG}", "Authorization: Basic eDp4")}, id="login"
         ),
@@ -222,11 +225,11 @@ def stream(method: str, target: str, *headers: tuple[str, str], host: str = NAME
         pytest.param({"do": "ask2", "port": 443, "headers": stream("GET", f"/{LONG}")}, id="unknown path by HTTP/2"),
         pytest.param(
             {"do": "ask2", "port": 443, "headers": stream("GET", f"/{LONG}", host="foreign.example")},
-            id="foreign name by HTTP/2",
+            id="foreign name by HTTP/2", marks=one_release,
         ),
         pytest.param(
             {"do": "ask2", "port": 443, "headers": stream("POST", f"/predict?{LONG}", ("content-length", "99999999"))},
-            id="too large a body by HTTP/2",
+            id="too large a body by HTTP/2", marks=one_release,
         ),
         # What costs most: new connections, each with as many refusals as are written down.
         pytest.param(
@@ -299,6 +302,7 @@ def test_the_bound_of_all_logs_together_is_what_the_settings_say(host: Host) -> 
     assert host.run("systemctl start nginx-logrotate.service").rc == 0
 
 
+@pytest.mark.one_release
 def test_a_log_that_has_grown_is_put_aside_within_a_minute(host: Host) -> None:
     path = "/var/log/nginx/access.log"
     host.run_expect([0], f"truncate --size={LOG_FILE // 2 + 4096} {path}")

@@ -207,6 +207,7 @@ def test_a_bad_configuration_leaves_the_running_one_untouched(host: Host, client
     assert client.get("/health").status_code == 200
 
 
+@pytest.mark.one_release
 def test_a_well_known_password_stops_the_run_before_anything_changes(host: Host, apply: Apply) -> None:
     before = tree(host)
     done = apply("nginx", nginx_basic_auth_users=[{"name": "admin", "password": "admin"}])

@@ -364,6 +364,7 @@ def test_a_broken_configuration_leaves_the_running_one(
     assert (host.file("/etc/prometheus/prometheus.yml").sha256sum, pid_of(host, "prometheus")) == before
 
 
+@pytest.mark.one_release
 def test_a_new_configuration_is_taken_without_a_restart(
     host: Host, play: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
@@ -400,6 +401,7 @@ def test_apt_trusts_the_pinned_keys_for_grafana_and_no_other(host: Host, reposit
     assert keyring == f"/etc/apt/keyrings/grafana-{'-'.join(fingerprint[-16:] for fingerprint in primary)}.gpg"
 
 
+@pytest.mark.one_release
 def test_a_repository_without_a_pinned_key_is_refused(
     host: Host, repository: None, play: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:

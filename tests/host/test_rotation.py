@@ -138,6 +138,7 @@ def test_a_password_is_replaced_and_clients_have_time_to_change_over(
     assert not list((secrets / "previous_passwords").iterdir())
 
 
+@pytest.mark.one_release
 @pytest.mark.parametrize(
     ("folder", "remembers", "options"),
     [("fresh", "as it is", ("--check",)), ("copied", "later", ()), ("fresh", "nothing", ())],
@@ -168,6 +169,7 @@ def test_a_run_that_would_replace_the_credentials_stops_before_it_changes_anythi
     assert host.check_output(f"sha256sum {files}") == sums
 
 
+@pytest.mark.one_release
 def test_a_certificate_is_renewed_while_clients_ask(host: Host, playbook: Playbook) -> None:
     def served() -> x509.Certificate:
         pem = ssl.get_server_certificate(

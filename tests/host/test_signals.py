@@ -129,6 +129,7 @@ def test_the_probe_is_answered(host: Host) -> None:
     assert query(host, "probe_ssl_earliest_cert_expiry - time() > 0")
 
 
+@pytest.mark.one_release
 def test_the_probe_moves_no_figure_of_the_model(host: Host, gateway: Gateway) -> None:
     before = {name: count(host, name) for name in ("iris_api_predictions_total", "iris_api_feature_values_total")}
     assert grown(host, 'iris_api_requests_total{path="/probe"}', lambda: time.sleep(35)) >= 2

@@ -68,6 +68,7 @@ def site(inventory: str) -> dict[str, Any]:
     return {"remove_site": os.environ["FORTRESS_DOMAIN"]}
 
 
+@pytest.mark.one_release
 def test_nothing_goes_unless_the_site_is_named(host: Host, inventory: str) -> None:
     done = play(inventory, "playbooks/remove.yml", remove_site="another.example.com")
     assert done.returncode != 0
@@ -112,6 +113,7 @@ def test_what_has_gone_is_not_removed_twice(inventory: str, site: dict[str, Any]
     assert re.search(r"changed=0 ", done.stdout)
 
 
+@pytest.mark.one_release
 def test_the_site_can_come_back(inventory: str) -> None:
     """Nothing that is left is in the way of another first run."""
     done = play(inventory, "site.yml", "--check")
