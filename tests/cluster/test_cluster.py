@@ -157,7 +157,8 @@ def told(cluster: Cluster, host: str) -> dict[str, str]:
     answer = cluster.run(monitor, ["curl", "--silent", "--fail", "http://127.0.0.1:9093/api/v2/alerts"])
     alerts = [alert for alert in json.loads(answer) if alert["labels"].get("host") == host]
     states = {alert["labels"]["alertname"]: alert["status"]["state"] for alert in alerts}
-    return {name: state for name, state in states.items() if name != "DeploymentRuns"}
+    states.pop("DeploymentRuns", None)
+    return states
 
 
 def test_the_first_api_host_is_off(cluster: Cluster, clients: dict[str, httpx.Client], inventory: str) -> None:

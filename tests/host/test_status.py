@@ -75,7 +75,7 @@ def test_the_answer_that_the_documentation_shows_is_still_what_a_site_answers(in
 
 
 def quickest(inventory: str) -> tuple[float, int, dict[str, Any]]:
-    """Return the quickest of three answers, and after how many seconds it came: the machine does other things too."""
+    """Return the seconds, exit code and words of the quickest of three answers: the machine does other things too."""
 
     def once() -> tuple[float, int, dict[str, Any]]:
         began = time.monotonic()
