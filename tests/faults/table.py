@@ -149,7 +149,7 @@ def summary(rows: list[Row]) -> str:
     alive = [row for row in rows if row.note not in OUTAGES]
     lost = sum(sum(row.failed.values()) for row in alive)
     return (
-        f"{sent} requests in {len(rows)} tests. Where an instance and nginx were alive, "
+        f"{sent} requests in {len(rows)} rows. Where an instance and nginx were alive, "
         f"{lost} of {sum(kind.sent for row in alive for kind in row.kinds.values())} failed. "
         f"Three numbers are those of {', '.join(rows[0].kinds)}.\n"
     )
