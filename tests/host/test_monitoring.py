@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
 import itertools
 import json
 import os
+import shlex
 import ssl
 import subprocess
+import tarfile
 import time
 import urllib.request
 from collections.abc import Callable
@@ -16,10 +19,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-import yaml
 from testinfra.host import Host
 
-from tests import ROOT
+from tests import ROOT, promtool
 from tests.promql import metrics
 
 testinfra_hosts = ["ansible://monitoring"]
@@ -219,16 +221,22 @@ def test_a_full_disk_would_be_seen_and_home_is_not_hidden(host: Host) -> None:
 # --- bad news becomes an alert ---------------------------------------------------------------------------------------
 
 
-def test_the_rules_are_sound_and_fire_as_their_tests_say(host: Host) -> None:
+def test_the_rules_are_sound_and_fire_as_their_tests_say(host: Host, tmp_path: Path) -> None:
     """The tests run where promtool is, against the rules that are installed."""
+    files = []
+    for path in promtool.TESTS.glob("*.yml"):
+        rules = host.file(f"/etc/prometheus/rules/{path.name}").content_string
+        files += promtool.write_tests(tmp_path, path.name, rules)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.add(tmp_path, ".")
     directory = host.check_output("mktemp --directory")
     try:
-        for path in sorted((ROOT / "tests/rules").glob("*.yml")):
-            rules = yaml.safe_load(path.read_text(encoding="utf-8"))["rule_files"]
-            assert [Path(rule).name for rule in rules] == [path.name]
-            text = path.read_text(encoding="utf-8").replace(rules[0], f"/etc/prometheus/rules/{path.name}")
-            host.check_output(f"echo {base64.b64encode(text.encode()).decode()} | base64 -d > {directory}/{path.name}")
-        tested = host.run(f"promtool test rules {directory}/*.yml")
+        unpack = f"base64 -d | tar --extract --gzip --no-same-owner --directory={directory}"
+        host.check_output(f"echo {base64.b64encode(packed.getvalue()).decode()} | {unpack}")
+        settings = shlex.join(f"{name}={value}" for name, value in promtool.SETTINGS.items())
+        tested = host.run(f"env --chdir={directory} {settings} promtool test rules {shlex.join(files)}")
+        assert tested.stdout.count("SUCCESS") == len(files), tested.stdout + tested.stderr
         assert tested.rc == 0, tested.stdout + tested.stderr
     finally:
         host.run(f"rm -r {directory}")

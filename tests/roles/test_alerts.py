@@ -21,12 +21,12 @@ from tests.alerts.hurried import SECONDS as UNITS
 from tests.alerts.hurried import hurried
 from tests.alerts.runbook import commands, written
 from tests.promql import metrics
+from tests.promtool import SETTINGS, TESTS, dump, needs, parse, write_tests
 from tools.rules.__main__ import TARGET, rendered
 from tools.rules.objectives import DAYS
 from tools.rules.parts import RUNBOOKS, RUNBOOKS_PAGE
 
 RULES = sorted(TARGET.glob("*.yml"))
-TESTS = ROOT / "tests" / "rules"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 each_file = pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
@@ -34,8 +34,8 @@ each_file = pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
 
 @cache
 def load(path: Path) -> Any:
-    """Read a file with every value as the text it is: to YAML, the series 0x12 is the number 18."""
-    return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CBaseLoader", yaml.BaseLoader))
+    """Read a file of rules or tests."""
+    return parse(path.read_text(encoding="utf-8"))
 
 
 def rules(path: Path) -> list[dict[str, Any]]:
@@ -48,11 +48,10 @@ def alerts(path: Path) -> list[dict[str, Any]]:
 
 def run(promtool: str, *arguments: str | Path, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run promtool; what it says comes in order, in the standard output."""
-    # It runs tests one after the other, and a third of their time would go into collecting their garbage at once.
     return subprocess.run(
         [promtool, *arguments],
         cwd=folder,
-        env=os.environ | {"GOMAXPROCS": "1", "GOGC": "400"},
+        env=os.environ | SETTINGS,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -72,28 +71,7 @@ def test_the_rules_are_sound(promtool: str) -> None:
 
 @pytest.mark.long
 def test_alerts_fire_as_their_tests_say(promtool: str, tmp_path: Path) -> None:
-    """Each test has the rules alone that it asks for: promtool would evaluate all of the file at each step of each."""
-    files = []
-    for path in RULES:
-        told = load(TESTS / path.name)
-        assert [(TESTS / rule).resolve() for rule in told["rule_files"]] == [path]
-        for number, test in enumerate(told["tests"]):
-            asked = {each["alertname"] for each in test.get("alert_rule_test", [])}
-            found = [rule for rule in alerts(path) if rule["alert"] in asked]
-            assert {rule["alert"] for rule in found} == asked
-            queries = [each["expr"] for each in test.get("promql_expr_test", [])]
-            wanted = [*needs([*(rule["expr"] for rule in found), *queries], rules(path)), *found]
-            groups = [
-                group | {"rules": [rule for rule in group["rules"] if rule in wanted]} for group in load(path)["groups"]
-            ]
-            name = f"{path.stem}-{number}"
-            (tmp_path / f"{name}.rules").write_text(dump({"groups": groups}))
-            for sample in [
-                sample for each in test.get("promql_expr_test", []) for sample in each.get("exp_samples", [])
-            ]:
-                sample["value"] = float(sample["value"])
-            (tmp_path / f"{name}.yml").write_text(dump(told | {"rule_files": [f"{name}.rules"], "tests": [test]}))
-            files.append(f"{name}.yml")
+    files = [file for path in RULES for file in write_tests(tmp_path, path.name, path.read_text(encoding="utf-8"))]
     done = run(promtool, "test", "rules", *files, folder=tmp_path)
     assert done.stdout.count("SUCCESS") == len(files), done.stdout
     assert done.returncode == 0, done.stdout
@@ -247,17 +225,6 @@ def mistakes(alert: dict[str, Any], others: list[dict[str, Any]]) -> Iterator[Mi
             yield Mistake(rule.get("record", alert["alert"]), what, f"{alert['alert']}Mistake{number}", tuple(renamed))
 
 
-def needs(expressions: list[str], others: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the records that expressions go by, and those that these go by, in their order."""
-    found: list[dict[str, Any]] = []
-    text = " ".join(expressions)
-    for rule in reversed([other for other in others if "record" in other]):
-        if re.search(rf"(?<![\w:]){re.escape(rule['record'])}(?![\w:])", text):
-            found.insert(0, rule)
-            text += f" {rule['expr']}"
-    return found
-
-
 def prepare(path: Path, folder: Path, turn: int, known: set[tuple[str, str]]) -> Iterator[tuple[str, list[Mistake]]]:
     """Write the mistakes in each alert that are not known yet and one of its tests; yield the names of the files.
 
@@ -299,10 +266,6 @@ def cost(test: dict[str, Any]) -> float:
         for each in test["alert_rule_test"]
     )
     return last * len(test["input_series"])
-
-
-def dump(content: Any) -> str:
-    return str(yaml.dump(content, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)))
 
 
 def noticed(said: str) -> tuple[set[str], set[str]]:
