@@ -235,9 +235,9 @@ lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files
 ##@ Test it
 
 .PHONY: test
-test: test-fast  ## Everything, fast checks first
-	@$(MAKE) --jobs=2 --output-sync=target test-localvm test-kernels test-matrix test-clients EXAMPLES='$(EXAMPLES)'
-	@$(MAKE) test-sites EXAMPLES='$(EXAMPLES)'
+test: tests-venv  ## Everything, fast checks first
+	@$(MAKE) --jobs=3 --output-sync=target lint test-unit test-localvm test-matrix EXAMPLES='$(EXAMPLES)' WORKERS=$$(($$(nproc) + 2))
+	@$(MAKE) test-sites EXAMPLES='$(EXAMPLES)' BESIDE='test-kernels test-clients'
 
 .PHONY: test-fast
 test-fast: tests-venv  ## What needs no VM
@@ -275,7 +275,7 @@ test-unit: tests-venv  ## Tests without a VM; some of them: T=tests/roles/test_p
 .PHONY: test-kernels
 test-kernels: tests-venv
 	@echo "==> Testing what a model computes, under each of OpenBLAS' kernels"
-	$(EXAMPLES) $(BIN)/pytest tests/kernels
+	$(EXAMPLES) $(BIN)/pytest tests/kernels $(KEPT)
 
 # An estimator's threads would wait for each other here, as in an instance, which has one.
 .PHONY: test-matrix
@@ -288,7 +288,7 @@ test-matrix: tests-venv
 test-clients: tests-venv
 	@$(PYTHON) tools/control-node clients
 	@echo "==> Testing an instance by MLflow's and KServe's clients, exported bundles by MLServer, and the tutorial's commands"
-	$(PYTEST) --dist=loadfile tests/clients tests/export tests/tutorial/test_laptop.py
+	$(PYTEST) --dist=loadfile tests/clients tests/export tests/tutorial/test_laptop.py $(KEPT)
 
 .PHONY: coverage
 coverage: tests-venv  ## Which lines those tests reach: build/coverage/index.html
@@ -316,19 +316,25 @@ HOST_TESTS_blackbox_exporter := $(HOST_TESTS_mtail)
 HOST_TESTS_node_exporter := $(HOST_TESTS_mtail)
 HOST_TESTS_alertmanager := tests/alerts/test_alertmanager.py
 
-# Half of its time it waits for machines to boot and to be cut off.
+# Half of its time it waits for machines to boot and to be cut off. Other machines may not run beside it.
 .PHONY: test-localvm
 test-localvm: tests-venv
 	@$(LOCALVM) setup
 	@echo "==> Testing the local VM itself"
 	$(SUDO) env PATH="$$PATH" $(BIN)/pytest tests/localvm
 
+# The longest first. They wait so often that four at a time keep two processors busy.
+SITES := alerts default debian12 deployments cluster
+# What needs no site and fills the time in which the last of them wait, and how all that it prints is kept.
+BESIDE :=
+KEPT = $(if $(BESIDE),2>&1 | tee build/sites/$@.log)
+
 .PHONY: test-sites
 test-sites: tests-venv
 	@$(LOCALVM) setup
-	@echo "==> Testing the whole site on Debian 13 and on Debian 12, its alerts, and several hosts; each is printed when it is done"
-	@rm -rf build/sites
-	@$(EXAMPLES) $(MAKE) --jobs=3 --keep-going --output-sync=target test-site-default test-site-debian12 test-site-alerts test-site-cluster || \
+	@echo "==> Testing the whole site on Debian 13 and on Debian 12, its alerts, deployments, and several hosts; each is printed when it is done"
+	@rm -rf build/sites && mkdir -p build/sites
+	@$(EXAMPLES) $(MAKE) --jobs=4 --keep-going --output-sync=target $(SITES:%=test-site-%) $(BESIDE) || \
 	    { echo "What was red, by scenario; build/sites has all that each printed:" >&2; \
 	    grep -aE '(FAILED|ERROR) [^ ]*tests/|\[ERROR\]|fatal: ' build/sites/*.log | cut -c -300 | tail -n 16 >&2; exit 1; }
 

@@ -125,7 +125,7 @@ def test_the_key_of_the_local_machine_is_for_its_owner_alone() -> None:
         ("docs", ["--fail-on-warning", "--nitpicky"]),
         ("test-fast", ["ruff check", "pytest"]),
         ("test", ["ruff check", "pytest", "tests/kernels", "tests/localvm", "test-site-default", "test-site-debian12",
-                  "test-site-cluster"]),
+                  "test-site-alerts", "test-site-deployments", "test-site-cluster"]),
     ],
 )  # fmt: skip
 def test_a_check_has_all_its_parts(target: str, commands: list[str]) -> None:

@@ -228,6 +228,7 @@ def test_a_restart_waits_for_no_connection_and_ends_none_that_is_in_use(host: Ho
     assert answer == b"HTTP/1.1 200 OK"
 
 
+@pytest.mark.one_release
 def test_a_new_certificate_is_served_without_a_restart(host: Host, apply: Apply) -> None:
     """Renewed on disk and not reloaded is what people run into most."""
 

@@ -94,6 +94,7 @@ def slow(password: str) -> httpx.Response:
     return predict(password)
 
 
+@pytest.mark.one_release
 def test_a_password_is_replaced_and_clients_have_time_to_change_over(
     host: Host, secrets: Path, playbook: Playbook
 ) -> None:

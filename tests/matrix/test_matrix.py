@@ -1,8 +1,8 @@
 """Each estimator and table of `cases` is packed and asked over HTTP, by every engine that its bundle allows.
 
 What is served must be the estimator's own answer to its user's own table, on a thousand rows that it was not fitted on.
-`make test-matrix` runs it by this machine's Python; `tests/host/test_matrix.py` asks the same bundles on a host, by the
-host's. `python -m tests.matrix.table` writes what is served how into docs/models.md.
+`make test-matrix` runs it by this machine's Python; `tests/deployments/test_matrix.py` asks the same bundles on a host,
+by the host's. `python -m tests.matrix.table` writes what is served how into docs/models.md.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from tests.operator import deploy, history, main_pids, play, ready, rollback
 testinfra_hosts = ["ansible://api"]
 
 # Options of the playbook, and the model and the engine that come of them. What each release's Python makes of sixty
-# models, tests/host/test_matrix.py asks.
+# models, tests/deployments/test_matrix.py asks.
 MODELS = [
     ("iris_api_engine=sklearn", "iris", "sklearn"),
     pytest.param("fortress_model_name=iris-full", "iris-full", "onnx", marks=pytest.mark.one_release),
