@@ -124,8 +124,9 @@ def test_the_key_of_the_local_machine_is_for_its_owner_alone() -> None:
         ),
         ("docs", ["--fail-on-warning", "--nitpicky"]),
         ("test-fast", ["ruff check", "pytest"]),
-        ("test", ["ruff check", "pytest", "tests/kernels", "tests/localvm", "test-site-default", "test-site-debian12",
-                  "test-site-alerts", "test-site-deployments", "test-site-cluster"]),
+        ("test", ["ruff check", "pytest", "tests/kernels", "tests/localvm", "tests/matrix", "tests/clients",
+                  "scenario-name default", "scenario-name debian12", "scenario-name alerts",
+                  "scenario-name deployments", "scenario-name cluster"]),
     ],
 )  # fmt: skip
 def test_a_check_has_all_its_parts(target: str, commands: list[str]) -> None:
