@@ -31,6 +31,13 @@ options:
   host:
     description: Name of a variable with the options of C(unoccupied).
     type: str
+  packages:
+    description:
+      - Debian packages that the role installs. The fact C(wanted_packages) has those of all preflights so far.
+        The role base installs them in one transaction.
+    type: list
+    elements: str
+    default: []
 author: Fortress
 """
 
@@ -39,6 +46,7 @@ EXAMPLES = r"""
   preflight:
     settings: [_demo_checks]
     host: _demo_needs
+    packages: [demo]
   vars:
     _demo_checks:
       - that: "{{ demo_rate > 0 }}"
@@ -52,7 +60,7 @@ COMPLAINTS = "{{{{ {} | rejectattr('that') | map(attribute='message') | join(' '
 class ActionModule(ActionBase):
     """Runs on the control node only."""
 
-    _VALID_ARGS = frozenset({"strict", "settings", "host"})
+    _VALID_ARGS = frozenset({"strict", "settings", "host", "packages"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the first failure, or that there is none."""
@@ -67,6 +75,9 @@ class ActionModule(ActionBase):
         if "host" in args and not result.get("failed"):
             needs = self._templar.template(variables[args["host"]])
             result |= self._checked_by("unoccupied", needs, variables)
+        if args.get("packages") and not result.get("failed"):
+            so_far: list[str] = variables.get("ansible_facts", {}).get("wanted_packages", [])
+            result["ansible_facts"] = {"wanted_packages": list(dict.fromkeys([*so_far, *args["packages"]]))}
         return result | {"changed": False}
 
     def _checked_by(self, action: str, args: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:

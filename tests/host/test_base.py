@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 from testinfra.host import Host
 
@@ -17,6 +18,13 @@ def test_systemd_is_running_and_no_unit_has_failed(host: Host) -> None:
     failed = host.run("systemctl --failed --no-legend --plain").stdout
     assert failed == ""
     assert host.run("systemctl is-system-running --wait").stdout.strip() == "running"
+
+
+def test_the_packages_of_all_roles_came_in_one_transaction(host: Host) -> None:
+    """Each is a paragraph of its history. Molecule has the node exporter there before, and tests install others."""
+    paragraphs = host.run("cat /var/log/apt/history.log").stdout.split("\n\n")
+    [ours, *_] = [found for text in paragraphs if "nginx" in (found := set(re.findall(r"([\w.+-]+):\w+ \(", text)))]
+    assert {"mtail", "prometheus", "prometheus-alertmanager", "prometheus-nginx-exporter", "python3-venv"} <= ours
 
 
 def test_the_firewall_is_a_table_of_its_own_and_stands_before_the_network(host: Host) -> None:

@@ -74,3 +74,12 @@ def test_what_fails_first_is_reported_alone(play: Run) -> None:
 def test_a_host_that_has_something_in_the_way_is_refused(play: Run) -> None:
     assert "Port 9090 (python3, demo.service) is taken." in said(play, check(), survey=TAKEN)
     assert said(play, check(), survey=TAKEN, demo_port=9091) == ""
+
+
+def test_the_packages_of_all_roles_are_collected(play: Run) -> None:
+    """For base, which installs them at once. A role whose preflight fails ends the run."""
+    known = {"name": "Survey", "ansible.builtin.set_fact": {"survey": FREE, "cacheable": True}}
+    tasks = [*check(packages=["nginx", "curl"]), *check(), *check(packages=["curl", "mtail"])]
+    tell = {"ansible.builtin.debug": {"msg": "{{ ansible_facts['wanted_packages'] | join(' ') }}"}}
+    done = play([known, *tasks, tell], demo_users=["iris"], demo_port=9090)
+    assert "msg: nginx curl mtail" in done.stdout, done.stdout
