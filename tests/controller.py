@@ -21,13 +21,22 @@ from tools import ansible_forks
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def environment() -> dict[str, str]:
+    """Return the environment for Ansible: whoever runs the tests (Molecule does) may have set how it talks."""
+    return os.environ | {
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_FORCE_COLOR": "0",
+        "ANSIBLE_PIPELINING": "1",
+    }
+
+
 def ansible(program: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run one of Ansible's programs, or a module that uses Ansible, with the project's ansible.cfg."""
-    settings = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "1"}
-    environment = os.environ | settings
+    settings = environment()
     owner, folder = os.environ[RUN].split(":", 1)
-    server = ansible_forks.connect(Path(folder), int(owner), environment)
-    return ansible_forks.run(server, program, arguments, cwd, environment)
+    server = ansible_forks.connect(Path(folder), int(owner), settings)
+    return ansible_forks.run(server, program, arguments, cwd, settings)
 
 
 def check_inventory(inventory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -17,6 +17,7 @@ from typing import Any
 from testinfra.host import Host
 
 from tests import ROOT
+from tests.controller import ansible, environment
 
 PLAYBOOK = str(ROOT / ".venv" / "bin" / "ansible-playbook")
 
@@ -45,26 +46,15 @@ SECOND_INSTANCE_DOES_NOT_START = """
 """
 
 
-def environment() -> dict[str, str]:
-    """Return the environment for Ansible: whoever runs the tests (Molecule does) may have set how it talks."""
-    return os.environ | {
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_NOCOLOR": "1",
-        "ANSIBLE_FORCE_COLOR": "0",
-    }
-
-
 def play(inventory: str, playbook: str, *options: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-    """Run a playbook of the project to its end, with extra variables; stdout has all that it said."""
-    return subprocess.run(
-        [PLAYBOOK, "-i", str(Path(inventory).absolute()), playbook, *options, "--extra-vars", json.dumps(variables)],
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    """Run a playbook of the project on a host to its end, with extra variables; stdout has all that it said.
+
+    Of several hosts it would do each task for one after the other: `make` does it for all of them at once.
+    """
+    source = str(Path(inventory).absolute())
+    done = ansible("ansible-playbook", "-i", source, playbook, *options, "--extra-vars", json.dumps(variables))
+    done.stdout += done.stderr
+    return done
 
 
 def make(command: str, inventory: str, *options: str) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.alerts.runbook import written
-from tests.operator import make, play
+from tests.operator import make
 from tests.several import CONTROL, OUTSIDER, Cluster, localvm
 
 IRIS = {"petal_length": 6.5, "petal_width": 0.8}
@@ -178,7 +178,7 @@ def test_the_first_api_host_is_off(cluster: Cluster, clients: dict[str, httpx.Cl
     with asking(first) as answers:
         localvm("stop", lost)
         try:
-            done = play(inventory, "site.yml")
+            done = make("make converge", inventory)
             assert answering() == set(others)
             # It went down in order, and said so.
             wait_for(lambda: {"HostReboots", "HostDown"} <= told(cluster, lost).keys(), 90)

@@ -18,9 +18,9 @@ import pytest
 from testinfra.host import Host
 
 from tests import ROOT
+from tests.controller import environment
 from tests.matrix import bundles, libraries, served
 from tests.matrix.cases import CASES
-from tests.operator import environment
 
 testinfra_hosts = ["ansible://api"]
 

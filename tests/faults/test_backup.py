@@ -22,8 +22,9 @@ import pytest
 from testinfra.host import Host
 
 from tests import ROOT
+from tests.controller import environment
 from tests.faults.traffic import Load, Record, wait_until_whole
-from tests.operator import deploy, environment, history, play, ready, rollback
+from tests.operator import deploy, history, play, ready, rollback
 from tests.several import localvm
 from tools.remote import Hosts
 

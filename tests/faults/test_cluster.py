@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.faults.traffic import Record, Traffic
-from tests.operator import deploy, play
+from tests.operator import make
 from tests.several import Cluster, localvm
 
 pytestmark = pytest.mark.skipif(os.environ.get("CLUSTER") != "whole", reason="CLUSTER=whole, which `make faults` sets")
@@ -54,7 +54,7 @@ def without(cluster: Cluster, inventory: str, tmp_path: Path) -> Callable[[str],
 
 
 def converge(inventory: str) -> None:
-    done = play(inventory, "site.yml")
+    done = make("make converge", inventory)
     assert done.returncode == 0, done.stdout
 
 
@@ -102,8 +102,8 @@ def test_a_gateway_that_is_new_after_a_rollback_is_let_in(
     gateway = cluster.groups["gateway"][-1]
     before = without(gateway)
     converge(before)
-    assert deploy(before, "-e", "fortress_model_name=iris-forest").returncode == 0
+    assert make("make deploy MODEL=iris-forest", before).returncode == 0
     converge(inventory)
-    assert play(inventory, "playbooks/rollback.yml").returncode == 0
+    assert make("make rollback", inventory).returncode == 0
     answers = [clients[gateway].post("/predict", json=IRIS) for _ in range(300)]
     assert Counter(answer.status_code for answer in answers) == {200: 300}

@@ -21,7 +21,7 @@ from urllib.parse import quote
 import pytest
 from testinfra.host import Host
 
-from tests import ROOT, promtool
+from tests import ROOT, operator, promtool
 from tests.promql import metrics
 
 testinfra_hosts = ["ansible://monitoring"]
@@ -118,14 +118,7 @@ def play(inventory: str, tmp_path: Path, host: Host) -> Callable[..., subprocess
         ]
         play = {"hosts": host.backend.host, "become": True, "gather_facts": False, "tasks": tasks}
         (tmp_path / "play.yml").write_text(json.dumps([play]))
-        command = [
-            "ansible-playbook",
-            f"--inventory={inventory}",
-            f"--extra-vars={json.dumps(settings)}",
-            str(tmp_path / "play.yml"),
-        ]
-        environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        return operator.play(inventory, str(tmp_path / "play.yml"), **settings)
 
     return run
 
@@ -422,9 +415,7 @@ def test_a_repository_without_a_pinned_key_is_refused(
 
 
 def test_verify_passes_and_says_what_it_did_not_check(inventory: str, grafana: str) -> None:
-    command = ["ansible-playbook", f"--inventory={inventory}", "playbooks/verify.yml"]
-    environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = operator.play(inventory, "playbooks/verify.yml")
     assert done.returncode == 0, done.stdout
     assert ("SKIPPED: health, login, datasource and panels of Grafana" in done.stdout) == ("standin" in grafana)
 

@@ -17,7 +17,7 @@ from testinfra.host import Host
 
 from tests import ROOT
 from tests.blackbox.gateway import Gateway
-from tests.operator import environment
+from tests.controller import environment
 from tools.status.picture import RECORDED
 
 testinfra_hosts = ["ansible://monitoring"]
