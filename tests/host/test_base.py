@@ -6,7 +6,10 @@ import json
 import os
 import re
 
+import pytest
 from testinfra.host import Host
+
+from tests.operator import play
 
 testinfra_hosts = ["ansible://all"]
 
@@ -25,6 +28,23 @@ def test_the_packages_of_all_roles_came_in_one_transaction(host: Host) -> None:
     paragraphs = host.run("cat /var/log/apt/history.log").stdout.split("\n\n")
     [ours, *_] = [found for text in paragraphs if "nginx" in (found := set(re.findall(r"([\w.+-]+):\w+ \(", text)))]
     assert {"mtail", "prometheus", "prometheus-alertmanager", "prometheus-nginx-exporter", "python3-venv"} <= ours
+
+
+@pytest.mark.one_release
+@pytest.mark.parametrize(("code", "stays"), [pytest.param(101, False, id="ours"), pytest.param(0, True, id="foreign")])
+def test_a_run_that_lost_its_power_leaves_nothing_that_keeps_services_from_starting(
+    host: Host, inventory: str, code: int, stays: bool
+) -> None:
+    """Ansible's apt writes the file for as long as it installs, and nobody removes it where both end at once."""
+    file = host.file("/usr/sbin/policy-rc.d")
+    assert not file.exists
+    host.check_output(f"printf '#!/bin/sh\\nexit {code}\\n' > {file.path}")
+    try:
+        done = play(inventory, "site.yml", "--tags", "base")
+        assert done.returncode == 0, done.stdout
+        assert file.exists == stays
+    finally:
+        host.run(f"rm -f {file.path}")
 
 
 def test_the_firewall_is_a_table_of_its_own_and_stands_before_the_network(host: Host) -> None:
