@@ -9,7 +9,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.alerts.conftest import FOLDER, Received, now, wait_for
-from tests.alerts.runbook import written
+from tests.runbooks.page import written
 
 testinfra_hosts = ["ansible://monitoring"]
 

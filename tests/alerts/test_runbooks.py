@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from tests import operator
+from tests import ROOT, operator
 from tests.alerts.conftest import SETTINGS, Received, features_of, now, value_in, wait_for
-from tests.alerts.faults import FOLDER, TOGETHER, Fault, clients, unit
-from tests.alerts.hurried import hurried
-from tests.alerts.runbook import MAKE, ON_CONTROL_NODE, PROMETHEUS, commands
 from tests.host.test_monitoring import query
+from tests.runbooks.faults import FOLDER, TOGETHER, Fault, clients, unit
+from tests.runbooks.hurried import hurried
+from tests.runbooks.page import MAKE, ON_CONTROL_NODE, PROMETHEUS, commands
 from tools.rules.__main__ import rendered
 
 testinfra_hosts = ["ansible://monitoring"]
@@ -85,7 +85,7 @@ def asked(host: Host, in_a_hurry: None) -> Iterator[None]:
     host.check_output(f"install -d {FOLDER} && touch {FOLDER}/fails {FOLDER}/grows {FOLDER}/opens {FOLDER}/leaks")
     usual, shifted, gaps = worlds(host, features)
     for name in ("clients", "limits"):
-        put(host, f"{FOLDER}/{name}.py", (Path(__file__).parent / f"{name}_on_host.py").read_text())
+        put(host, f"{FOLDER}/{name}.py", (ROOT / "tests" / "runbooks" / f"{name}_on_host.py").read_text())
     put(host, f"{FOLDER}/usual.csv", usual)
     put(host, f"{FOLDER}/shifted.csv", shifted)
     put(host, f"{FOLDER}/gaps.csv", gaps)

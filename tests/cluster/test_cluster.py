@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.alerts.runbook import written
 from tests.operator import make
+from tests.runbooks.page import written
 from tests.several import CONTROL, OUTSIDER, Cluster, localvm
 
 IRIS = {"petal_length": 6.5, "petal_width": 0.8}

@@ -16,12 +16,12 @@ import pytest
 import yaml
 
 from tests import ROOT
-from tests.alerts.faults import NOT_RUN, TOGETHER, Fault
-from tests.alerts.hurried import SECONDS as UNITS
-from tests.alerts.hurried import hurried
-from tests.alerts.runbook import commands, written
 from tests.promql import metrics
 from tests.promtool import SETTINGS, TESTS, dump, needs, parse, write_tests
+from tests.runbooks.faults import NOT_RUN, TOGETHER, Fault
+from tests.runbooks.hurried import SECONDS as UNITS
+from tests.runbooks.hurried import hurried
+from tests.runbooks.page import commands, written
 from tools.rules.__main__ import TARGET, rendered
 from tools.rules.objectives import DAYS
 from tools.rules.parts import RUNBOOKS, RUNBOOKS_PAGE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tests import ROOT
-from tests.alerts.faults import Fault
+from tests.runbooks.faults import Fault
 
 PAGE = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
