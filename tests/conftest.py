@@ -95,6 +95,14 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
     return several(inventory, options.ansible_inventory, sudo=options.sudo)
 
 
+@pytest.fixture(scope="module")
+def one_host(host: Host) -> None:
+    """The instances and the gateway are on the host that monitors them."""
+    # Not whether they run: a test that left them stopped must not make the next one pass.
+    if not (host.file("/opt/iris-api/current").exists and host.service("nginx").exists):
+        pytest.skip("gateway and instances are on other hosts")
+
+
 @pytest.fixture
 def clients(cluster: Cluster) -> Iterator[dict[str, httpx.Client]]:
     """A client of each gateway, by the gateway's name."""

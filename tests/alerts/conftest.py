@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,37 +51,6 @@ systemd-run --unit={UNIT} /usr/bin/python3 {FOLDER}/receiver.py {FOLDER} {PORT} 
 END = f"systemctl stop {UNIT}; rm -r {FOLDER} {TRUSTED}; update-ca-certificates --fresh"
 
 
-def now(host: Host) -> float:
-    """Return the time of the host's clock."""
-    return float(host.check_output("date +%s.%N"))
-
-
-def wait_for(what: Callable[[], Any], seconds: float) -> bool:
-    """Return whether what is asked for becomes true in this time."""
-    deadline = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(2)
-    return True
-
-
-def features_of(host: Host) -> list[dict[str, Any]]:
-    """Return the features of the model that serves on this host: numbers, of which none is ever missing."""
-    manifest = host.file("/opt/iris-api/current/model/manifest.json")
-    if not manifest.exists:
-        pytest.skip("the instances are on other hosts")
-    found: list[dict[str, Any]] = json.loads(manifest.content_string)["features"]
-    assert all(feature.get("reference") and not feature.get("nullable") for feature in found)
-    return found
-
-
-def value_in(feature: dict[str, Any], number: int) -> float:
-    """Return a value in the middle of a bin."""
-    edges = [feature["training_minimum"], *feature["reference"]["edges"], feature["training_maximum"]]
-    return float((edges[number] + edges[number + 1]) / 2)
-
-
 class Received:
     """What receivers on the host got."""
 
@@ -120,14 +88,6 @@ def received(cluster: Cluster, inventory: str) -> Iterator[Received]:
     finally:
         play(inventory, "site.yml", "--tags", "alertmanager")
         host.run(END)
-
-
-@pytest.fixture
-def one_host(host: Host) -> None:
-    """The instances and the gateway are on the host that monitors them."""
-    # Not whether they run: a test that left them stopped must not make the next one pass.
-    if not (host.file("/opt/iris-api/current").exists and host.service("nginx").exists):
-        pytest.skip("gateway and instances are on other hosts")
 
 
 # What takes minutes to be told begins early and is looked at late; other tests pass that time.

@@ -13,7 +13,8 @@ import pytest
 from testinfra.host import Host
 
 from tests import ROOT
-from tests.alerts.conftest import PASSWORD, RECEIVER, SMTP, TOKEN, Received, now, wait_for
+from tests.alerts.conftest import PASSWORD, RECEIVER, SMTP, TOKEN, Received
+from tests.monitored import now, wait_for
 
 testinfra_hosts = ["ansible://monitoring"]
 

@@ -16,9 +16,8 @@ import pytest
 from testinfra.host import Host
 
 from tests import ROOT
-from tests.alerts.conftest import wait_for
-from tests.host.test_monitoring import query
 from tests.host.test_signals import ROW, client, gateway
+from tests.monitored import query, wait_for
 from tests.tools.console_site import Text, figures
 from tools.dashboards.figures import ALERTS
 

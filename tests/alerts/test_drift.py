@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from tests.alerts.conftest import Received, features_of, now, value_in, wait_for
-from tests.host.test_monitoring import query
+from tests.alerts.conftest import Received
+from tests.monitored import features_of, now, query, value_in, wait_for
 
 testinfra_hosts = ["ansible://monitoring"]
 

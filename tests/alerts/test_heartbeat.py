@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 from testinfra.host import Host
 
-from tests.alerts.conftest import FOLDER, Received, now, wait_for
+from tests.alerts.conftest import FOLDER, Received
+from tests.monitored import now, wait_for
 from tests.runbooks.page import written
 
 testinfra_hosts = ["ansible://monitoring"]

@@ -16,12 +16,12 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from testinfra.host import Host
 
 from tests import ROOT, operator, promtool
+from tests.monitored import prometheus, query
 from tests.promql import metrics
 
 testinfra_hosts = ["ansible://monitoring"]
@@ -43,18 +43,6 @@ QUERIES = [
     for panel in dashboard["panels"]
     for target in panel["targets"]
 ]
-
-
-def prometheus(host: Host, path: str) -> Any:
-    """Query Prometheus' API on the host."""
-    answer = json.loads(host.check_output(f"curl --silent --max-time 5 'http://127.0.0.1:9090/api/v1/{path}'"))
-    assert answer["status"] == "success", answer.get("error")
-    return answer["data"]
-
-
-def query(host: Host, expression: str) -> list[dict[str, Any]]:
-    result: list[dict[str, Any]] = prometheus(host, f"query?query={quote(expression)}")["result"]
-    return result
 
 
 def wait_for(what: Callable[[], Any], seconds: float) -> Any:

@@ -12,7 +12,8 @@ import pytest
 from testinfra.host import Host
 
 from tests.blackbox.gateway import Gateway
-from tests.host.test_monitoring import query, wait_for
+from tests.host.test_monitoring import wait_for
+from tests.monitored import query
 
 testinfra_hosts = ["ansible://monitoring"]
 
