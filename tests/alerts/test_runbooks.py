@@ -22,7 +22,7 @@ def site_that_is_asked(host: Host, one_host: None, received: Received) -> Iterat
         yield
 
 
-@pytest.mark.parametrize("faults", TOGETHER.values(), ids=TOGETHER)
+@pytest.mark.parametrize("faults", TOGETHER["alerts"].values(), ids=TOGETHER["alerts"])
 def test_what_a_runbook_says_ends_the_alert(host: Host, inventory: str, tmp_path: Path, faults: list[Fault]) -> None:
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps(SETTINGS))

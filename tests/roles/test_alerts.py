@@ -28,6 +28,7 @@ from tools.rules.parts import RUNBOOKS, RUNBOOKS_PAGE
 
 RULES = sorted(TARGET.glob("*.yml"))
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+CAUSED = [fault for lists in TOGETHER.values() for faults in lists.values() for fault in faults]
 
 each_file = pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
 
@@ -118,14 +119,18 @@ def test_every_section_of_the_runbooks_is_of_an_alert() -> None:
 
 
 def test_the_runbook_of_each_alert_is_tried_on_a_host_or_it_is_said_why_not() -> None:
-    caused = [fault.alert for faults in TOGETHER.values() for fault in faults]
+    caused = [fault.alert for fault in CAUSED]
     assert sorted([*caused, *NOT_RUN]) == sorted(alert["alert"] for path in RULES for alert in alerts(path))
     assert all(NOT_RUN.values())
 
 
-@pytest.mark.parametrize(
-    "fault", [fault for faults in TOGETHER.values() for fault in faults], ids=lambda each: each.alert
-)
+@pytest.mark.parametrize("folder", TOGETHER)
+def test_the_tests_of_a_scenario_cause_all_of_its_faults(folder: str) -> None:
+    text = (ROOT / "tests" / folder / "test_runbooks.py").read_text(encoding="utf-8")
+    assert f'"faults", TOGETHER["{folder}"].values()' in text
+
+
+@pytest.mark.parametrize("fault", CAUSED, ids=lambda each: each.alert)
 def test_a_runbook_says_what_ends_its_fault(fault: Fault) -> None:
     on_the_page = [command for step in ("Confirm", "Act", "Check") for command in written(fault.alert, step)]
     for name in fault.names:

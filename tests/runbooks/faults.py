@@ -210,7 +210,7 @@ OLD_CERTIFICATE = "; ".join(
 
 # Faults of a list do not hide each other. What takes days to come about is written where its metric is read from: the
 # dates of a certificate of which little is left, and of a backup of last week.
-TOGETHER: dict[str, list[Fault]] = {
+OF_ALERTS: dict[str, list[Fault]] = {
     # Units, what they take, and files.
     "a host": [
         Fault(
@@ -397,6 +397,8 @@ TOGETHER: dict[str, list[Fault]] = {
             repair=f"ln -sf usual.csv {FOLDER}/rows.csv",
         ),
     ],
+}
+OF_DEPLOYMENTS: dict[str, list[Fault]] = {
     # A deployment that was cut short, and clients that ask too much.
     "a deployment": [
         Fault("LoginsRefused", clients("guesses"), repair=stop("guesses")),
@@ -421,6 +423,8 @@ TOGETHER: dict[str, list[Fault]] = {
         ),
     ],
 }
+TOGETHER = {"alerts": OF_ALERTS, "deployments": OF_DEPLOYMENTS}
+"""By the folder whose test_runbooks.py causes them, which is also a scenario."""
 
 NOT_RUN = {
     "HostDown": "the only host of this site is the one that monitors; tests/cluster/ cuts one of five off",
