@@ -109,8 +109,30 @@ def load_plugins() -> None:
     kinds = "inventory connection shell action become callback filter test lookup"
     for kind in kinds.split():
         list(getattr(loader, f"{kind}_loader").all(class_only=True))
+    remember_plugins(loader.Jinja2Loader)
+    # Of Jinja's own, which templates use most, Ansible would look for another one in all of its files each time.
+    own = import_module("jinja2.defaults")
+    for plugins, names in ((loader.filter_loader, own.DEFAULT_FILTERS), (loader.test_loader, own.DEFAULT_TESTS)):
+        for name in filter(str.isidentifier, names):
+            plugins.get(name)
     loader.filter_loader.get("community.crypto.x509_certificate_info")
     loader.strategy_loader.get("linear", class_only=True)
+
+
+def remember_plugins(loader: Any) -> None:
+    """Look for a filter or a test in the files of a collection once, in which nothing changes."""
+    find, known = loader.get_with_context, {}
+
+    def find_once(self: Any, name: str, *arguments: Any, **options: Any) -> Any:
+        self._ensure_non_collection_wrappers()
+        # Those of a role or a project may be others for the next play.
+        if name.removeprefix("ansible.legacy.") in self._cached_non_collection_wrappers:
+            return find(self, name, *arguments, **options)
+        if (self.type, name) not in known:
+            known[self.type, name] = find(self, name, *arguments, **options)
+        return known[self.type, name]
+
+    loader.get_with_context = find_once
 
 
 def run_modules_by(address: Path) -> None:
@@ -196,7 +218,7 @@ class Notes:
 
 
 def templates(notes: Notes) -> Callable[[], None]:
-    """Compile a template once for all runs: each has hundreds, mostly those of the run before.
+    """Compile a template or a condition once for all runs: each has hundreds, mostly those of the run before.
 
     Returns:
         What has this process know what its forks have compiled.
@@ -207,29 +229,49 @@ def templates(notes: Notes) -> Callable[[], None]:
         bits._TemplateCompileContext,
         bits._TEMPLATE_OVERRIDE_FIELD_NAMES,
     )
-    compile_template = environment.compile
+    compile_template, compile_expression = environment.compile, environment.compile_expression
     known: dict[tuple[object, ...], CodeType] = {}
+    # Expressions that are being compiled. One is compiled as a tree, which does not say of which text.
+    expressions: list[tuple[object, ...]] = []
+
+    def key_of(self: Any, source: str, kind: str) -> tuple[object, ...]:
+        compiling = context.current(optional=True)
+        escape = compiling.escape_backslashes if compiling else None
+        values = (kind, source, escape, *(getattr(self, setting) for setting in settings))
+        # Of a text the text alone: it also bears where it stands.
+        return tuple(str.__str__(value) if isinstance(value, str) else value for value in values)
+
+    def keep(key: tuple[object, ...], code: CodeType) -> CodeType:
+        known[key] = code
+        notes.write((key, code))
+        return code
 
     def compile_once(
         self: Any, source: Any, name: Any = None, filename: Any = None, raw: bool = False, defer_init: bool = False
     ) -> Any:
+        if expressions and not isinstance(source, str):
+            return keep(expressions[-1], compile_template(self, source, name, filename, raw, defer_init))
         if not isinstance(source, str) or name or filename or raw or defer_init:
             return compile_template(self, source, name, filename, raw, defer_init)
-        compiling = context.current(optional=True)
-        escape = compiling.escape_backslashes if compiling else None
-        values = (source, escape, *(getattr(self, setting) for setting in settings))
-        # Of a text the text alone: it also bears where it stands.
-        key = tuple(str.__str__(value) if isinstance(value, str) else value for value in values)
-        if key not in known:
-            known[key] = compile_template(self, source)
-            notes.write((key, known[key]))
-        return known[key]
+        key = key_of(self, source, "template")
+        return known.get(key) or keep(key, compile_template(self, source))
+
+    def compile_expression_once(self: Any, source: str, undefined_to_none: bool = True) -> Any:
+        key = key_of(self, source, "expression")
+        if key in known:
+            template = self.template_class.from_code(self, known[key], self.make_globals(None))
+            return bits.TemplateExpression(template, undefined_to_none)
+        expressions.append(key)
+        try:
+            return compile_expression(self, source, undefined_to_none)
+        finally:
+            expressions.pop()
 
     def learn() -> None:
         for key, code in notes:
             known.setdefault(key, code)
 
-    environment.compile = compile_once
+    environment.compile, environment.compile_expression = compile_once, compile_expression_once
     return learn
 
 

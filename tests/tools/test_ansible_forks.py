@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,25 @@ def test_a_file_of_the_project_that_changed_is_read_again() -> None:
             assert f"msg: {said}" in done.stdout, done.stdout + done.stderr
     finally:
         playbook.unlink()
+
+
+def test_a_condition_holds_by_its_text_and_the_values_of_its_run(play: Run) -> None:
+    tasks: list[dict[str, object]] = [
+        {"ansible.builtin.debug": {"msg": f"it is {value}"}, "when": f"number == {value}"} for value in (1, 2)
+    ]
+    for number in (1, 2, 1):
+        done = play(tasks, number=number)
+        assert re.findall(r"msg: it is (\d)", done.stdout) == [str(number)], done.stdout + done.stderr
+
+
+def test_a_filter_of_a_role_takes_the_place_of_one_of_jinja_in_that_run_alone(play: Run, tmp_path: Path) -> None:
+    plugins = tmp_path / "roles" / "demo" / "filter_plugins"
+    task: dict[str, object] = {"ansible.builtin.debug": {"msg": "{{ 'text' | title }}"}}
+    assert "msg: Text" in play([task]).stdout
+    plugins.mkdir(parents=True)
+    own = 'class FilterModule:\n    def filters(self):\n        return {"title": lambda text: f"own {text}"}\n'
+    (plugins / "own.py").write_text(own)
+    done = play([task])
+    assert "msg: own text" in done.stdout, done.stdout + done.stderr
+    shutil.rmtree(plugins)
+    assert "msg: Text" in play([task]).stdout
