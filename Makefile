@@ -257,7 +257,6 @@ lint: tests-venv  ## Style, types, YAML, roles, shell scripts, references
 	$(BIN)/python tools/reference --check
 	$(BIN)/python -m tools.rules --check
 	$(BIN)/python -m tools.dashboards --check
-	$(BIN)/python -m tests.matrix.table --check
 	@$(MAKE) docs
 
 # One more than there are cores where time counts: some tests wait most of the time.

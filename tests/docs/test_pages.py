@@ -174,3 +174,12 @@ def test_what_is_not_there_is_found() -> None:
     assert missing_paths(text) == ["roles/none/tasks"]
     assert missing_targets(text) == ["nothing"]
     assert missing_variables(text) == ["nginx_rat_limit"]
+
+
+def test_the_table_of_what_is_served_how_is_of_the_estimators_that_are_tested(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # It imports scikit-learn, which takes longer than all other tests of this module.
+    from tests.matrix import table
+
+    assert table.main(["--check"]) == 0, capsys.readouterr().out
