@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from iris_api.bundle.files import read_manifest
 from iris_api.packing import cli
 from iris_api.packing.export import requirements, service_name
 
+from .. import forks
 from ..paths import BUNDLE, MODELS
 
 STORED = "--storage-uri=s3://models/iris"
@@ -34,8 +33,8 @@ def test_the_folder_has_the_bundle_and_all_that_its_runtime_imports(tmp_path: Pa
     assert f"class {name}(" in imports
     ours = "\n".join(line for line in imports.splitlines() if line.startswith("from iris_api"))
     found = f"{ours}\nimport iris_api, iris_api.engines.onnx, iris_api.engines.sklearn\nprint(iris_api.__file__)"
-    environment = os.environ | {"PYTHONPATH": str(out)}
-    done = subprocess.run([sys.executable, "-P", "-c", found], env=environment, capture_output=True, text=True)
+    (out / "importing.py").write_text(found)
+    done = forks.run("importing", env=os.environ | {"PYTHONPATH": str(out)})
     assert done.stdout == f"{out / 'iris_api' / '__init__.py'}\n", done.stderr
 
 
