@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from cryptography import x509
 from testinfra.host import Host
 
 from tests import ROOT
@@ -226,27 +225,3 @@ def test_a_restart_waits_for_no_connection_and_ends_none_that_is_in_use(host: Ho
     assert took < 4
     assert len(draining) == 1
     assert answer == b"HTTP/1.1 200 OK"
-
-
-@pytest.mark.one_release
-def test_a_new_certificate_is_served_without_a_restart(host: Host, apply: Apply) -> None:
-    """Renewed on disk and not reloaded is what people run into most."""
-
-    def served() -> list[str]:
-        pem = ssl.get_server_certificate((os.environ["FORTRESS_HOST"], 443))
-        names = x509.load_pem_x509_certificate(pem.encode()).extensions.get_extension_for_class(
-            x509.SubjectAlternativeName
-        )
-        return names.value.get_values_for_type(x509.DNSName)
-
-    before, pid = served(), master(host)
-    try:
-        done = apply("pki", "nginx", pki_dns_names=[*before, "added.fortress.test"])
-        assert done.returncode == 0, done.stdout
-        time.sleep(1)
-        assert served() == [*before, "added.fortress.test"]
-    finally:
-        assert apply("pki", "nginx").returncode == 0
-    time.sleep(1)
-    assert served() == before
-    assert master(host) == pid
