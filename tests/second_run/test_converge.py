@@ -1,4 +1,7 @@
-"""Running the site's playbook again: nothing changes, in check mode too, and it costs little."""
+"""Running the site's playbook again: nothing changes, in check mode too, and it costs little.
+
+A stage of Molecule between the first run and the reboot, which could hide what the first has left undone.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,10 @@ def run_site(inventory: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-# For real: Molecule sees on both releases that a second run changes nothing.
+# In check mode on one: Molecule's check of a fresh host is on both releases.
 @pytest.mark.parametrize(
     "mode",
-    [pytest.param([], marks=pytest.mark.one_release, id="for real"), pytest.param(["--check"], id="in check mode")],
+    [pytest.param([], id="for real"), pytest.param(["--check"], marks=pytest.mark.one_release, id="in check mode")],
 )
 def test_a_second_run_changes_nothing_and_stays_within_the_budget(inventory: str, mode: list[str]) -> None:
     done = run_site(inventory, *mode)
@@ -37,7 +40,7 @@ def test_a_second_run_changes_nothing_and_stays_within_the_budget(inventory: str
     cost = json.loads(done.stdout)
     print(cost)
     assert cost["changed"], "no host was reached"
-    assert set(cost["changed"].values()) == {0}
+    assert set(cost["changed"].values()) == {0}, cost["changed_tasks"]
     assert cost["remote_executions"], "no remote execution was counted"
     assert max(cost["remote_executions"].values()) <= BUDGET
 
@@ -49,7 +52,7 @@ def test_one_role_can_be_converged_alone(inventory: str) -> None:
     assert done.returncode == 0, done.stderr
     cost = json.loads(done.stdout)
     print(cost)
-    assert set(cost["changed"].values()) == {0}
+    assert set(cost["changed"].values()) == {0}, cost["changed_tasks"]
     assert max(cost["remote_executions"].values()) <= BUDGET_OF_A_ROLE
 
 
