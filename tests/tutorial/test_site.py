@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 from testinfra.host import Host
 
 from tests import operator
-from tests.operator import deploy, ready
+from tests.operator import ready
 from tests.tutorial import page
 
 testinfra_hosts = ["ansible://api"]
@@ -21,13 +20,6 @@ ELSEWHERE = (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def default_at_the_end(request: pytest.FixtureRequest) -> object:
-    yield
-    done = deploy(str(request.config.fortress_inventory))  # type: ignore[attr-defined]
-    assert done.returncode == 0, done.stdout
-
-
 def make(command: str, inventory: str, models: Path) -> str:
     """Run one of make's commands of the page on the site of these tests, with the models of the reader's folder."""
     done = operator.make(command, inventory, "-e", f"iris_api_models_dir={models}")
@@ -36,7 +28,7 @@ def make(command: str, inventory: str, models: Path) -> str:
 
 
 def test_ten_commands_serve_the_readers_own_model(host: Host, inventory: str, tmp_path: Path) -> None:
-    before = ready(host, 1)["model"]
+    before = ready(host, 1)["deployment"]
     page.make_notebook(tmp_path)
     said = ""
     for command in page.to_a_site():
@@ -49,7 +41,7 @@ def test_ten_commands_serve_the_readers_own_model(host: Host, inventory: str, tm
     assert {(ready(host, instance)["model"], ready(host, instance)["engine"]) for instance in (1, 2, 3)} == {
         ("churn", "onnx")
     }
-    # The page's way back.
+    # The page's way back, which is that of the test too.
     (back,) = [each for text in page.sections().values() for each in page.commands(text) if "make rollback" in each]
     make(back, inventory, tmp_path / "models")
-    assert ready(host, 1)["model"] == before
+    assert ready(host, 1)["deployment"] == before
