@@ -13,6 +13,8 @@ from testinfra.host import Host
 
 from tests import ROOT
 
+# By which role's tag a setting becomes the host's.
+ROLES = {"nginx_rate_limit_enabled": "nginx", "iris_api_engine": "iris_api"}
 # Name, process id, status; the status of an instance that serves names its engine and address.
 STATES = "systemctl show 'iris-api@*' --state=active --property=Id,MainPID,StatusText"
 
@@ -34,7 +36,7 @@ class Site:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._changed = False
+        self._changed: set[str] = set()
 
     @cached_property
     def hosts(self) -> dict[str, Host]:
@@ -97,14 +99,18 @@ class Site:
         return found
 
     def converge(self, **settings: object) -> None:
-        """Run site.yml with settings that win over the inventory's."""
-        self._changed = bool(settings)
-        given = ["-e", json.dumps(settings)] if settings else []
-        command = [str(ROOT / "tools" / "converge-cost"), "-i", str(self._config.fortress_inventory), *given]  # type: ignore[attr-defined]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        """Run site.yml with some of ROLES' settings, which win over the inventory's, and for those roles alone."""
+        roles = {ROLES[name] for name in settings}
+        self._changed |= roles
+        self._run(roles, "-e", json.dumps(settings))
 
     def restore(self) -> None:
         """Restore the inventory's settings."""
         if self._changed:
-            self.converge()
+            self._run(self._changed)
+
+    def _run(self, roles: set[str], *options: str) -> None:
+        inventory = str(self._config.fortress_inventory)  # type: ignore[attr-defined]
+        command = [str(ROOT / "tools" / "converge-cost"), "-i", inventory, "--tags", ",".join(roles), *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
