@@ -10,8 +10,8 @@ import pytest
 from tests.operator import deploy
 from tests.ordered import put_in_order
 
-# Before the models that bring an environment: tests/deployments/test_matrix.py asks the release's own interpreter.
-ORDER = ["deploy", "matrix", "environments"]
+# The matrix before the models that bring an environment: it asks the release's own interpreter.
+ORDER = ["deploy", "matrix", "environments", "runbooks"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from testinfra.host import Host
 
+from tests.operator import deploy
 from tests.runbooks.faults import TOGETHER, Fault
 from tests.runbooks.trial import asked, try_runbooks
 
@@ -18,7 +19,10 @@ pytestmark = pytest.mark.one_release
 
 
 @pytest.fixture(scope="module", autouse=True)
-def site_that_is_asked(host: Host, one_host: None) -> Iterator[None]:
+def site_that_is_asked(host: Host, inventory: str, one_host: None) -> Iterator[None]:
+    # The model of the test before has an environment, and other columns than clients would ask for.
+    done = deploy(inventory)
+    assert done.returncode == 0, done.stdout
     with asked(host):
         yield
 
