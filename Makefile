@@ -236,8 +236,8 @@ lock: tests-venv  ## Resolve requirements/*.in into the hashed lock files
 
 .PHONY: test
 test: tests-venv  ## Everything, fast checks first
-	@$(MAKE) --jobs=3 --output-sync=target lint test-unit test-localvm test-matrix EXAMPLES='$(EXAMPLES)' WORKERS=$$(($$(nproc) + 2))
-	@$(MAKE) test-sites EXAMPLES='$(EXAMPLES)' BESIDE='test-kernels test-clients'
+	@$(MAKE) --jobs=3 --output-sync=target lint test-unit test-localvm test-matrix test-kernels EXAMPLES='$(EXAMPLES)' WORKERS=$$(($$(nproc) + 2))
+	@$(MAKE) test-sites EXAMPLES='$(EXAMPLES)' BESIDE=test-clients
 
 .PHONY: test-fast
 test-fast: tests-venv  ## What needs no VM
@@ -274,7 +274,7 @@ test-unit: tests-venv  ## Tests without a VM; some of them: T=tests/roles/test_p
 .PHONY: test-kernels
 test-kernels: tests-venv
 	@echo "==> Testing what a model computes, under each of OpenBLAS' kernels"
-	$(EXAMPLES) $(BIN)/pytest tests/kernels $(KEPT)
+	$(EXAMPLES) $(BIN)/pytest tests/kernels
 
 # An estimator's threads would wait for each other here, as in an instance, which has one.
 .PHONY: test-matrix
