@@ -61,7 +61,8 @@ def told_often(host: Host, received: Received) -> Iterator[None]:
 
 
 def test_the_heartbeat_ends_with_prometheus(host: Host, received: Received, told_often: None) -> None:
-    assert "resend-delay=5s" in host.check_output("pgrep --list-full --exact prometheus")
+    # systemd has started it before it has its sandbox, and is the program.
+    assert wait_for(lambda: "resend-delay=5s" in host.run("pgrep --list-full --exact prometheus").stdout, 30)
     ends(host, received, "prometheus", 60)
 
 

@@ -63,9 +63,9 @@ def many() -> None:
 
 
 def batches() -> None:
-    """Send a thousand rows at a time from each of twenty addresses, within the limit."""
+    """Send a thousand of the rows that come in these days from each of twenty addresses, within the limit."""
     side_by_side(
-        through_the_gateway(f"127.0.1.{number}", pause=1, body=rows_now(), headers={"Content-Type": "text/csv"})
+        through_the_gateway(f"127.0.1.{number}", pause=1, body=rows_now, headers={"Content-Type": "text/csv"})
         for number in range(1, 21)
     )
 
@@ -74,7 +74,7 @@ def errors() -> None:
     """Ask about a row on which the model fails, each time by the same request id."""
     row = json.loads((FOLDER / "row.json").read_text())
     body = json.dumps(row | {next(iter(row)): 77}).encode()
-    side_by_side([through_the_gateway("127.0.0.9", pause=0.2, body=body, headers={"X-Request-ID": "errors"})])
+    side_by_side([through_the_gateway("127.0.0.9", pause=0.2, body=lambda: body, headers={"X-Request-ID": "errors"})])
 
 
 def rows() -> None:
@@ -108,15 +108,19 @@ def ask_an_instance(port: int, table: bytes, patience: float = 10) -> None:
 
 
 def through_the_gateway(
-    source: str, pause: float, login: str = "", body: bytes = b"", headers: dict[str, str] | None = None
+    source: str,
+    pause: float,
+    login: str = "",
+    body: Callable[[], bytes] | None = None,
+    headers: dict[str, str] | None = None,
 ) -> Callable[[], None]:
     """Return what asks for predictions from an address, again and again, over a connection that is kept.
 
-    Of one row, as JSON, unless a body is given and, in the headers, its type.
+    Of one row, as JSON, unless a body is given, which is asked for each time, and, in the headers, its type.
     """
     credentials = b64encode((login or (FOLDER / "login").read_text()).encode()).decode()
     sent = {"Authorization": f"Basic {credentials}", "Content-Type": "application/json"} | (headers or {})
-    asked, gateway = body or (FOLDER / "row.json").read_bytes(), (FOLDER / "address").read_text()
+    row, gateway = (FOLDER / "row.json").read_bytes(), (FOLDER / "address").read_text()
 
     def ask() -> None:
         connection: http.client.HTTPSConnection | None = None
@@ -126,7 +130,7 @@ def through_the_gateway(
                 connection = connection or http.client.HTTPSConnection(
                     gateway, timeout=10, source_address=(source, 0), context=ssl._create_unverified_context()
                 )
-                connection.request("POST", "/predict", asked, sent)
+                connection.request("POST", "/predict", body() if body else row, sent)
                 connection.getresponse().read()
             except (OSError, http.client.HTTPException):
                 connection = None
