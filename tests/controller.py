@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,14 +53,21 @@ def variable(inventory: Path, name: str) -> str:
 def variables(inventory: Path, *names: str) -> dict[str, str]:
     """Return several variables, of one run."""
     tasks = [{"ansible.builtin.debug": {"var": name}} for name in names]
-    playbook = ROOT / "playbooks" / f".test-{os.getpid()}.yml"
-    playbook.write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
-    try:
-        done = ansible("ansible-playbook", "-i", str(inventory), str(playbook))
-    finally:
-        playbook.unlink()
+    done = run_play({"hosts": "all", "gather_facts": False, "tasks": tasks}, "-i", str(inventory))
     assert done.returncode == 0, done.stdout + done.stderr
     return {name: done.stdout.split(f" {name}:", 1)[1].split("\n\n")[0].strip() for name in names}
+
+
+def run_play(play: dict[str, Any], *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a play as one of the project's playbooks: with its group_vars, which Ansible looks for beside the playbook.
+
+    It is outside of the checkout, whose files other tests read and copy at the same time.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        playbook = Path(folder, "play.yml")
+        playbook.write_text(yaml.safe_dump([play]))
+        playbook.with_name("group_vars").symlink_to(ROOT / "group_vars")
+        return ansible("ansible-playbook", *options, str(playbook))
 
 
 def run_tasks(

@@ -14,7 +14,7 @@ import yaml
 from ansible.plugins.loader import filter_loader, lookup_loader
 
 from tests import ROOT
-from tests.controller import ansible, check_inventory
+from tests.controller import check_inventory, run_play
 
 filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
 credentials_conflict, lost_credentials, not_hosts, odd_user_names, out_of_range, port_conflicts = (
@@ -176,14 +176,8 @@ def check_host(
         {"ansible.builtin.set_fact": facts},
         {"ansible.builtin.import_tasks": str(ROOT / "playbooks" / "tasks" / "identity.yml")},
     ]
-    play = [{"hosts": "gateway", "gather_facts": False, "tasks": tasks}]
-    # Beside the project's playbooks, whose group_vars it is to have.
-    playbook = ROOT / "playbooks" / f".test-{inventory.parent.name}.yml"
-    playbook.write_text(yaml.safe_dump(play))
-    try:
-        return ansible("ansible-playbook", "-i", str(inventory), str(playbook), "-e", json.dumps(variables), *options)
-    finally:
-        playbook.unlink()
+    play = {"hosts": "gateway", "gather_facts": False, "tasks": tasks}
+    return run_play(play, "-i", str(inventory), "-e", json.dumps(variables), *options)
 
 
 def test_a_clone_without_the_secrets_stops_in_check_mode_too(inventory: Path) -> None:

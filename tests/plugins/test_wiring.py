@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import yaml
 from ansible.plugins.loader import filter_loader
 
 from tests import ROOT
-from tests.controller import ansible
+from tests.controller import run_play
 
 filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
 ip_addresses, in_url, host_addresses, target, probes, instances, in_turn, repeated, basic_auth_users = (
@@ -152,12 +151,7 @@ def wired(
         "vars": {"_fortress_missing_credentials": "random"},
         "tasks": [write],
     }
-    playbook = ROOT / "playbooks" / f".test-{os.getpid()}.yml"
-    playbook.write_text(yaml.safe_dump([play]))
-    try:
-        done = ansible("ansible-playbook", "-i", str(folder), str(playbook))
-    finally:
-        playbook.unlink()
+    done = run_play(play, "-i", str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
     return {host: json.loads((folder / f"{host}.json").read_text()) for host in hosts}
 
