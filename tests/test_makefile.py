@@ -151,8 +151,8 @@ def test_a_locale_that_is_not_there_is_no_end_of_ansible() -> None:
 
 @pytest.fixture
 def team() -> Iterator[Path]:
-    """An inventory whose secrets are in another folder."""
-    folder = ROOT / "inventory" / f"test-{os.getpid()}"
+    """An inventory whose secrets are in another folder; it is not among the others, which are linted meanwhile."""
+    folder = ROOT / "build" / f"test-{os.getpid()}"
     shutil.copytree(ROOT / "inventory" / "example", folder)
     (folder / "group_vars" / "all.yml").write_text('fortress_secrets_dir: "{{ inventory_dir }}/team"\n')
     yield folder
@@ -160,17 +160,17 @@ def team() -> Iterator[Path]:
 
 
 def test_settings_are_read_where_the_inventory_has_its_secrets(team: Path) -> None:
-    assert f"cat {team}/team/fortress.env" in recipe("env", f"INVENTORY={team.name}", "--always-make")
+    assert f"cat {team}/team/fortress.env" in recipe("env", f"INVENTORY=../build/{team.name}", "--always-make")
     assert "cat inventory/example/secrets/fortress.env" in recipe("env", "INVENTORY=example", "--always-make")
 
 
 def test_secrets_whose_folder_is_not_known_are_not_looked_for_in_another(team: Path) -> None:
     (team / "group_vars" / "all.yml").write_text('fortress_secrets_dir: "{{ nothing_of_that_name }}"\n')
-    command = ["make", "env", f"INVENTORY={team.name}"]
+    command = ["make", "env", f"INVENTORY=../build/{team.name}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "nothing_of_that_name" in done.stderr
-    assert f"Where inventory/{team.name} has its secrets can't be found out" in done.stderr
+    assert f"Where inventory/../build/{team.name} has its secrets can't be found out" in done.stderr
     assert f"{team.name}/secrets/" not in done.stdout + done.stderr
 
 
