@@ -173,8 +173,8 @@ def test_a_pause_makes_the_load_steady(tmp_path: Path, cases: list[Case]) -> Non
     with serving(always_right, cases) as url:
         seen = load.run(load.Target(url, "Basic x", PREDICT), tmp_path / "cases", connections=4, seconds=1, pause_ms=50)
     assert not seen.errors
-    # Each of the four begins with one.
-    assert 4 <= seen.requests <= 4 * (seen.seconds * 1000 / 50 + 1)
+    # Each of the four begins with one, on a busy machine a moment before wrk looks at the clock.
+    assert 4 <= seen.requests <= 4 * (seen.seconds * 1000 / 50 + 1 + 5)
 
 
 # --- A run

@@ -571,7 +571,7 @@ def test_everybody_else_is_served_beside_the_largest_batch(start: Start, slow_bu
 
 
 def test_clients_are_told_why_they_get_no_answer(start: Start, slow_bundle: SlowBundle) -> None:
-    instance = start(slow_bundle(row_seconds=0.01), IRIS_API_REQUEST_DEADLINE="1")
+    instance = start(slow_bundle(row_seconds=0.01), IRIS_API_REQUEST_DEADLINE="2")
     instance.wait_until_ready()
     for path in ("/predict", "/v2/models/iris/infer"):
 
@@ -582,11 +582,12 @@ def test_clients_are_told_why_they_get_no_answer(start: Start, slow_bundle: Slow
         status, answer, headers = instance.request("POST", path, content(400))
         assert (status, answer["code"]) == (413, "too_much_work"), answer
         with ThreadPoolExecutor(2) as pool:
-            first = pool.submit(instance.request, "POST", path, content(65))
+            first = pool.submit(instance.request, "POST", path, content(115))
             time.sleep(0.1)
-            status, answer, headers = instance.request("POST", path, content(65))
+            status, answer, headers = instance.request("POST", path, content(115))
             assert (status, answer["code"]) == (503, "overloaded"), answer
-            assert headers["retry-after"] == "1"
+            # What is left of 1.15 s.
+            assert headers["retry-after"] in {"1", "2"}
             assert first.result()[0] == 200
 
 
