@@ -322,7 +322,7 @@ test-localvm: tests-venv
 	@echo "==> Testing the local VM itself"
 	$(SUDO) env PATH="$$PATH" $(BIN)/pytest tests/localvm
 
-# The longest first. They wait so often that four at a time keep two processors busy.
+# The longest first. They wait so often that all of them at a time keep two processors busy, and no more than that.
 SITES := alerts default debian12 deployments cluster
 # What needs no site and fills the time in which the last of them wait, and how all that it prints is kept.
 BESIDE :=
@@ -333,7 +333,7 @@ test-sites: tests-venv
 	@$(LOCALVM) setup
 	@echo "==> Testing the whole site on Debian 13 and on Debian 12, its alerts, deployments, and several hosts; each is printed when it is done"
 	@rm -rf build/sites && mkdir -p build/sites
-	@$(EXAMPLES) $(MAKE) --jobs=4 --keep-going --output-sync=target $(SITES:%=test-site-%) $(BESIDE) || \
+	@$(EXAMPLES) $(MAKE) --jobs=5 --keep-going --output-sync=target $(SITES:%=test-site-%) $(BESIDE) || \
 	    { echo "What was red, by scenario; build/sites has all that each printed:" >&2; \
 	    grep -aE '(FAILED|ERROR) [^ ]*tests/|\[ERROR\]|fatal: ' build/sites/*.log | cut -c -300 | tail -n 16 >&2; exit 1; }
 

@@ -383,6 +383,8 @@ OF_ALERTS: dict[str, list[Fault]] = {
         ),
         Fault("GatewayLogUnreadable", "echo 'a line of another format' >>/var/log/nginx/counts.log"),
     ],
+}
+OF_DEPLOYMENTS: dict[str, list[Fault]] = {
     # A release that is slow and fails on some rows. The clients go on when it is rolled back: the one before has an
     # answer to all that they ask.
     "overload": [
@@ -397,8 +399,6 @@ OF_ALERTS: dict[str, list[Fault]] = {
             repair=f"ln -sf usual.csv {FOLDER}/rows.csv",
         ),
     ],
-}
-OF_DEPLOYMENTS: dict[str, list[Fault]] = {
     # A deployment that was cut short, and clients that ask too much.
     "a deployment": [
         Fault("LoginsRefused", clients("guesses"), repair=stop("guesses")),
