@@ -322,9 +322,9 @@ test-localvm: tests-venv
 	@echo "==> Testing the local VM itself"
 	$(SUDO) env PATH="$$PATH" $(BIN)/pytest tests/localvm
 
-# The longest first. They wait so often that all of them at a time keep two processors busy, and no more than that.
-SITES := alerts default debian12 deployments cluster
-# What needs no site and fills the time in which the last of them wait, and how all that it prints is kept.
+# The longest first: they wait so often that five at a time keep two processors busy.
+SITES := default debian12 alerts deployments cluster
+# What needs no site and takes minutes, in which the first ones are converged; and how all that it prints is kept.
 BESIDE :=
 KEPT = $(if $(BESIDE),2>&1 | tee build/sites/$@.log)
 
@@ -333,7 +333,7 @@ test-sites: tests-venv
 	@$(LOCALVM) setup
 	@echo "==> Testing the whole site on Debian 13 and on Debian 12, its alerts, deployments, and several hosts; each is printed when it is done"
 	@rm -rf build/sites && mkdir -p build/sites
-	@$(EXAMPLES) $(MAKE) --jobs=5 --keep-going --output-sync=target $(SITES:%=test-site-%) $(BESIDE) || \
+	@$(EXAMPLES) $(MAKE) --jobs=5 --keep-going --output-sync=target $(BESIDE) $(SITES:%=test-site-%) || \
 	    { echo "What was red, by scenario; build/sites has all that each printed:" >&2; \
 	    grep -aE '(FAILED|ERROR) [^ ]*tests/|\[ERROR\]|fatal: ' build/sites/*.log | cut -c -300 | tail -n 16 >&2; exit 1; }
 
