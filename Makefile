@@ -241,7 +241,7 @@ test: tests-venv  ## Everything, fast checks first
 
 .PHONY: test-fast
 test-fast: tests-venv  ## What needs no VM
-	@$(MAKE) --jobs=2 --output-sync=target lint test-unit EXAMPLES='$(EXAMPLES)' WORKERS=$$(($$(nproc) + 2))
+	@$(MAKE) --jobs=2 --output-sync=target lint test-unit EXAMPLES='$(EXAMPLES)' WORKERS=$$(($$(nproc) + 3))
 
 .PHONY: lint
 lint: tests-venv  ## Style, types, YAML, roles, shell scripts, references
@@ -259,7 +259,7 @@ lint: tests-venv  ## Style, types, YAML, roles, shell scripts, references
 	$(BIN)/python -m tools.dashboards --check
 	@$(MAKE) docs
 
-# One more than there are cores where time counts: some tests wait most of the time.
+# More than there are cores where time counts: some tests wait most of the time.
 WORKERS := auto
 PYTEST := $(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal
 # Random examples of each property: all of them by `make test-unit` and `make robust`, fewer where everything else is tested, too.
