@@ -1,4 +1,4 @@
-"""Runbooks of what a deployment may leave behind: what they say ends the alert while its fault stands.
+"""Runbooks of what a deployment may bring or leave behind: what they say ends the alert while its fault stands.
 
 At the end is deployed what the inventory says: the runbooks say so.
 """
